@@ -1,0 +1,54 @@
+# Everything a newcomer needs; each target sets up what it uses.
+PYTHON ?= python3
+# On a machine without a GPU: an index of CPU builds of torch, unless pip is configured for one already.
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := build/demo
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve bundle test lint bench protos clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make .venv with the pinned dependencies
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+bundle: $(READY) ## train, evaluate and export the digits recipe to build/demo/bundle (about 3 minutes, once)
+	$(BIN)/iin-train run digits --run-dir $(DEMO)
+
+demo: bundle ## train, serve, call, and draw build/demo/gallery.png
+	$(BIN)/iin-serve $(DEMO)/bundle --port 0 -- $(BIN)/iin gallery $(DEMO)/bundle/samples/*.png -o $(DEMO)/gallery.png
+	@echo "look at $(DEMO)/gallery.png"
+
+serve: bundle ## serve the digits model on port 9000 until Ctrl-C
+	@exec $(BIN)/iin-serve $(DEMO)/bundle
+
+test: $(READY) ## run the whole test suite, a live service included
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## formatting, lints, types, import rules, protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=protos:service:training $(BIN)/lint-imports
+	cd protos && ../$(BIN)/buf lint
+	$(BIN)/python protos/generate.py --check
+
+protos: $(READY) ## generate the code beside the .proto files
+	$(BIN)/python protos/generate.py
+
+bench: bundle ## throughput and latency beside a bare gRPC server with the same graphs
+	$(BIN)/python -m tests.bench.run $(DEMO)/bundle
+
+clean: ## remove what was built (fetched data stays in the cache)
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

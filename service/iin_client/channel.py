@@ -1,0 +1,103 @@
+"""The gRPC channel: TLS, message sizes, retries and load balancing."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+__all__ = [
+    "CHANNEL_OPTIONS",
+    "MAX_MESSAGE_BYTES",
+    "SERVICE_CONFIG",
+    "Tls",
+    "open_async_channel",
+    "open_channel",
+]
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+SERVICE_CONFIG = json.dumps(
+    {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [
+            {
+                # Without a method's name it holds for all of the service; every one of them is idempotent.
+                "name": [{"service": "iin_api.v1.InterpretationService"}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ],
+    }
+)
+
+CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.service_config", SERVICE_CONFIG),
+    # gRPC does not retry a request that outgrows this buffer, 256 KiB by default: too little for pictures.
+    ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
+    # Servers drop clients that ping more often than every 5 minutes unless told otherwise.
+    ("grpc.keepalive_time_ms", 300_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # By default the pause grows to 2 minutes, long after a restarted service is back.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """How to trust the service and, for mutual TLS, how to be trusted by it."""
+
+    root_certificates: Path | None = None
+    """PEM file of the authorities to trust; None trusts gRPC's default ones."""
+    client_key: Path | None = None
+    """PEM file of the client's private key; needs `client_certificate`."""
+    client_certificate: Path | None = None
+    """PEM file of the client's certificate chain; needs `client_key`."""
+    server_name: str | None = None
+    """Name that the service's certificate must carry, where it is not the address's."""
+
+    def __post_init__(self) -> None:
+        if (self.client_key is None) != (self.client_certificate is None):
+            given = "client_key" if self.client_certificate is None else "client_certificate"
+            raise ValueError(
+                f"tls: expected client_key and client_certificate, got {given} only; give the other too"
+            )
+
+
+def open_channel(address: str, tls: Tls | None) -> grpc.Channel:
+    """Channel to `address` (`host:port` or a gRPC target); plaintext without `tls`, OSError for its files."""
+    if tls is None:
+        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    return grpc.secure_channel(address, _credentials(tls), options=_tls_options(tls))
+
+
+def open_async_channel(address: str, tls: Tls | None) -> grpc.aio.Channel:
+    """The same for asyncio."""
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(address, _credentials(tls), options=_tls_options(tls))
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    def read(path: Path | None) -> bytes | None:
+        return None if path is None else path.read_bytes()
+
+    return grpc.ssl_channel_credentials(
+        root_certificates=read(tls.root_certificates),
+        private_key=read(tls.client_key),
+        certificate_chain=read(tls.client_certificate),
+    )
+
+
+def _tls_options(tls: Tls) -> tuple[tuple[str, int | str], ...]:
+    if tls.server_name is None:
+        return CHANNEL_OPTIONS
+    return (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name))

@@ -1,0 +1,162 @@
+"""The `iin` command: a model's factors from the command line."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from iin_client.arguments import build_parser
+from iin_client.channel import Tls
+from iin_client.client import Client
+from iin_client.edits import Edit, Replace
+from iin_client.errors import CallError
+from iin_client.gallery import draw_gallery
+from iin_client.model import Model
+from iin_client.results import Interpretations
+from iin_client.sheet import contact_sheet
+from iin_client.tables import describe_interpretations, describe_model
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `iin` with `arguments` (those of the process if None) and returns its exit code.
+
+    0: done; 1: a call failed; 2: wrong usage or an unreadable or unwritable file.
+    """
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        _check(options)
+        with _connect(options) as client:
+            _COMMANDS[options.command](client, options)
+    except CallError as error:
+        return _fail(str(error), 1)
+    except (OSError, ValueError) as error:
+        return _fail(str(error), 2)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"iin: {message}", file=sys.stderr)
+    return code
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.command == "edit":
+        if not options.edits:
+            raise ValueError("edit: expected at least one of --replace, --set, --resample, --shift, got none")
+        if options.strength is not None and not any(isinstance(edit, Replace) for edit in options.edits):
+            raise ValueError("--strength: expected a --replace for it to apply to, got none; leave it out")
+    if options.command == "gallery" and len(options.pictures) < 2:
+        raise ValueError(
+            "gallery: expected at least 2 pictures, got 1; give another one to swap factors with"
+        )
+    if options.command == "sample":
+        factors = [factor for factor, _ in options.fixed]
+        if len(set(factors)) < len(factors):
+            raise ValueError(f"--fix: expected every factor at most once, got {', '.join(factors)}; drop one")
+        if options.count < 1:
+            raise ValueError(f"--count: expected at least 1, got {options.count}; leave it out for 64")
+
+
+def _connect(options: argparse.Namespace) -> Client:
+    tls = Tls(
+        root_certificates=options.root_certificates,
+        client_key=options.client_key,
+        client_certificate=options.client_certificate,
+        server_name=options.server_name,
+    )
+    return Client(
+        options.address,
+        timeout=options.timeout,
+        application=options.application,
+        tls=tls if options.tls or tls != Tls() else None,
+    )
+
+
+def _describe(client: Client, options: argparse.Namespace) -> None:
+    model = client.get_model()
+    print(json.dumps(dataclasses.asdict(model), indent=2) if options.json else describe_model(model))
+
+
+def _interpret(client: Client, options: argparse.Namespace) -> None:
+    model = client.get_model()
+    limit = model.limits.max_items
+    items, timings = [], []
+    for start in range(0, len(options.pictures), limit):
+        batch = options.pictures[start : start + limit]
+        names = [picture.path for picture in batch]
+        found = client.interpret([picture.data for picture in batch], resize=options.resize)
+        if options.json:
+            items += _json_items(names, model, found)
+            timings.append(dataclasses.asdict(found.timing))
+        else:
+            print(describe_interpretations(names, model, found))
+    if options.json:
+        print(json.dumps({"items": items, "timings": timings}, indent=2))
+
+
+def _json_items(names: Sequence[str], model: Model, found: Interpretations) -> list[dict[str, Any]]:
+    split = model.split(found.factors)
+    return [
+        {
+            "image": name,
+            "log_likelihood": float(found.log_likelihoods[index]),
+            "log_likelihood_quantile": float(found.log_likelihood_quantiles[index]),
+            "latent": found.latents[index].tolist(),
+            "factors": {factor: values[index].tolist() for factor, values in split.items()},
+            "probabilities": None if found.probabilities is None else found.probabilities[index].tolist(),
+        }
+        for index, name in enumerate(names)
+    ]
+
+
+def _edit(client: Client, options: argparse.Namespace) -> None:
+    edits: list[Edit] = options.edits
+    if options.strength is not None:
+        edits = [
+            dataclasses.replace(edit, strength=options.strength) if isinstance(edit, Replace) else edit
+            for edit in edits
+        ]
+    images = client.edit([picture.data for picture in options.pictures], edits, resize=options.resize).images
+    if len(images.png) == 1:
+        options.output.write_bytes(images.png[0])
+    else:
+        contact_sheet(images.pictures).save(options.output, format="PNG")
+
+
+def _sample(client: Client, options: argparse.Namespace) -> None:
+    chunks = client.sample(
+        options.count,
+        seed=options.seed,
+        temperature=options.temperature,
+        fixed={factor: picture.data for factor, picture in options.fixed},
+        resize=options.resize,
+    )
+    pictures = [picture for chunk in chunks for picture in chunk.images.pictures]
+    contact_sheet(pictures).save(options.output, format="PNG")
+
+
+def _gallery(client: Client, options: argparse.Namespace) -> None:
+    page = draw_gallery(
+        client,
+        [picture.data for picture in options.pictures],
+        resize=options.resize,
+        progress=lambda what: print(f"iin: {what}", file=sys.stderr),
+    )
+    page.save(options.output, format="PNG")
+
+
+_COMMANDS = {
+    "describe": _describe,
+    "interpret": _interpret,
+    "edit": _edit,
+    "sample": _sample,
+    "gallery": _gallery,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

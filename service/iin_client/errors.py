@@ -1,0 +1,73 @@
+"""How a failed call is reported."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+__all__ = ["CallError", "Violation", "call_error"]
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """What was wrong with one field of a request."""
+
+    field: str
+    """Path of the field in the request message, for example `edits[0].shift.direction`."""
+    description: str
+    """What was expected and what was given."""
+
+
+class CallError(Exception):
+    """A call failed; `str()` says what happened and what to do about it."""
+
+    def __init__(self, code: grpc.StatusCode, message: str, violations: tuple[Violation, ...] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        """Status of the call; INVALID_ARGUMENT for what the caller got wrong."""
+        self.message = message
+        """What happened and what to do about it."""
+        self.violations = violations
+        """The fields at fault, empty unless the service named some."""
+
+
+# Any: gRPC has no common type for the exceptions of blocking and asyncio calls that has these methods.
+def call_error(error: Any, *, address: str, timeout: float) -> CallError:
+    """Turns gRPC's exception for a call to `address` with a deadline of `timeout` seconds into our own."""
+    code = error.code()
+    details = error.details() or "no details"
+    violations = _violations(error)
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            message = (
+                f"nothing answers at {address}; is the service running (iin-serve BUNDLE) and done loading? "
+                f"({details})"
+            )
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            message = f"no answer from {address} within {timeout:g} s; allow more time or send fewer items"
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            message = f"{details} (RESOURCE_EXHAUSTED); send fewer items a call or try again later"
+        case grpc.StatusCode.NOT_FOUND:
+            message = f"{details} (NOT_FOUND); name one of the models served at {address} as application"
+        case grpc.StatusCode.UNIMPLEMENTED:
+            message = f"{address} does not serve iin_api.v1.InterpretationService ({details})"
+        case _:
+            # The service's message names the field at fault already when there is only one.
+            unsaid = [f"{v.field}: {v.description}" for v in violations if v.description not in details]
+            message = "; ".join([f"{details} ({code.name})", *unsaid])
+    return CallError(code, message, violations)
+
+
+def _violations(error: Any) -> tuple[Violation, ...]:
+    found = []
+    for key, value in error.trailing_metadata() or ():
+        if key != _DETAILS_KEY:
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            bad_request = error_details_pb2.BadRequest()
+            if detail.Unpack(bad_request):
+                found += [Violation(v.field, v.description) for v in bad_request.field_violations]
+    return tuple(found)

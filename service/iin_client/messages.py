@@ -1,0 +1,224 @@
+"""Requests from Python values and Python values from responses."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from iin_api.v1 import interpretation_pb2 as pb
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from iin_client.edits import Edit, Replace, Resample, SetValue, Shift
+from iin_client.inputs import Factors, Input, Inputs, Latent, RawImage
+from iin_client.results import Edited, Images, Interpretations, Samples, StageTiming, Timing
+
+__all__ = [
+    "Fixed",
+    "Output",
+    "edit_request",
+    "edited",
+    "interpret_request",
+    "interpretations",
+    "sample_request",
+    "samples",
+]
+
+Output: TypeAlias = Literal["png", "raw"]
+"""PNG files of 8 bits a channel, or float32 numbers in the model's range."""
+
+Fixed: TypeAlias = Mapping[str, Input | Sequence[float]]
+"""By factor: one item whose factor is taken over, or the values themselves."""
+
+_FORMATS = {"png": pb.IMAGE_FORMAT_PNG, "raw": pb.IMAGE_FORMAT_RAW}
+_PNG_MODES = ("L", "LA", "P", "RGB", "RGBA")
+
+
+def interpret_request(inputs: Inputs, *, resize: bool) -> pb.InterpretRequest:
+    """Request for `Client.interpret`; ValueError for what cannot be sent, OSError for unreadable files."""
+    return pb.InterpretRequest(inputs=_inputs(inputs, "inputs"), resize=resize)
+
+
+def edit_request(
+    targets: Inputs, edits: Edit | Sequence[Edit], *, output: Output, resize: bool
+) -> pb.EditRequest:
+    """Request for `Client.edit`; ValueError for what cannot be sent, OSError for unreadable files."""
+    edit_list = list(edits) if isinstance(edits, Sequence) else [edits]
+    if not edit_list:
+        raise ValueError("edits: expected at least one, got none; give a Replace, Shift, ...")
+    return pb.EditRequest(
+        targets=_inputs(targets, "targets"),
+        edits=[_edit(edit, f"edits[{index}]") for index, edit in enumerate(edit_list)],
+        format=_format(output),
+        resize=resize,
+    )
+
+
+def sample_request(
+    count: int, *, seed: int, temperature: float, fixed: Fixed, output: Output, resize: bool
+) -> pb.SampleRequest:
+    """Request for `Client.sample`; ValueError for what cannot be sent, OSError for unreadable files."""
+    return pb.SampleRequest(
+        count=_whole(count, "count", bits=32),
+        seed=_whole(seed, "seed", bits=64),
+        temperature=temperature,
+        fixed=[_fixed(factor, value) for factor, value in fixed.items()],
+        format=_format(output),
+        resize=resize,
+    )
+
+
+def interpretations(response: pb.InterpretResponse) -> Interpretations:
+    """Result of `Client.interpret`."""
+    has_head = response.HasField("probabilities")
+    return Interpretations(
+        latents=_array(response.latents, "latents"),
+        factors=_array(response.factors, "factors"),
+        log_likelihoods=np.array(response.log_likelihoods, dtype=np.float64),
+        log_likelihood_quantiles=np.array(response.log_likelihood_quantiles, dtype=np.float64),
+        probabilities=_array(response.probabilities, "probabilities") if has_head else None,
+        timing=_timing(response.timing),
+    )
+
+
+def edited(response: pb.EditResponse) -> Edited:
+    """Result of `Client.edit`."""
+    return Edited(
+        images=_images(response.images),
+        factors=_array(response.factors, "factors"),
+        timing=_timing(response.timing),
+    )
+
+
+def samples(response: pb.SampleResponse) -> Samples:
+    """One message of `Client.sample`."""
+    return Samples(
+        first_index=response.first_index,
+        images=_images(response.images),
+        factors=_array(response.factors, "factors"),
+        timing=_timing(response.timing),
+    )
+
+
+def _inputs(inputs: Inputs, field: str) -> list[pb.Input]:
+    items = [inputs] if isinstance(inputs, Input) else inputs
+    found = [_input(value, f"{field}[{index}]") for index, value in enumerate(items)]
+    if not found:
+        raise ValueError(f"{field}: expected at least one, got none; give pictures, latents or factors")
+    return found
+
+
+def _input(value: object, field: str) -> pb.Input:
+    match value:
+        case str() | Path():
+            return pb.Input(encoded_image=Path(value).read_bytes())
+        case bytes():
+            return pb.Input(encoded_image=value)
+        case Image.Image():
+            return pb.Input(encoded_image=_png(value, field))
+        case RawImage():
+            return pb.Input(image=_tensor(value.array, f"{field}.image", dimensions=(3, 4)))
+        case Latent():
+            return pb.Input(latent=_tensor(value.array, f"{field}.latent", dimensions=(1, 2, 3, 4)))
+        case Factors():
+            return pb.Input(factors=_tensor(value.array, f"{field}.factors", dimensions=(1, 2)))
+        case _:
+            raise ValueError(
+                f"{field}: expected a path, bytes, a Pillow image, RawImage, Latent or Factors, "
+                f"got {type(value).__name__}; wrap an array to say what it holds"
+            )
+
+
+def _png(image: Image.Image, field: str) -> bytes:
+    if image.mode not in _PNG_MODES:
+        raise ValueError(
+            f"{field}: expected a picture of mode {', '.join(_PNG_MODES)}, got {image.mode}; "
+            "convert it first: image.convert('RGB')"
+        )
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()
+
+
+def _tensor(array: ArrayLike, field: str, *, dimensions: tuple[int, ...]) -> pb.Tensor:
+    values = np.asarray(array, dtype="<f4")
+    if values.ndim not in dimensions or values.size == 0:
+        expected = " or ".join(map(str, dimensions))
+        raise ValueError(
+            f"{field}: expected {expected} dimensions, none of length 0, got shape {values.shape}; "
+            "leave the batch out for one item or put it first"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"{field}: expected finite float32 numbers, got others; remove nan and infinity")
+    return pb.Tensor(shape=values.shape, data=values.tobytes())
+
+
+def _edit(edit: Edit, field: str) -> pb.EditOperation:
+    match edit:
+        case Replace():
+            source = _input(edit.source, f"{field}.replace.source")
+            return pb.EditOperation(
+                factor=edit.factor, replace=pb.Replace(source=source, strength=edit.strength)
+            )
+        case SetValue():
+            return pb.EditOperation(factor=edit.factor, set=pb.SetValue(values=edit.values))
+        case Resample():
+            seed = _whole(edit.seed, f"{field}.resample.seed", bits=64)
+            return pb.EditOperation(
+                factor=edit.factor, resample=pb.Resample(seed=seed, temperature=edit.temperature)
+            )
+        case Shift():
+            shift = pb.Shift(direction=edit.direction, distance=edit.distance)
+            return pb.EditOperation(factor=edit.factor, shift=shift)
+
+
+def _fixed(factor: str, value: Input | Sequence[float]) -> pb.FixedFactor:
+    if isinstance(value, Input):
+        return pb.FixedFactor(factor=factor, source=_input(value, f"fixed[{factor}]"))
+    values: Iterable[float] = np.asarray(value, dtype=np.float64).ravel().tolist()
+    return pb.FixedFactor(factor=factor, set=pb.SetValue(values=values))
+
+
+def _format(output: str) -> pb.ImageFormat:
+    if output not in _FORMATS:
+        raise ValueError(f"output: expected 'png' or 'raw', got {output!r}; choose one of them")
+    return _FORMATS[output]
+
+
+def _whole(value: int, field: str, *, bits: int) -> int:
+    if not 0 <= value < 2**bits:
+        raise ValueError(f"{field}: expected a whole number in [0, 2^{bits}), got {value}; choose another")
+    return value
+
+
+def _array(tensor: pb.Tensor, field: str) -> NDArray[np.float32]:
+    expected = 4 * int(np.prod(tensor.shape)) if tensor.shape else -1
+    if len(tensor.data) != expected:
+        raise ValueError(
+            f"{field}: expected the service to send 4 bytes an element for shape {tuple(tensor.shape)}, "
+            f"got {len(tensor.data)} bytes; client and service do not speak the same API version"
+        )
+    return np.frombuffer(tensor.data, dtype="<f4").reshape(tensor.shape).astype(np.float32)
+
+
+def _images(images: pb.Images) -> Images:
+    raw = _array(images.raw, "images.raw") if images.HasField("raw") else None
+    return Images(png=tuple(images.png), raw=raw)
+
+
+def _timing(timing: pb.Timing) -> Timing:
+    return Timing(
+        total_ms=timing.total_ms,
+        queue_ms=timing.queue_ms,
+        codec_ms=timing.codec_ms,
+        stages=tuple(
+            StageTiming(
+                stage=stage.stage,
+                queue_ms=stage.queue_ms,
+                compute_ms=stage.compute_ms,
+                batch_size=stage.batch_size,
+            )
+            for stage in timing.stages
+        ),
+    )

@@ -1,0 +1,189 @@
+"""Ray: the only module that knows it. The deployment, and bringing it up and down."""
+
+import asyncio
+import contextlib
+import io
+import logging
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from iin_bundle import check_golden, read_bundle
+from ray import serve
+from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
+from ray.serve.exceptions import RayServeException
+
+from iin_service.engine import Engine, Limits
+from iin_service.rpc import InterpretationRpcs
+from iin_service.sessions import Sessions
+
+if TYPE_CHECKING:
+    from grpc_health.v1 import health_pb2
+    from iin_api.v1 import interpretation_pb2 as pb
+    from ray.serve.grpc_util import RayServegRPCContext
+
+__all__ = ["Replica", "ServeOptions", "deploy", "join_ray", "start_ray", "stop"]
+
+SERVICER_FUNCTIONS = [
+    "iin_api.v1.interpretation_pb2_grpc.add_InterpretationServiceServicer_to_server",
+    "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
+]
+# Calls in a replica at once: past the queues' own bounds, so that those give the clearer answer.
+MAX_ONGOING_REQUESTS = 2048
+OBJECT_STORE_BYTES = 80 * 1024 * 1024  # nothing passes through Ray's object store; this is its least
+LOGGING = {"log_level": "WARNING", "enable_access_log": False}
+logger = logging.getLogger("iin_service")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """How an application is deployed."""
+
+    application: str
+    """Name of the Serve application; callers choose it with the metadata key `application`."""
+    bundle: Path
+    """Bundle directory, as the replicas see it."""
+    replicas: int = 1
+    """Number of replicas."""
+    cpus: int = 1
+    """Cores of a replica; its graphs use as many threads."""
+    gpus: float = 0.0
+    """GPUs of a replica; above 0 its graphs run on CUDA."""
+
+
+class Replica:
+    """One replica: all graphs of a bundle, answering gRPC calls itself.
+
+    Serve calls the method that bears the RPC's name; the parameter `grpc_context` is found by name.
+    """
+
+    def __init__(self, *, threads: int, gpu: bool) -> None:
+        """The bundle follows in `reconfigure`."""
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logger.setLevel(logging.INFO)
+        self._threads, self._gpu = threads, gpu
+        self._rpcs: InterpretationRpcs
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Load and verify the bundle named in `user_config`, then serve it in place of the one before.
+
+        Calls under way end on the bundle that they began with.
+        """
+        self._rpcs = await asyncio.to_thread(self._load, user_config["bundle"])
+
+    def _load(self, path: str) -> InterpretationRpcs:
+        bundle = read_bundle(path)
+        sessions = Sessions(bundle, threads=self._threads, gpu=self._gpu)
+        check_golden(bundle, sessions.run)
+        return InterpretationRpcs(Engine(bundle.manifest, sessions.runner, Limits()))
+
+    async def Interpret(
+        self, request: "pb.InterpretRequest", grpc_context: "RayServegRPCContext"
+    ) -> "pb.InterpretResponse":
+        """See interpretation.proto."""
+        return await self._rpcs.interpret(request, grpc_context)
+
+    async def Edit(self, request: "pb.EditRequest", grpc_context: "RayServegRPCContext") -> "pb.EditResponse":
+        """See interpretation.proto."""
+        return await self._rpcs.edit(request, grpc_context)
+
+    async def Sample(
+        self, request: "pb.SampleRequest", grpc_context: "RayServegRPCContext"
+    ) -> "AsyncIterator[pb.SampleResponse]":
+        """See interpretation.proto."""
+        async for response in self._rpcs.sample(request, grpc_context):
+            yield response
+
+    async def GetModel(
+        self, request: "pb.GetModelRequest", grpc_context: "RayServegRPCContext"
+    ) -> "pb.GetModelResponse":
+        """See interpretation.proto."""
+        return await self._rpcs.get_model(request, grpc_context)
+
+    async def Check(
+        self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
+    ) -> "health_pb2.HealthCheckResponse":
+        """See grpc/health/v1/health.proto."""
+        return await self._rpcs.check(request, grpc_context)
+
+    async def Watch(
+        self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
+    ) -> "AsyncIterator[health_pb2.HealthCheckResponse]":
+        """See grpc/health/v1/health.proto."""
+        async for response in self._rpcs.watch(request, grpc_context):
+            yield response
+
+
+def start_ray(folder: Path, *, cpus: int, gpus: float) -> None:
+    """Start a Ray of our own with its files in `folder`."""
+    ray.init(
+        address="local",
+        _temp_dir=str(folder / "ray"),
+        num_cpus=cpus,
+        num_gpus=gpus or None,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        namespace="serve",
+    )
+
+
+def join_ray(address: str, settings: dict[str, str]) -> str:
+    """Join a running Ray; `settings` are passed on to the Serve processes started from here.
+
+    Returns:
+        The address of the cluster's head, where Serve's ports are.
+
+    """
+    context = ray.init(
+        address=address, runtime_env={"env_vars": settings}, logging_level=logging.ERROR, namespace="serve"
+    )
+    return str(context.address_info["gcs_address"]).rsplit(":", 1)[0]
+
+
+def deploy(options: ServeOptions, *, host: str, port: int, http_port: int) -> None:
+    """Start Serve with its gRPC port, unless it runs already, and wait until the application runs.
+
+    Raises:
+        RuntimeError: where the replicas do not start; the message holds the cause.
+
+    """
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.start(
+        proxy_location=ProxyLocation.EveryNode,
+        http_options=HTTPOptions(host=host, port=http_port),
+        grpc_options=gRPCOptions(port=port, grpc_servicer_functions=SERVICER_FUNCTIONS),
+        logging_config=LOGGING,
+    )
+    deployment = serve.deployment(
+        name="Interpretation",
+        num_replicas=options.replicas,
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
+        max_queued_requests=MAX_ONGOING_REQUESTS,
+        ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
+        user_config={"bundle": str(options.bundle)},
+        graceful_shutdown_wait_loop_s=0.1,
+        graceful_shutdown_timeout_s=10,
+        logging_config=LOGGING,
+    )(Replica)
+    application = deployment.bind(threads=options.cpus, gpu=options.gpus > 0)
+    try:
+        serve.run(application, name=options.application, route_prefix=f"/{options.application}")
+    except (RayServeException, RuntimeError) as error:
+        status = serve.status().applications[options.application]
+        causes = [one.message for one in status.deployments.values() if one.message]
+        raise RuntimeError("\n".join(causes) or str(error)) from error
+
+
+def stop(application: str, *, private: bool, folder: Path) -> None:
+    """End the application after its calls, and with it a Ray of our own."""
+    # Ray prints on a stop that its own controller was stopped.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        serve.delete(application)  # lets calls under way end; a bare shutdown would cut them
+        if private:
+            serve.shutdown()
+        ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)

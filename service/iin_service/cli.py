@@ -1,0 +1,156 @@
+"""The command `iin-serve`."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from iin_bundle import BundleError, read_bundle
+
+from iin_service.environment import free_ports, port_is_free, private_cluster, serve_settings
+
+__all__ = ["main"]
+
+EPILOG = """examples:
+  iin-serve build/digits/bundle
+  iin-serve build/digits/bundle --port 9001 --replicas 2 --cpus 1
+  iin-serve build/digits/bundle --address auto        join the Ray cluster that this machine belongs to
+  iin-serve build/digits/bundle -- iin describe       serve while a command runs, then stop
+"""
+READY_SECONDS = 60
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="iin-serve",
+        usage="iin-serve BUNDLE [options] [-- COMMAND...]",
+        description="Serve a bundle over gRPC on Ray Serve, until Ctrl-C. With -- COMMAND, serve while that runs "
+        "(with IIN_ADDRESS set), then stop and exit with its code.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path, help="bundle directory, as iin-train exports it")
+    parser.add_argument(
+        "--port", type=int, default=9000, help="gRPC port; 0 takes a free one (default: 9000)"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="interface to listen on; 0.0.0.0 for all, there is no TLS or authentication (default: 127.0.0.1)",
+    )
+    parser.add_argument("--replicas", type=int, default=1, help="number of replicas (default: 1)")
+    parser.add_argument("--cpus", type=int, default=1, help="cores, and threads, of a replica (default: 1)")
+    parser.add_argument(
+        "--gpus",
+        type=float,
+        default=0.0,
+        help="GPUs of a replica, may be a fraction; needs the extra serve-gpu (default: 0)",
+    )
+    parser.add_argument("--name", help="name of the Serve application (default: the model's name)")
+    parser.add_argument("--address", help="a running Ray cluster to join (default: start a private one)")
+    parser.add_argument(
+        "--proxy",
+        choices=("haproxy", "python"),
+        default="haproxy",
+        help="Serve's ingress: HAProxy straight to the replicas, or Serve's own proxy in Python (default: haproxy)",
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 stopped as asked, 1 failed, 2 wrong usage."""
+    words = sys.argv[1:] if arguments is None else arguments
+    cut = words.index("--") if "--" in words else len(words)
+    given = parser().parse_args(words[:cut])
+    try:
+        return _serve(given, words[cut + 1 :])
+    except (BundleError, OSError, RuntimeError, ValueError) as error:
+        print(f"iin-serve: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(given: argparse.Namespace, command: list[str]) -> int:
+    if given.replicas < 1 or given.cpus < 1 or given.gpus < 0:
+        raise ValueError("--replicas, --cpus, --gpus: expected at least 1, 1 and 0")
+    name = read_bundle(given.bundle).manifest.name  # a bad bundle fails here, before anything is started
+    port, http_port = given.port or free_ports(1)[0], free_ports(1)[0]
+    if given.address is None and not port_is_free(port, given.host):
+        raise OSError(f"--port: expected a free port, but something listens on {port}; choose another, or 0")
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    settings = serve_settings(haproxy=given.proxy == "haproxy")
+    folder = Path(tempfile.mkdtemp(prefix="iin-"))
+    os.environ |= settings | (private_cluster(folder) if given.address is None else {})
+
+    # Ray reads its settings when it is imported.
+    from iin_service import app
+
+    options = app.ServeOptions(
+        application=given.name or name,
+        bundle=given.bundle.resolve(),
+        replicas=given.replicas,
+        cpus=given.cpus,
+        gpus=given.gpus,
+    )
+    print(f"iin-serve: starting {given.replicas} replica(s) of {name} ...", file=sys.stderr, flush=True)
+    host = "127.0.0.1" if given.host == "0.0.0.0" else given.host
+    try:
+        if given.address is None:
+            app.start_ray(folder, cpus=given.replicas * given.cpus, gpus=given.replicas * given.gpus)
+        else:
+            host = app.join_ray(given.address, settings)
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ray installed its own
+            signal.signal(number, lambda *_: stopping.set())
+        app.deploy(options, host=given.host, port=port, http_port=http_port)
+        endpoint = f"{host}:{port}"
+        _wait_until_ready(endpoint, options.application)
+        return _until_done(command, endpoint, stopping)
+    finally:
+        print("iin-serve: stopping ...", file=sys.stderr, flush=True)
+        app.stop(options.application, private=given.address is None, folder=folder)
+
+
+def _wait_until_ready(endpoint: str, application: str) -> None:
+    """Return once a replica answers through the ingress."""
+    with grpc.insecure_channel(endpoint) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            stub.Check(
+                health_pb2.HealthCheckRequest(),
+                timeout=READY_SECONDS,
+                wait_for_ready=True,
+                metadata=[("application", application)],
+            )
+        except grpc.RpcError as error:
+            raise RuntimeError(
+                f"{endpoint}: expected the health service to answer within {READY_SECONDS} s, got "
+                f"{error.code().name}: {error.details()}. If Serve was running on the cluster before, it must have "
+                "been started with this gRPC port and these services"
+            ) from error
+
+
+def _until_done(command: list[str], endpoint: str, stopping: threading.Event) -> int:
+    if command:
+        child = subprocess.Popen(command, env=os.environ | {"IIN_ADDRESS": endpoint})
+        while child.poll() is None:
+            if stopping.wait(0.1):
+                child.terminate()
+        return child.wait()
+    print(f"ready: {endpoint}")
+    print(f"  iin --address {endpoint} describe")
+    print(f"  iin --address {endpoint} sample -n 64 --seed 7 -o samples.png")
+    print("Ctrl-C stops it.", flush=True)
+    stopping.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

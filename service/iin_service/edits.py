@@ -1,0 +1,95 @@
+"""Factor algebra: what each edit does to factor vectors, and draws from the prior."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from iin_bundle import FactorLayout
+
+from iin_service.errors import InvalidInput
+from iin_service.stage import Array
+
+__all__ = ["Edit", "Replace", "Resample", "SetValue", "Shift", "apply_edit", "draw_prior"]
+
+
+@dataclass(frozen=True)
+class Replace:
+    """`f <- (1 - strength) f + strength f_source`: a straight line in z~ (paper, section 4.2)."""
+
+    source: Array
+    """Factor vectors, `(1, D)` for all targets or `(N, D)`."""
+    strength: float
+    """In [0, 1]."""
+
+
+@dataclass(frozen=True)
+class SetValue:
+    """`f <- values`."""
+
+    values: Array
+    """`(size,)`."""
+
+
+@dataclass(frozen=True)
+class Resample:
+    """`f <- temperature * e`, e ~ N(0, I) for every target."""
+
+    seed: int
+    """The same seed gives target i the same draw."""
+    temperature: float
+    """At least 0."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """`f <- f + distance * direction / |direction|`."""
+
+    direction: Array
+    """`(size,)`, not zero."""
+    distance: float
+    """Standard deviations of the prior."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of one factor."""
+
+    factor: str
+    operation: Replace | SetValue | Resample | Shift
+
+
+def apply_edit(factors: Array, edit: Edit, layout: FactorLayout) -> Array:
+    """`factors`, `(N, D)`, with `edit` applied; the argument is left as it is."""
+    where = layout.slice(edit.factor)
+    before = factors[:, where]
+    match edit.operation:
+        case Replace(source, strength):
+            after = before + np.float32(strength) * (source[:, where] - before)
+            if strength == 1:
+                after = source[:, where]  # exactly, without rounding
+        case SetValue(values):
+            after = values
+        case Resample(seed, temperature):
+            drawn = draw_prior(seed, range(len(factors)), layout.size)
+            after = np.float32(temperature) * drawn[:, where]
+        case Shift(direction, distance):
+            after = before + np.float32(distance) * (direction / np.linalg.norm(direction))
+    result = factors.copy()
+    result[:, where] = after
+    if not np.isfinite(result).all():
+        raise InvalidInput(
+            f"edits ({edit.factor})", "factors that stay finite", "an overflow", "use smaller values"
+        )
+    return result
+
+
+def draw_prior(seed: int, indices: range, size: int) -> Array:
+    """Standard normal vectors `(len(indices), size)`, each decided by `seed` and its index alone.
+
+    A counter-based generator (Philox) is keyed by both, so the i-th draw of a seed is the same
+    whatever is drawn beside it, on any replica.
+    """
+    rows = [
+        np.random.Generator(np.random.Philox(key=[seed, index])).standard_normal(size, dtype=np.float32)
+        for index in indices
+    ]
+    return np.stack(rows)

@@ -1,0 +1,248 @@
+"""Interpret, edit and sample as chains of stages; numpy in, numpy out, no transport."""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from iin_bundle import Manifest
+from numpy.typing import NDArray
+
+from iin_service.edits import Edit, Replace, apply_edit, draw_prior
+from iin_service.errors import InvalidInput, Unsupported
+from iin_service.stage import Array, Pass, Stage
+
+__all__ = ["Decoded", "Engine", "Given", "Interpreted", "Limits", "PendingEdit", "Trace"]
+
+LOG_2PI = math.log(2 * math.pi)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a call may ask for, and how much may wait."""
+
+    max_items: int = 256
+    """Items in the inputs, targets or sources of one call."""
+    max_samples: int = 10_000
+    """Samples of one call."""
+    max_edits: int = 64
+    """Edits of one call."""
+    max_batch_size: int = 64
+    """Items that a stage takes at once."""
+    max_queued_items: int = 1024
+    """Items that may wait for a stage."""
+    samples_per_message: int = 32
+    """Samples in one message of a stream."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Items at some point of the way image -> latent -> factors."""
+
+    kind: Literal["image", "latent", "factors"]
+    items: Array
+    """`(n, C, H, W)`, `(n, *latent_shape)` or `(n, D)`."""
+    field: str
+    """Where they stand in the request, for error messages."""
+
+
+@dataclass
+class Trace:
+    """Where the time of a call goes."""
+
+    started: float = field(default_factory=time.perf_counter)
+    codec_seconds: float = 0.0
+    pixels: int = 0
+    """Pixels of the image files read so far."""
+    passes: list[Pass] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Interpreted:
+    """N interpreted items."""
+
+    latents: Array
+    """`(N, *latent_shape)`."""
+    factors: Array
+    """`(N, D)`."""
+    log_likelihoods: NDArray[np.float64]
+    """`(N,)` in nats."""
+    quantiles: NDArray[np.float64]
+    """`(N,)` in [0, 1]."""
+    probabilities: Array | None
+    """`(N, classes)` where the model has a head."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """N images and the factors that they were decoded from."""
+
+    images: Array
+    """`(N, C, H, W)` in the model's range."""
+    factors: Array
+    """`(N, D)`."""
+
+
+@dataclass(frozen=True)
+class PendingEdit:
+    """An edit whose source, if it replaces, has not been interpreted yet."""
+
+    edit: Edit
+    source: Given | None = None
+
+
+class Engine:
+    """The stages of one bundle and the three things they can do together.
+
+    Stages share one compute slot and one thread: the number of cores a graph uses is the sessions'
+    business, and the event loop stays free.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        runner: Callable[[str], Callable[[Array], tuple[Array, ...]]],
+        limits: Limits,
+    ) -> None:
+        """`runner(role)` gives the function that runs a graph on a batch."""
+        self.manifest = manifest
+        self.layout = manifest.layout
+        self.limits = limits
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        slot = asyncio.Semaphore(1)
+        self._stages = {
+            role: Stage(
+                role,
+                runner(role),
+                slot=slot,
+                executor=self._executor,
+                max_batch_size=limits.max_batch_size,
+                max_queued_items=limits.max_queued_items,
+            )
+            for role in manifest.graphs
+        }
+
+    def close(self) -> None:
+        """Let the running batch end and stop the thread."""
+        self._executor.shutdown(wait=False)
+
+    async def _pass(self, role: str, items: Array, trace: Trace, field: str) -> tuple[Array, ...]:
+        if role not in self._stages:
+            raise Unsupported(
+                f"the model '{self.manifest.name}' has no {role}; call GetModel for what it has"
+            )
+        outputs, passes = await self._stages[role](items)
+        trace.passes += passes
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise InvalidInput(
+                field,
+                "values that the model maps to finite ones",
+                f"an overflow in the {role}",
+                "use smaller values",
+            )
+        return outputs
+
+    async def _encode(self, given: Given, trace: Trace) -> Array:
+        """Latents of images or latents, `(n, *latent_shape)`."""
+        if given.kind == "latent":
+            return given.items
+        assert given.kind == "image"
+        return (await self._pass("encoder", given.items, trace, given.field))[0]
+
+    async def factors_of(self, given: Given, trace: Trace) -> Array:
+        """Factors, `(n, D)`, of anything given."""
+        if given.kind == "factors":
+            return given.items
+        latents = await self._encode(given, trace)
+        return (await self._pass("transform", latents, trace, given.field))[0]
+
+    async def interpret(self, given: Sequence[Given], trace: Trace) -> Interpreted:
+        """Latents, factors and likelihood of everything given, in order."""
+        parts = await _together([self._interpret_one(one, trace) for one in given])
+        latents, factors, log_dets = (_joined(column) for column in zip(*parts, strict=True))
+        log_prior = -0.5 * (np.square(factors, dtype=np.float64) + LOG_2PI).sum(axis=1)
+        log_likelihoods = log_prior + log_dets
+        probabilities = None
+        if "head" in self._stages:
+            (probabilities,) = await self._pass("head", latents, trace, given[0].field)
+        quantiles = self.manifest.log_likelihood_quantiles.quantile(log_likelihoods)
+        return Interpreted(latents, factors, log_likelihoods, quantiles, probabilities)
+
+    async def _interpret_one(self, given: Given, trace: Trace) -> tuple[Array, Array, Array]:
+        if given.kind == "factors":
+            latents, log_det = await self._pass("inverse", given.items, trace, given.field)
+            return latents, given.items, -log_det
+        latents = await self._encode(given, trace)
+        factors, log_det = await self._pass("transform", latents, trace, given.field)
+        return latents, factors, log_det
+
+    async def edit(self, targets: Sequence[Given], edits: Sequence[PendingEdit], trace: Trace) -> Decoded:
+        """Targets with all edits applied in order, decoded.
+
+        Targets and sources go through the encoder and the transform together. A source of one item
+        serves all targets, one of N items goes item by item.
+        """
+        self._need_decoder()
+        wanted = [*targets, *(pending.source for pending in edits if pending.source is not None)]
+        found = await _together([self.factors_of(one, trace) for one in wanted])
+        factors, sources = _joined(found[: len(targets)]), iter(found[len(targets) :])
+        for pending in edits:
+            edit = pending.edit
+            if pending.source is not None:
+                assert isinstance(edit.operation, Replace)
+                edit = replace(edit, operation=replace(edit.operation, source=next(sources)))
+            factors = apply_edit(factors, edit, self.layout)
+        return Decoded(await self._decode(factors, trace, "targets"), factors)
+
+    async def sample(
+        self,
+        count: int,
+        *,
+        seed: int,
+        temperature: float,
+        fixed: Sequence[tuple[str, Array | Given]],
+        trace: Trace,
+    ) -> AsyncIterator[tuple[int, Decoded, Trace]]:
+        """Draws from the prior in order: the index of the first, some images, and where their time went."""
+        self._need_decoder()
+        held: list[tuple[str, Array]] = []
+        for name, value in fixed:
+            if isinstance(value, Given):
+                value = (await self.factors_of(value, trace))[0, self.layout.slice(name)]
+            held.append((name, value))
+        for first in range(0, count, self.limits.samples_per_message):
+            indices = range(first, min(first + self.limits.samples_per_message, count))
+            factors = np.float32(temperature) * draw_prior(seed, indices, self.layout.size)
+            for name, values in held:
+                factors[:, self.layout.slice(name)] = values
+            yield first, Decoded(await self._decode(factors, trace, "temperature"), factors), trace
+            trace = Trace()
+
+    async def _decode(self, factors: Array, trace: Trace, field: str) -> Array:
+        latents = (await self._pass("inverse", factors, trace, field))[0]
+        return (await self._pass("decoder", latents, trace, field))[0]
+
+    def _need_decoder(self) -> None:
+        if "decoder" not in self._stages:
+            raise Unsupported(f"the model '{self.manifest.name}' has no decoder, so it can interpret only")
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+async def _together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all; when one fails the others are cancelled and the first failure is raised."""
+    if len(calls) == 1:
+        return [await calls[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call) for call in calls]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,0 +1,135 @@
+"""From the engine's results to response messages."""
+
+import asyncio
+import time
+
+import numpy as np
+from iin_api.v1 import interpretation_pb2 as pb
+from iin_bundle import ImageSpec, Manifest
+
+from iin_service.engine import Decoded, Interpreted, Limits, Trace
+from iin_service.images import MAX_PIXELS, encode_png
+from iin_service.stage import Array
+
+__all__ = ["MAX_MESSAGE_BYTES", "edited", "interpretation", "model", "samples"]
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+VALUES_ENCODED_AT_ONCE = 16 * 3 * 32 * 32  # up to here encoding is quicker than waking a thread for it
+
+
+def interpretation(result: Interpreted, trace: Trace) -> pb.InterpretResponse:
+    """The answer to an InterpretRequest."""
+    return pb.InterpretResponse(
+        latents=_tensor(result.latents),
+        factors=_tensor(result.factors),
+        log_likelihoods=result.log_likelihoods.tolist(),
+        log_likelihood_quantiles=result.quantiles.tolist(),
+        probabilities=None if result.probabilities is None else _tensor(result.probabilities),
+        timing=_timing(trace),
+    )
+
+
+async def _images(images: Array, spec: ImageSpec, image_format: int, trace: Trace) -> pb.Images:
+    """Images `(N, C, H, W)` in the format chosen."""
+    if image_format == pb.IMAGE_FORMAT_RAW:
+        return pb.Images(raw=_tensor(images))
+    started = time.perf_counter()
+
+    def encode() -> list[bytes]:
+        return [encode_png(image, spec) for image in images]
+
+    files = encode() if images.size <= VALUES_ENCODED_AT_ONCE else await asyncio.to_thread(encode)
+    trace.codec_seconds += time.perf_counter() - started
+    return pb.Images(png=files)
+
+
+async def edited(result: Decoded, spec: ImageSpec, image_format: int, trace: Trace) -> pb.EditResponse:
+    """The answer to an EditRequest."""
+    images = await _images(result.images, spec, image_format, trace)
+    return pb.EditResponse(images=images, factors=_tensor(result.factors), timing=_timing(trace))
+
+
+async def samples(
+    first: int, result: Decoded, spec: ImageSpec, image_format: int, trace: Trace
+) -> pb.SampleResponse:
+    """One message of the answer to a SampleRequest."""
+    images = await _images(result.images, spec, image_format, trace)
+    return pb.SampleResponse(
+        first_index=first, images=images, factors=_tensor(result.factors), timing=_timing(trace)
+    )
+
+
+def model(manifest: Manifest, limits: Limits) -> pb.GetModelResponse:
+    """The description of the model and the limits."""
+    quantiles, image = manifest.log_likelihood_quantiles, manifest.image
+    model = pb.Model(
+        name=manifest.name,
+        version=manifest.version,
+        family=manifest.family,
+        image=pb.ImageSpec(
+            channels=image.channels,
+            height=image.height,
+            width=image.width,
+            minimum=image.minimum,
+            maximum=image.maximum,
+        ),
+        latent_shape=manifest.latent_shape,
+        factors=[pb.Factor(name=part.name, start=part.start, size=part.size) for part in manifest.layout],
+        log_likelihood_quantiles=[
+            pb.Quantile(probability=probability, value=value)
+            for probability, value in zip(quantiles.probabilities, quantiles.values, strict=True)
+        ],
+        evaluation=[
+            pb.Figure(
+                name=name,
+                value=figure.value,
+                ceiling=figure.ceiling,
+                floor=figure.floor,
+                meaning=figure.meaning,
+            )
+            for name, figure in manifest.evaluation.items()
+        ],
+        round_trip_error=manifest.round_trip_error,
+        graphs=[
+            pb.Graph(role=role, sha256=graph.file.sha256, bytes=graph.file.bytes)
+            for role, graph in manifest.graphs.items()
+        ],
+        recipe=manifest.provenance.recipe,
+        data_set=manifest.provenance.data_set,
+        created=manifest.provenance.created,
+    )
+    return pb.GetModelResponse(
+        model=model,
+        limits=pb.Limits(
+            max_items=limits.max_items,
+            max_samples=limits.max_samples,
+            max_edits=limits.max_edits,
+            max_image_pixels=MAX_PIXELS,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            max_batch_size=limits.max_batch_size,
+            max_queued_items=limits.max_queued_items,
+        ),
+    )
+
+
+def _tensor(array: Array) -> pb.Tensor:
+    """An array as a message."""
+    return pb.Tensor(shape=array.shape, data=np.ascontiguousarray(array, "<f4").tobytes())
+
+
+def _timing(trace: Trace) -> pb.Timing:
+    """Where the time of a call went, up to now."""
+    return pb.Timing(
+        total_ms=1e3 * (time.perf_counter() - trace.started),
+        queue_ms=1e3 * sum(one.queue_seconds for one in trace.passes),
+        codec_ms=1e3 * trace.codec_seconds,
+        stages=[
+            pb.StageTiming(
+                stage=one.stage,
+                queue_ms=1e3 * one.queue_seconds,
+                compute_ms=1e3 * one.compute_seconds,
+                batch_size=one.batch_size,
+            )
+            for one in trace.passes
+        ],
+    )

@@ -1,0 +1,86 @@
+"""onnxruntime: the only module that knows it. Opens a bundle's graphs and runs them on numpy arrays."""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime as ort
+from iin_bundle import Bundle, BundleError
+
+from iin_service.stage import Array
+
+__all__ = ["Sessions"]
+
+# ONNX Runtime's name of each element type that a manifest may state.
+ORT_TYPES = {"float32": "tensor(float)"}
+
+
+class Sessions:
+    """One inference session a graph, checked against the manifest."""
+
+    def __init__(self, bundle: Bundle, *, threads: int, gpu: bool) -> None:
+        """Open every graph of `bundle` with `threads` CPU threads, on CUDA if `gpu`.
+
+        Raises:
+            BundleError: where a graph does not load, or takes or gives other tensors than the manifest says.
+
+        """
+        providers = _providers(gpu)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # One graph at a time runs, so idle threads that spin would only steal the event loop's core.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._runs: dict[str, Callable[[Array], tuple[Array, ...]]] = {}
+        for role, graph in bundle.manifest.graphs.items():
+            path = bundle.graph_path(role)
+            try:
+                session = ort.InferenceSession(path, options, providers=providers)
+            except Exception as error:  # onnxruntime raises classes of its own for every fault
+                raise BundleError(f"{graph.file.path}: onnxruntime cannot load it: {error}") from error
+            if gpu and "CUDAExecutionProvider" not in session.get_providers():
+                raise BundleError(
+                    f"{graph.file.path}: expected to run on CUDA, but the provider did not start"
+                )
+            for side, found, specs in (
+                ("inputs", session.get_inputs(), graph.inputs),
+                ("outputs", session.get_outputs(), graph.outputs),
+            ):
+                expected = [(spec.name, ORT_TYPES[spec.dtype], list(spec.shape[1:])) for spec in specs]
+                given = [(node.name, node.type, list(node.shape[1:])) for node in found]
+                if expected != given or any(not isinstance(node.shape[0], str) for node in found):
+                    raise BundleError(
+                        f"{graph.file.path}: expected {side} {expected} with a dynamic batch axis as the manifest "
+                        f"says, the graph has {[(node.name, node.type, node.shape) for node in found]}"
+                    )
+            self._runs[role] = _runner(session)
+
+    def run(self, role: str, items: Array) -> tuple[Array, ...]:
+        """Outputs of the graph `role` for `items`, `(n, ...)`, in the manifest's order."""
+        return self._runs[role](items)
+
+    def runner(self, role: str) -> Callable[[Array], tuple[Array, ...]]:
+        """A function that runs the graph `role`."""
+        return self._runs[role]
+
+
+def _runner(session: ort.InferenceSession) -> Callable[[Array], tuple[Array, ...]]:
+    name = session.get_inputs()[0].name
+
+    def run(items: Array) -> tuple[Array, ...]:
+        return tuple(session.run(None, {name: np.ascontiguousarray(items)}))
+
+    return run
+
+
+def _providers(gpu: bool) -> list[str]:
+    if not gpu:
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise BundleError(
+            "GPU replicas: expected onnxruntime with the CUDA provider, found "
+            f"{', '.join(ort.get_available_providers())}; install the extra serve-gpu instead of serve"
+        )
+    if hasattr(ort, "preload_dlls") and os.environ.get("LD_LIBRARY_PATH") is None:
+        ort.preload_dlls()  # finds CUDA and cuDNN installed by pip
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]

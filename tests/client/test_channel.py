@@ -1,0 +1,54 @@
+"""The channel retries, balances and trusts as promised."""
+
+import json
+from pathlib import Path
+
+import pytest
+from iin_api.v1 import interpretation_pb2 as pb
+from iin_client import Client, Tls
+from iin_client.channel import CHANNEL_OPTIONS, SERVICE_CONFIG, open_channel
+
+
+def test_every_method_is_retried_on_unavailable_only():
+    (method,) = json.loads(SERVICE_CONFIG)["methodConfig"]
+    (service,) = pb.DESCRIPTOR.services_by_name.values()
+    assert method["name"] == [{"service": service.full_name}]
+    assert method["retryPolicy"] == {
+        "maxAttempts": 4,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "2s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+
+
+def test_calls_spread_over_all_addresses_of_a_name():
+    assert json.loads(SERVICE_CONFIG)["loadBalancingConfig"] == [{"round_robin": {}}]
+
+
+def test_messages_of_64_mib_fit_both_ways():
+    options = dict(CHANNEL_OPTIONS)
+    assert options["grpc.max_send_message_length"] == 64 * 1024 * 1024
+    assert options["grpc.max_receive_message_length"] == 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("client_key", "client_certificate"), ("client_certificate", "client_key")],
+)
+def test_mutual_tls_needs_key_and_certificate(given, missing):
+    with pytest.raises(
+        ValueError, match=f"tls: expected .*{missing}.*, got {given} only; give the other too"
+    ):
+        Tls(**{given: Path("a.pem")})
+
+
+def test_a_missing_certificate_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"roots\.pem"):
+        open_channel("localhost:1", Tls(root_certificates=tmp_path / "roots.pem"))
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0])
+def test_a_deadline_in_the_past_is_refused(timeout):
+    with pytest.raises(ValueError, match=r"timeout: expected seconds above 0"):
+        Client("localhost:1", timeout=timeout)

@@ -1,0 +1,122 @@
+"""The command line teaches, refuses what is wrong, and keeps the order of edits."""
+
+import pytest
+from iin_client import Replace, Resample, SetValue, Shift
+from iin_client.arguments import build_parser
+from iin_client.cli import main
+from PIL import Image
+
+COMMANDS = ["describe", "interpret", "edit", "sample", "gallery"]
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4), "red").save(path)
+    return str(path)
+
+
+def parse(*arguments):
+    return build_parser().parse_args(arguments)
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert all(command in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_an_example_that_starts_with_it(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"example: iin {command} " in capsys.readouterr().out
+
+
+def test_edits_apply_in_the_order_of_the_command_line(picture):
+    options = parse(
+        *("edit", picture, "--shift", "colour=-2:0,1", "--replace", f"digit={picture}", "-o", "x.png"),
+        *("--set", "colour=-0.5,1e-3", "--resample", "residual=7", "--replace", f"colour={picture}"),
+    )
+    shift, digit, fixed, resample, colour = options.edits
+    assert isinstance(shift, Shift)
+    assert (shift.factor, shift.distance, shift.direction) == ("colour", -2.0, [0.0, 1.0])
+    assert isinstance(digit, Replace)
+    assert (digit.factor, digit.strength) == ("digit", 1.0)
+    with open(picture, "rb") as file:
+        assert digit.source == file.read()
+    assert isinstance(fixed, SetValue)
+    assert (fixed.factor, fixed.values) == ("colour", [-0.5, 0.001])
+    assert isinstance(resample, Resample)
+    assert (resample.factor, resample.seed) == ("residual", 7)
+    assert isinstance(colour, Replace)
+    assert colour.factor == "colour"
+
+
+def test_the_address_comes_from_the_option_then_the_environment(monkeypatch):
+    monkeypatch.delenv("IIN_ADDRESS", raising=False)
+    assert parse("describe").address == "localhost:9000"
+    monkeypatch.setenv("IIN_ADDRESS", "models:1")
+    assert parse("describe").address == "models:1"
+    assert parse("describe", "--address", "other:2").address == "other:2"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--set", "colour", "expected FACTOR=V1,V2,..., got colour"),
+        ("--set", "colour=1,red", "colour=1,red: expected numbers between commas, got 1,red"),
+        ("--shift", "colour=2", "expected FACTOR=DISTANCE:V1,V2,..., got no direction"),
+        ("--shift", "colour=far:1", "expected numbers between commas, got far"),
+        ("--shift", "colour=1,2:1", "expected one distance before the colon, got 1,2"),
+        ("--resample", "residual=-1", "expected a whole number, at least 0, as seed, got -1"),
+        ("--replace", "=a.png", "expected FACTOR=SOURCE, got =a.png"),
+        ("--replace", "digit=absent.png", "cannot read absent.png: No such file or directory"),
+    ],
+)
+def test_a_wrong_edit_is_a_usage_error_that_says_why(option, value, message, picture, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["edit", picture, option, value, "-o", "x.png"])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["edit", "PICTURE", "-o", "x.png"], "expected at least one of --replace, --set"),
+        (
+            ["edit", "PICTURE", "--set", "a=1", "--strength", "1", "-o", "x.png"],
+            "--strength: expected a --replace",
+        ),
+        (["gallery", "PICTURE", "-o", "x.png"], "gallery: expected at least 2 pictures, got 1"),
+        (["sample", "-n", "0", "-o", "x.png"], "--count: expected at least 1, got 0"),
+        (["sample", "--fix", "a=PICTURE", "--fix", "a=PICTURE", "-o", "x.png"], "every factor at most once"),
+        (["describe", "--timeout", "0"], "timeout: expected seconds above 0"),
+        (["describe", "--client-key", "PICTURE"], "tls: expected client_key and client_certificate"),
+        (["describe", "--root-certificates", "absent.pem"], "absent.pem"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_a_message(arguments, message, picture, capsys):
+    assert main([argument.replace("PICTURE", picture) for argument in arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path, capsys):
+    path = tmp_path / "notes.png"
+    path.write_text("not a picture")
+    with pytest.raises(SystemExit) as caught:
+        main(["interpret", str(path)])
+    assert caught.value.code == 2
+    assert f"{path}: expected a PNG, JPEG or WebP file, got something else" in capsys.readouterr().err
+
+
+def test_a_failed_call_exits_with_1_and_one_line(capsys):
+    assert main(["describe", "--address", "localhost:1"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("iin: nothing answers at localhost:1; is the service running")
+    assert captured.err.count("\n") == 1

@@ -1,0 +1,236 @@
+"""Both clients against a real gRPC server in this process."""
+
+import asyncio
+import threading
+from concurrent import futures
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from iin_api.v1 import interpretation_pb2 as pb
+from iin_api.v1.interpretation_pb2_grpc import (
+    InterpretationServiceServicer,
+    add_InterpretationServiceServicer_to_server,
+)
+from iin_client import AsyncClient, CallError, Client, Factors, Resample, Violation
+
+
+class Identity(InterpretationServiceServicer):
+    """Serves the identity as transform of given factors; refuses first with the statuses in `failures`."""
+
+    def __init__(self):
+        self.failures = []
+        self.metadata = []
+        self.left = threading.Event()
+
+    def Interpret(self, request, context):
+        self._arrive(context)
+        factors = request.inputs[0].factors
+        return pb.InterpretResponse(latents=factors, factors=factors, log_likelihoods=[0.0])
+
+    def Edit(self, request, context):
+        details = any_pb2.Any()
+        details.Pack(
+            error_details_pb2.BadRequest(
+                field_violations=[{"field": "edits[0].factor", "description": "expected digit, got dgit"}]
+            )
+        )
+        status = status_pb2.Status(code=3, message="edits: one is wrong", details=[details])
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, status.message)
+
+    def Sample(self, request, context):
+        self._arrive(context)
+        context.add_callback(self.left.set)
+        for index in range(request.count):
+            tensor = pb.Tensor(shape=[1, 1], data=np.float32(index).tobytes())
+            yield pb.SampleResponse(first_index=index, factors=tensor)
+
+    def GetModel(self, request, context):
+        self._arrive(context)
+        return pb.GetModelResponse(model=pb.Model(name="identity"))
+
+    def _arrive(self, context):
+        self.metadata.append(dict(context.invocation_metadata()))
+        if not self.failures:
+            return
+        failure = self.failures.pop(0)
+        if failure is grpc.StatusCode.DEADLINE_EXCEEDED:
+            gone = threading.Event()
+            context.add_callback(gone.set)
+            gone.wait()
+        context.abort(failure, "not now")
+
+
+@pytest.fixture
+def service():
+    return Identity()
+
+
+@pytest.fixture
+def address(service):
+    options = [("grpc.max_receive_message_length", 64 * 1024 * 1024)]
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
+    add_InterpretationServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    yield f"localhost:{port}"
+    server.stop(grace=None).wait()
+
+
+def get_model(address, **options):
+    with Client(address, **options) as client:
+        return client.get_model()
+
+
+def get_model_async(address, **options):
+    async def call():
+        async with AsyncClient(address, **options) as client:
+            return await client.get_model()
+
+    return asyncio.run(call())
+
+
+def wait_until_ready(address, **options):
+    with Client(address) as client:
+        return client.wait_until_ready(**options)
+
+
+def wait_until_ready_async(address, **options):
+    async def call():
+        async with AsyncClient(address) as client:
+            return await client.wait_until_ready(**options)
+
+    return asyncio.run(call())
+
+
+both = pytest.mark.parametrize("call", [get_model, get_model_async])
+
+
+@both
+def test_unavailable_is_retried_until_it_succeeds(call, service, address):
+    service.failures = [grpc.StatusCode.UNAVAILABLE] * 3
+    assert call(address).name == "identity"
+    assert len(service.metadata) == 4
+
+
+@both
+def test_the_fourth_unavailable_is_reported(call, service, address):
+    service.failures = [grpc.StatusCode.UNAVAILABLE] * 5
+    with pytest.raises(CallError, match=f"nothing answers at {address}; is the service running") as caught:
+        call(address)
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+    assert len(service.failures) == 1
+
+
+@both
+@pytest.mark.parametrize("code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL])
+def test_other_failures_are_not_retried(call, code, service, address):
+    service.failures = [code]
+    with pytest.raises(CallError, match="not now") as caught:
+        call(address)
+    assert caught.value.code is code
+    assert len(service.metadata) == 1
+
+
+@both
+def test_the_deadline_ends_the_call(call, service, address):
+    service.failures = [grpc.StatusCode.DEADLINE_EXCEEDED]
+    with pytest.raises(CallError, match=f"no answer from {address} within 0.3 s") as caught:
+        call(address, timeout=0.3)
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@both
+def test_the_application_is_sent_if_one_is_named(call, service, address):
+    call(address)
+    call(address, application="faces")
+    assert [metadata.get("application") for metadata in service.metadata] == [None, "faces"]
+
+
+def test_a_large_request_is_retried_too(service, address):
+    # 4 MiB: beyond the 256 KiB that gRPC keeps for retries unless told otherwise.
+    factors = np.arange(2**20, dtype=np.float32)[None]
+    service.failures = [grpc.StatusCode.UNAVAILABLE]
+    with Client(address) as client:
+        found = client.interpret(Factors(factors))
+    np.testing.assert_array_equal(found.factors, factors)
+    assert len(service.metadata) == 2
+
+
+@pytest.mark.parametrize("wait", [wait_until_ready, wait_until_ready_async])
+def test_waiting_outlasts_the_retries_of_one_call(wait, service, address):
+    service.failures = [grpc.StatusCode.UNAVAILABLE] * 5 + [grpc.StatusCode.NOT_FOUND]
+    assert wait(address).name == "identity"
+
+
+@pytest.mark.parametrize("wait", [wait_until_ready, wait_until_ready_async])
+def test_waiting_ends_at_once_for_what_waiting_does_not_mend(wait, service, address):
+    service.failures = [grpc.StatusCode.UNIMPLEMENTED]
+    with pytest.raises(CallError, match=r"does not serve iin_api\.v1\.InterpretationService"):
+        wait(address)
+
+
+@pytest.mark.parametrize("wait", [wait_until_ready, wait_until_ready_async])
+def test_waiting_for_a_service_that_never_comes_ends(wait):
+    with pytest.raises(CallError, match=r"localhost:1") as caught:
+        wait("localhost:1", timeout=0.5)
+    assert caught.value.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+
+
+def test_the_field_at_fault_arrives_with_the_error(address):
+    with Client(address) as client, pytest.raises(CallError) as caught:
+        client.edit(b"file", Resample("dgit"))
+    assert caught.value.violations == (Violation("edits[0].factor", "expected digit, got dgit"),)
+    assert str(caught.value) == (
+        "edits: one is wrong (INVALID_ARGUMENT); edits[0].factor: expected digit, got dgit"
+    )
+
+
+def test_the_field_at_fault_arrives_with_the_error_of_an_async_call(address):
+    async def call():
+        async with AsyncClient(address) as client:
+            await client.edit(b"file", Resample("dgit"))
+
+    with pytest.raises(CallError) as caught:
+        asyncio.run(call())
+    assert caught.value.violations == (Violation("edits[0].factor", "expected digit, got dgit"),)
+
+
+def test_samples_arrive_in_order(service, address):
+    with Client(address) as client:
+        chunks = list(client.sample(3))
+    assert [(chunk.first_index, chunk.factors.item()) for chunk in chunks] == [(0, 0.0), (1, 1.0), (2, 2.0)]
+
+
+def test_a_failing_stream_is_a_call_error(service, address):
+    service.failures = [grpc.StatusCode.FAILED_PRECONDITION]
+    with Client(address) as client, pytest.raises(CallError, match=r"not now \(FAILED_PRECONDITION\)"):
+        list(client.sample(3))
+
+
+def test_leaving_the_samples_early_cancels_the_call(service, address):
+    with Client(address) as client:
+        chunks = client.sample(1_000_000)
+        assert next(chunks).first_index == 0
+        chunks.close()
+        assert service.left.wait(timeout=20)
+
+
+def test_async_samples_arrive_in_order_and_can_be_left(service, address):
+    async def call():
+        async with AsyncClient(address) as client:
+            chunks = client.sample(1_000_000)
+            first = [(await anext(chunks)).first_index for _ in range(3)]
+            await chunks.aclose()
+            assert await asyncio.to_thread(service.left.wait, 20)
+            return first
+
+    assert asyncio.run(call()) == [0, 1, 2]
+
+
+def test_a_wrong_argument_of_sample_is_reported_before_iteration(address):
+    with Client(address) as client, pytest.raises(ValueError, match="count: expected a whole number"):
+        client.sample(-1)

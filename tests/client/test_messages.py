@@ -1,0 +1,245 @@
+"""Requests hold what was asked for, and results what was answered."""
+
+import io
+
+import numpy as np
+import pytest
+from iin_api.v1 import interpretation_pb2 as pb
+from iin_client import Factors, Latent, RawImage, Replace, Resample, SetValue, Shift
+from iin_client.messages import (
+    edit_request,
+    edited,
+    interpret_request,
+    interpretations,
+    sample_request,
+    samples,
+)
+from iin_client.model_message import model_description
+from PIL import Image
+
+
+def tensor(array):
+    values = np.asarray(array, dtype="<f4")
+    return pb.Tensor(shape=values.shape, data=values.tobytes())
+
+
+def png(colour):
+    file = io.BytesIO()
+    Image.new("RGB", (2, 3), colour).save(file, format="PNG")
+    return file.getvalue()
+
+
+def test_a_path_a_string_and_bytes_send_the_same_file(tmp_path):
+    path = tmp_path / "red.png"
+    path.write_bytes(png("red"))
+    request = interpret_request([path, str(path), png("red")], resize=True)
+    assert [value.encoded_image for value in request.inputs] == [png("red")] * 3
+    assert request.resize
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
+def test_a_pillow_image_is_sent_as_png_of_the_same_pixels(mode):
+    picture = Image.new("RGB", (2, 3), "red").convert(mode)
+    request = interpret_request(picture, resize=False)
+    sent = Image.open(io.BytesIO(request.inputs[0].encoded_image))
+    assert sent.format == "PNG"
+    assert sent.convert("RGBA").tobytes() == picture.convert("RGBA").tobytes()
+
+
+def test_a_pillow_image_that_would_lose_its_range_is_refused():
+    with pytest.raises(
+        ValueError, match=r"inputs\[0\]: expected a picture of mode .* got F; convert it first"
+    ):
+        interpret_request(Image.new("F", (2, 2)), resize=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "shape"),
+    [
+        (RawImage(np.arange(12.0).reshape(3, 2, 2)), "image", [3, 2, 2]),
+        (RawImage(np.zeros((5, 3, 2, 2))), "image", [5, 3, 2, 2]),
+        (Latent([1.0, 2.0]), "latent", [2]),
+        (Latent(np.zeros((2, 4, 1, 1), dtype=np.float64)), "latent", [2, 4, 1, 1]),
+        (Factors(np.arange(6, dtype=np.float32).reshape(2, 3)[:, ::-1]), "factors", [2, 3]),
+    ],
+)
+def test_arrays_are_sent_as_little_endian_float32_in_row_major_order(value, field, shape):
+    (sent,) = interpret_request(value, resize=False).inputs
+    assert sent.WhichOneof("value") == field
+    message = getattr(sent, field)
+    assert list(message.shape) == shape
+    assert message.data == np.asarray(value.array).astype("<f4").tobytes(order="C")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([], r"inputs: expected at least one, got none"),
+        ([Factors(np.zeros((1, 2, 3)))], r"inputs\[0\]\.factors: expected 1 or 2 dimensions.*\(1, 2, 3\)"),
+        ([Factors(np.zeros((0, 3)))], r"none of length 0, got shape \(0, 3\)"),
+        ([b"a", Latent([0.0, np.nan])], r"inputs\[1\]\.latent: expected finite float32 numbers"),
+        ([Latent([1e300])], r"inputs\[0\]\.latent: expected finite float32 numbers"),
+        ([np.zeros(3)], r"inputs\[0\]: expected a path, .* got ndarray; wrap an array"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_what_cannot_be_sent_is_refused_with_field_and_remedy(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        interpret_request(inputs, resize=False)
+
+
+def test_a_missing_file_is_an_os_error_that_names_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.png"):
+        interpret_request(tmp_path / "absent.png", resize=False)
+
+
+def test_edits_keep_their_order_and_values():
+    request = edit_request(
+        Factors([0.0, 1.0]),
+        [
+            Shift("colour", direction=[3.0, 4.0], distance=-2.0),
+            Replace("digit", Factors([[5.0, 6.0]]), strength=0.0),
+            SetValue("colour", np.array([0.5, -0.5])),
+            Resample("residual", seed=2**64 - 1, temperature=0.0),
+        ],
+        output="raw",
+        resize=True,
+    )
+    shift, replace, fixed, resample = request.edits
+    assert [edit.factor for edit in request.edits] == ["colour", "digit", "colour", "residual"]
+    assert list(shift.shift.direction) == [3.0, 4.0]
+    assert shift.shift.distance == -2.0
+    assert replace.replace.source.factors == tensor([[5.0, 6.0]])
+    assert list(fixed.set.values) == [0.5, -0.5]
+    assert resample.resample.seed == 2**64 - 1
+    # Zero means zero here, not "unset": both fields have a default of 1 in the service.
+    assert replace.replace.HasField("strength")
+    assert resample.resample.HasField("temperature")
+    assert (replace.replace.strength, resample.resample.temperature) == (0.0, 0.0)
+    assert request.format == pb.IMAGE_FORMAT_RAW
+    assert request.resize
+
+
+def test_one_edit_needs_no_list_and_none_is_refused():
+    one = Resample("digit", seed=3)
+    alone = edit_request(b"file", one, output="png", resize=False)
+    assert alone == edit_request([b"file"], [one], output="png", resize=False)
+    with pytest.raises(ValueError, match="edits: expected at least one, got none"):
+        edit_request(b"file", [], output="png", resize=False)
+
+
+def test_an_edit_at_fault_is_named_by_its_place():
+    edits = [Resample("digit"), Resample("digit", seed=-1)]
+    with pytest.raises(ValueError, match=r"edits\[1\]\.resample\.seed: expected .* in \[0, 2\^64\), got -1"):
+        edit_request(b"file", edits, output="png", resize=False)
+
+
+def test_samples_can_hold_factors_at_a_source_or_at_values():
+    request = sample_request(
+        5,
+        seed=7,
+        temperature=0.0,
+        fixed={"digit": b"file", "colour": (0.25, -1.0)},
+        output="png",
+        resize=False,
+    )
+    assert (request.count, request.seed, request.format) == (5, 7, pb.IMAGE_FORMAT_PNG)
+    assert request.HasField("temperature")
+    source, values = request.fixed
+    assert (source.factor, source.source.encoded_image) == ("digit", b"file")
+    assert (values.factor, list(values.set.values)) == ("colour", [0.25, -1.0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"count": -1}, r"count: expected a whole number in \[0, 2\^32\), got -1"),
+        ({"seed": 2**64}, r"seed: expected a whole number in \[0, 2\^64\)"),
+        ({"output": "jpeg"}, r"output: expected 'png' or 'raw', got 'jpeg'"),
+    ],
+)
+def test_sample_requests_that_cannot_be_sent_are_refused(change, message):
+    asked = {"count": 1, "seed": 0, "temperature": 1.0, "fixed": {}, "output": "png", "resize": False}
+    with pytest.raises(ValueError, match=message):
+        sample_request(**{**asked, **change})
+
+
+def test_interpretations_hold_the_arrays_of_the_response():
+    response = pb.InterpretResponse(
+        latents=tensor(np.arange(8).reshape(2, 4, 1, 1)),
+        factors=tensor(np.arange(8).reshape(2, 4)),
+        log_likelihoods=[-1.0, -2.0],
+        log_likelihood_quantiles=[0.75, 0.25],
+        timing=pb.Timing(
+            total_ms=3, stages=[pb.StageTiming(stage="encoder", queue_ms=1, compute_ms=2, batch_size=4)]
+        ),
+    )
+    found = interpretations(response)
+    np.testing.assert_array_equal(found.factors, np.arange(8).reshape(2, 4))
+    assert found.factors.dtype == np.float32
+    assert found.factors.flags.writeable
+    assert found.latents.shape == (2, 4, 1, 1)
+    np.testing.assert_array_equal(found.log_likelihoods, [-1.0, -2.0])
+    np.testing.assert_array_equal(found.log_likelihood_quantiles, [0.75, 0.25])
+    assert found.probabilities is None
+    assert found.timing.total_ms == 3
+    assert found.timing.stages[0].stage == "encoder"
+    assert found.timing.stages[0].batch_size == 4
+
+
+def test_a_model_with_a_head_gives_probabilities():
+    response = pb.InterpretResponse(
+        latents=tensor([[1.0]]), factors=tensor([[1.0]]), probabilities=tensor([[0.25, 0.75]])
+    )
+    np.testing.assert_array_equal(interpretations(response).probabilities, [[0.25, 0.75]])
+
+
+def test_png_images_become_pictures_and_raw_ones_an_array():
+    drawn = edited(
+        pb.EditResponse(images=pb.Images(png=[png("red"), png("lime")]), factors=tensor([[0], [1]]))
+    )
+    assert [picture.getpixel((0, 0)) for picture in drawn.images.pictures] == [(255, 0, 0), (0, 255, 0)]
+    assert drawn.images.raw is None
+    raw = samples(
+        pb.SampleResponse(
+            first_index=16, images=pb.Images(raw=tensor(np.ones((1, 1, 2, 2)))), factors=tensor([[0]])
+        )
+    )
+    assert raw.first_index == 16
+    np.testing.assert_array_equal(raw.images.raw, np.ones((1, 1, 2, 2)))
+    with pytest.raises(ValueError, match=r"expected PNG images, got raw ones; call with output='png'"):
+        raw.images.pictures  # noqa: B018
+
+
+def test_a_tensor_whose_bytes_do_not_fit_its_shape_is_refused():
+    broken = pb.InterpretResponse(latents=pb.Tensor(shape=[2, 2], data=bytes(12)), factors=tensor([[1.0]]))
+    with pytest.raises(ValueError, match=r"latents: expected .* shape \(2, 2\), got 12 bytes"):
+        interpretations(broken)
+
+
+def test_the_model_is_described_in_full():
+    response = pb.GetModelResponse(
+        model=pb.Model(
+            name="m",
+            image=pb.ImageSpec(channels=1, height=2, width=3, minimum=-1, maximum=1),
+            latent_shape=[4, 1, 1],
+            factors=[pb.Factor(name="digit", size=3), pb.Factor(name="residual", start=3, size=1)],
+            evaluation=[pb.Figure(name="a", value=1, floor=0), pb.Figure(name="b", value=2, ceiling=3)],
+            log_likelihood_quantiles=[pb.Quantile(probability=0.5, value=-7)],
+            graphs=[pb.Graph(role="encoder", sha256="00", bytes=9)],
+        ),
+        limits=pb.Limits(max_items=5),
+    )
+    model = model_description(response)
+    assert (model.image.height, model.image.width, model.image.minimum) == (2, 3, -1)
+    assert model.latent_shape == (4, 1, 1)
+    # A floor of zero is stated, a missing one is not.
+    assert [(f.ceiling, f.floor) for f in model.evaluation] == [(None, 0.0), (3.0, None)]
+    assert model.log_likelihood_quantiles[0].value == -7
+    assert model.graphs[0].bytes == 9
+    assert model.limits.max_items == 5
+    split = model.split(np.array([[1, 2, 3, 4]], dtype=np.float32))
+    assert {name: values.tolist() for name, values in split.items()} == {
+        "digit": [[1, 2, 3]],
+        "residual": [[4]],
+    }

@@ -1,0 +1,80 @@
+"""Tables for people hold the model's facts and every item's factors."""
+
+import numpy as np
+import pytest
+from iin_client import FactorSlice, Figure, Graph, ImageSpec, Interpretations, Limits, Model, Quantile, Timing
+from iin_client.tables import describe_interpretations, describe_model
+
+
+@pytest.fixture
+def model():
+    return Model(
+        name="colours",
+        version="3",
+        family="iin",
+        image=ImageSpec(channels=3, height=28, width=32, minimum=-1, maximum=1),
+        latent_shape=(5,),
+        factors=(FactorSlice(name="colour", start=0, size=2), FactorSlice(name="residual", start=2, size=3)),
+        log_likelihood_quantiles=(Quantile(probability=0.5, value=-70.126),),
+        evaluation=(
+            Figure(name="kept", value=0.91234, ceiling=0.97, floor=0.1, meaning="share of swaps"),
+            Figure(name="error", value=0.5, ceiling=None, floor=None, meaning="mean"),
+        ),
+        round_trip_error=1.7e-6,
+        graphs=(Graph(role="encoder", sha256="ab" * 32, bytes=123),),
+        recipe="color_mnist",
+        data_set="ColorMNIST",
+        created="2030-01-01T00:00:00Z",
+        limits=Limits(
+            max_items=32,
+            max_samples=1000,
+            max_edits=8,
+            max_image_pixels=4096,
+            max_message_bytes=67108864,
+            max_batch_size=64,
+            max_queued_items=512,
+        ),
+    )
+
+
+def rows(text):
+    return [line.split() for line in text.splitlines()]
+
+
+def test_a_description_states_factors_figures_and_limits(model):
+    found = rows(describe_model(model))
+    assert ["model", "colours", "3", "(iin)"] in found
+    assert ["images", "3", "x", "28", "x", "32,", "from", "-1", "to", "1"] in found
+    assert ["residual", "2", "3"] in found
+    assert ["kept", "0.9123", "0.97", "0.1", "share", "of", "swaps"] in found
+    assert ["error", "0.5", "-", "-", "mean"] in found
+    assert ["0.5", "-70.13"] in found
+    assert ["max", "queued", "items", "512"] in found
+
+
+def test_columns_are_aligned(model):
+    lines = describe_model(model).splitlines()
+    header = next(line for line in lines if line.startswith("figure"))
+    row = next(line for line in lines if line.startswith("kept"))
+    assert header.index("meaning") == row.index("share")
+
+
+def test_interpretations_state_likelihood_norm_and_values(model):
+    found = Interpretations(
+        latents=np.zeros((2, 5), dtype=np.float32),
+        factors=np.array([[3, -4, 0, 0, 1], [0, 0, 0, 0, 2]], dtype=np.float32),
+        log_likelihoods=np.array([-80.126, -60.0]),
+        log_likelihood_quantiles=np.array([0.25, 1.0]),
+        probabilities=np.array([[0.125, 0.875], [1, 0]], dtype=np.float32),
+        timing=Timing(total_ms=1, queue_ms=0, codec_ms=0, stages=()),
+    )
+    text = rows(describe_interpretations(["a.png", "b.png"], model, found))
+    assert ["a.png", "-80.13", "0.250"] in text
+    assert ["b.png", "-60.00", "1.000"] in text
+    first, second = (index for index, row in enumerate(text) if row in (["a.png"], ["b.png"]))
+    assert text[first + 1 : first + 4] == [
+        ["colour", "|5.00|", "3.00", "-4.00"],
+        ["residual", "|1.00|", "0.00", "0.00", "1.00"],
+        ["probabilities", "0.12", "0.88"],
+    ]
+    assert text[second + 2] == ["residual", "|2.00|", "0.00", "0.00", "2.00"]

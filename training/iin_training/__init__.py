@@ -1,0 +1,1 @@
+"""Offline training of invertible interpretation networks: data, models, flows, recipes, evaluation, export."""

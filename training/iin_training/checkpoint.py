@@ -1,0 +1,86 @@
+"""Saving and restoring a stage of training: tensors in safetensors, the rest in JSON, no pickle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+POINTER = "checkpoint.json"
+
+
+def save_checkpoint(
+    folder: Path, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, settings: Any
+) -> None:
+    """Keep the state after `step` updates; the one before is removed once the new one is complete.
+
+    `settings` is JSON-ready and decides whether a later run may go on from here.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
+    weights = folder / f"step-{step:08d}.safetensors"
+    partial = weights.with_suffix(".partial")
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
+    partial.replace(weights)
+    pointer = folder / (POINTER + ".partial")
+    pointer.write_text(json.dumps({"step": step, "weights": weights.name, "settings": settings}, indent=2))
+    pointer.replace(folder / POINTER)
+    for old in folder.glob("step-*.safetensors"):
+        if old != weights:
+            old.unlink()
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, settings: Any) -> int:
+    """Restore the newest state of a stage into `model` and `optimiser`.
+
+    Returns:
+        The number of updates made so far; 0 where there is no checkpoint.
+
+    Raises:
+        ValueError: where the checkpoint was made with other settings (they are named) or is damaged.
+
+    """
+    pointer = folder / POINTER
+    if not pointer.is_file():
+        return 0
+    try:
+        saved = json.loads(pointer.read_text())
+        tensors = load_file(folder / saved["weights"])
+    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder}: expected a whole checkpoint, but it does not read ({error}); delete this folder"
+        ) from error
+    if differences := _differences(saved["settings"], settings):
+        raise ValueError(
+            f"{folder}: this checkpoint was made with other settings ({differences}); "
+            "give the same ones, or another --run-dir, or delete this folder to train again"
+        )
+    model.load_state_dict(_strip(tensors, "model/"))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _strip(tensors, "optimiser/").items():
+        index, key = name.split("/")
+        state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
+    return int(saved["step"])
+
+
+def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _differences(before: Any, now: Any, path: str = "") -> str:
+    """Names of the settings that differ, with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        parts = (
+            _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+            for key in sorted(before.keys() | now.keys())
+        )
+        return ", ".join(part for part in parts if part)
+    return "" if before == now else f"{path}: {before} then, {now} now"

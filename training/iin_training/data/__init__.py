@@ -1,0 +1,1 @@
+"""Images to train on: fetching, reading, drawing in colour, pairing."""

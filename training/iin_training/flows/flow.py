@@ -1,0 +1,61 @@
+"""Composition of blocks, and the interpretation network T built from them."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from iin_training.flows.actnorm import ActNorm
+from iin_training.flows.base import FlowBlock
+from iin_training.flows.coupling import DoubleCoupling
+from iin_training.flows.permutation import Permutation
+
+__all__ = ["Flow", "FlowBlock", "interpretation_flow"]
+
+
+class Flow(FlowBlock):
+    """Blocks applied in order by `forward` and undone in reverse order by `inverse`."""
+
+    def __init__(self, blocks: Sequence[FlowBlock]) -> None:
+        """At least one block, all for vectors of the same size."""
+        super().__init__()
+        if not blocks:
+            raise ValueError("blocks: expected at least one block, got none")
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        total = z.new_zeros(z.shape[0])
+        for block in self.blocks:
+            z, log_abs_det = block(z)
+            total = total + log_abs_det
+        return z, total
+
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        total = y.new_zeros(y.shape[0])
+        for block in reversed(self.blocks):
+            assert isinstance(block, FlowBlock)
+            y, log_abs_det = block.inverse(y)
+            total = total + log_abs_det
+        return y, total
+
+    def initialize(self, batch: Tensor) -> None:
+        """Initialise each block on what the blocks before it make of `batch`, `(N, D)`."""
+        for block in self.blocks:
+            assert isinstance(block, FlowBlock)
+            block.initialize(batch)
+            batch, _ = block(batch)
+
+
+def interpretation_flow(size: int, *, blocks: int, hidden: int, depth: int, seed: int) -> Flow:
+    """The network T: `blocks` times [ActNorm, double affine coupling, fixed permutation].
+
+    The paper's sizes are `size=64, blocks=12, hidden=512, depth=3`: 26,815,488 parameters.
+    Source: Esser, Rombach, Ommer (CVPR 2020), supplement A.
+    """
+    layers: list[FlowBlock] = []
+    for index in range(blocks):
+        layers += [
+            ActNorm(size),
+            DoubleCoupling(size, hidden, depth),
+            Permutation(size, seed=seed + index),
+        ]
+    return Flow(layers)

@@ -1,0 +1,88 @@
+"""The figures of a model for people: a Markdown card and a table for the terminal."""
+
+from pathlib import Path
+
+from iin_bundle import Figure, Manifest
+from rich.table import Table
+
+__all__ = ["quality_table", "write_model_card"]
+
+CARD = """# {name} (version {version})
+
+An invertible interpretation network: it translates the latent of a frozen autoencoder, without loss,
+into the factors below. Each factor is meant to be standard normal and independent of the others.
+
+| factor | dimensions | size |
+|---|---|---|
+{factors}
+
+## Measured on held-out pictures
+
+Ceiling: the same measure on plain reconstructions, the best that the first stage allows. Floor: chance.
+
+| figure | value | ceiling | floor | meaning |
+|---|---|---|---|---|
+{figures}
+
+Round trip `|inverse(transform(z)) - z|`: at most {round_trip:.2e} over held-out latents.
+
+## Origin
+
+- recipe `{recipe}`, seed {seed}, code at commit {commit}, exported {created}
+- data: {data_set} (sha256 of pictures and labels {data_sha})
+- libraries: {versions}
+
+## Limits
+
+Images of {height}x{width} pixels like those of the training data. Whatever else is given is
+interpreted all the same; a log-likelihood below the manifest's quantiles is the sign of it.
+"""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _columns(figure: Figure) -> tuple[str, str, str, str]:
+    return _number(figure.value), _number(figure.ceiling), _number(figure.floor), figure.meaning
+
+
+def write_model_card(path: Path, manifest: Manifest) -> None:
+    """Write the card of `manifest` to `path`."""
+    origin = manifest.provenance
+    rows = [f"| {name} | {' | '.join(_columns(figure))} |" for name, figure in manifest.evaluation.items()]
+    factors = [f"| {p.name} | {p.start} to {p.start + p.size - 1} | {p.size} |" for p in manifest.layout]
+    path.write_text(
+        CARD.format(
+            name=manifest.name,
+            version=manifest.version,
+            factors="\n".join(factors),
+            figures="\n".join(rows),
+            round_trip=manifest.round_trip_error,
+            recipe=origin.recipe,
+            seed=origin.seed,
+            commit=origin.git_commit,
+            created=origin.created,
+            data_set=origin.data_set,
+            data_sha=origin.data_set_sha256,
+            versions=", ".join(f"{library} {number}" for library, number in origin.versions.items()),
+            height=manifest.image.height,
+            width=manifest.image.width,
+        ),
+        encoding="utf-8",
+    )
+
+
+def quality_table(manifest: Manifest) -> Table:
+    """The evaluation of `manifest` for the terminal."""
+    sizes = ", ".join(f"{part.name} {part.size}" for part in manifest.layout)
+    table = Table(title=f"{manifest.name}: held-out quality ({sizes})", title_justify="left")
+    for column in ("figure", "value", "ceiling", "floor"):
+        table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=True)
+    table.add_column("meaning")
+    for name, figure in manifest.evaluation.items():
+        table.add_row(name, *_columns(figure))
+    table.add_row(
+        "round_trip", f"{manifest.round_trip_error:.1e}", "", "", "largest |inverse(transform(z)) - z|"
+    )
+    return table

@@ -1,0 +1,1 @@
+"""Networks trained before T: the first stage that is interpreted, and the judge of its pictures."""

@@ -1,0 +1,69 @@
+"""The first stage: a variational convolutional autoencoder."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Autoencoder"]
+
+
+class Autoencoder(nn.Module):
+    """Stride-2 4x4 convolutions down to a 2x2 map, a dense one to the posterior, a mirrored decoder.
+
+    With `image_size=32` and `width=64` these are the reference's four stages of 64, 128, 256 and
+    512 channels. Images are `(N, C, S, S)` in [-1, 1]; latents are `(N, D)`.
+    Source: Esser, Rombach, Ommer (CVPR 2020), supplement B.
+    """
+
+    def __init__(self, *, image_size: int, channels: int, width: int, latent_size: int) -> None:
+        """`image_size` is S, a power of two >= 8; `width` is the number of channels of the first stage."""
+        super().__init__()
+        if image_size < 8 or image_size & (image_size - 1):
+            raise ValueError(f"image_size: expected a power of two of at least 8, got {image_size}")
+        stages = image_size.bit_length() - 2
+        widths = [width * 2**stage for stage in range(stages)]
+        down: list[nn.Module] = []
+        for before, after in pairwise([channels, *widths]):
+            down += [
+                nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.LeakyReLU(0.2),
+            ]
+        self.encoder = nn.Sequential(*down, nn.Conv2d(widths[-1], 2 * latent_size, 2))
+        up: list[nn.Module] = [nn.ConvTranspose2d(latent_size, widths[-1], 2, bias=False)]
+        for before, after in pairwise(reversed(widths)):
+            up += [
+                nn.BatchNorm2d(before),
+                nn.LeakyReLU(0.2),
+                nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
+            ]
+        up += [
+            nn.BatchNorm2d(width),
+            nn.LeakyReLU(0.2),
+            nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
+            nn.Tanh(),
+        ]
+        self.decoder = nn.Sequential(*up)
+        # Learned scale of the reconstruction error, so that its weight against the KL needs no tuning.
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z|x), each `(N, D)`."""
+        mean, log_variance = self.encoder(images).flatten(1).chunk(2, dim=1)
+        return mean, log_variance.clamp(-12, 4)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The latent used after training: the posterior's mean, `(N, D)`."""
+        return self.posterior(images)[0]
+
+    def sample_posterior(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """A draw from q(z|x), `(N, D)`."""
+        mean, log_variance = self.posterior(images)
+        noise = torch.empty_like(mean).normal_(generator=generator)
+        return mean + noise * (0.5 * log_variance).exp()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images `(N, C, S, S)` in [-1, 1] from latents `(N, D)`."""
+        images: Tensor = self.decoder(latents[:, :, None, None])
+        return images

@@ -1,0 +1,146 @@
+"""A run's directory, randomness, metrics and progress: what every stage of training shares."""
+
+import json
+import math
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import nn
+
+from iin_training.checkpoint import load_checkpoint, save_checkpoint
+from iin_training.config import Optimiser
+
+__all__ = ["Run"]
+
+LOG_EVERY = 20  # steps between lines of the metrics file
+
+
+class Run:
+    """Where a run keeps what it makes, and the source of its randomness.
+
+    Every step of every stage draws from its own generator, seeded by (seed, stage, step). So a run
+    that was interrupted goes on exactly as it would have, with no generator state to keep.
+    """
+
+    def __init__(
+        self, directory: Path, *, seed: int, checkpoint_every: int, console: Console | None = None
+    ) -> None:
+        """`directory` is made; `checkpoint_every` counts steps; `console` shows the progress bars."""
+        self.directory = directory
+        self.seed = seed
+        self.checkpoint_every = checkpoint_every
+        self.console = console or Console()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.metrics_path = directory / "metrics.jsonl"
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def seed_of(self, stage: str, step: int = 0) -> int:
+        """A 63-bit seed that differs for every stage and step."""
+        text = f"{self.seed}/{stage}/{step}".encode()
+        return (zlib.crc32(text) << 31) ^ zlib.crc32(text[::-1])
+
+    def generator(self, stage: str, step: int = 0) -> torch.Generator:
+        """The generator of one step of one stage (on the CPU, so devices agree)."""
+        return torch.Generator().manual_seed(self.seed_of(stage, step))
+
+    @contextmanager
+    def fixed_randomness(self, stage: str, step: int = -1) -> Iterator[None]:
+        """Draws from torch's global generator in this block depend on seed, stage and step only."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed_of(stage, step))
+            yield
+
+    def steps(
+        self,
+        stage: str,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        schedule: Optimiser,
+        settings: Any,
+    ) -> Iterator[int]:
+        """Count the updates still to be made, with a progress bar, checkpoints and the learning rate set.
+
+        Goes on from the stage's checkpoint where there is one. `settings` must equal those of the checkpoint.
+        """
+        folder = self.directory / "checkpoints" / stage
+        done = load_checkpoint(folder, model, optimiser, settings)
+        self._drop_metrics(stage, done)
+        if done >= schedule.steps:
+            self.console.print(f"{stage}: done before, reused")
+            return
+        with self._progress() as progress:
+            task = progress.add_task(stage, total=schedule.steps, completed=done, note="")
+            self._advance = lambda note: progress.update(task, note=note)
+            for step in range(done, schedule.steps):
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate(schedule, step)
+                yield step
+                progress.advance(task)
+                if (step + 1) % self.checkpoint_every == 0 or step + 1 == schedule.steps:
+                    save_checkpoint(folder, step + 1, model, optimiser, settings)
+
+    def record(self, stage: str, step: int, **values: torch.Tensor) -> None:
+        """Write scalar `values` of a step to the metrics file, now and then; stop at a loss that is not finite."""
+        if step % LOG_EVERY:
+            return
+        numbers = {name: float(value) for name, value in values.items()}
+        broken = [name for name, value in numbers.items() if not math.isfinite(value)]
+        if broken:
+            raise FloatingPointError(
+                f"{stage}: {', '.join(broken)} not finite at step {step}; the last checkpoint is kept. "
+                "Lower the learning rate and run again"
+            )
+        line = {"stage": stage, "step": step, "time": round(time.time(), 3)}
+        line |= {name: float(f"{value:.6g}") for name, value in numbers.items()}
+        with self.metrics_path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._advance("  ".join(f"{name} {value:.3g}" for name, value in numbers.items()))
+
+    def _drop_metrics(self, stage: str, done: int) -> None:
+        """Forget lines of steps that an interruption undid."""
+        if not self.metrics_path.exists():
+            return
+        lines = self.metrics_path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and _is_before(json.loads(line), stage, done)]
+        self.metrics_path.write_text("".join(kept))
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description:>12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+        )
+
+
+def _is_before(line: dict[str, Any], stage: str, done: int) -> bool:
+    return line["stage"] != stage or line["step"] < done
+
+
+def learning_rate(schedule: Optimiser, step: int) -> float:
+    """Learning rate of the update after `step` updates."""
+    position = step / schedule.steps
+    if schedule.schedule == "linear_end":
+        return schedule.learning_rate * min(1.0, 2 * (1 - position))
+    warm_up = 0.1
+    if position < warm_up:
+        return schedule.learning_rate * (0.04 + 0.96 * position / warm_up)
+    return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * (position - warm_up) / (1 - warm_up)))

@@ -1,0 +1,1 @@
+"""The training loops, one a stage: judge, first stage, transform."""
