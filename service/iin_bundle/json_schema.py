@@ -62,9 +62,7 @@ def _dataclass_from_json(kind: Any, value: object, where: str) -> Any:
     for name, description in fields.items():
         if name in value:
             given[name] = from_json(hints[name], value[name], f"{where}.{name}")
-        elif (
-            description.default is dataclasses.MISSING and description.default_factory is dataclasses.MISSING
-        ):
+        elif description.default is dataclasses.MISSING and description.default_factory is dataclasses.MISSING:
             raise BundleError(f"{where}.{name}: expected a value, got none; export the bundle again")
     return kind(**given)
 
@@ -86,6 +84,4 @@ def _name(kind: Any) -> str:
 
 def _unexpected(where: str, expected: str, value: object) -> BundleError:
     shown = repr(value)
-    return BundleError(
-        f"{where}: expected {expected}, got {shown if len(shown) < 60 else shown[:57] + '...'}"
-    )
+    return BundleError(f"{where}: expected {expected}, got {shown if len(shown) < 60 else shown[:57] + '...'}")

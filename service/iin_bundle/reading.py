@@ -212,20 +212,14 @@ def _read_golden(directory: Path, manifest: Manifest) -> Arrays:
         with np.load(directory / name, allow_pickle=False) as file:
             golden = {key: file[key] for key in file.files}
     except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise BundleError(
-            f"{name}: expected arrays of golden inputs, but it does not read: {error}"
-        ) from error
+        raise BundleError(f"{name}: expected arrays of golden inputs, but it does not read: {error}") from error
     for role, graph in manifest.graphs.items():
         for spec in (*graph.inputs, *graph.outputs):
             key = f"{role}/{spec.name}"
             if key not in golden:
                 raise BundleError(f"{name}: expected the array {key}, got {', '.join(sorted(golden))}")
             array = golden[key]
-            if (
-                array.dtype != np.float32
-                or array.shape[1:] != spec.shape[1:]
-                or array.ndim != len(spec.shape)
-            ):
+            if array.dtype != np.float32 or array.shape[1:] != spec.shape[1:] or array.ndim != len(spec.shape):
                 raise BundleError(
                     f"{name}: {key}: expected float32 of shape {list(spec.shape)}, "
                     f"got {array.dtype} of {list(array.shape)}"

@@ -33,9 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (summary, more, example, add_options) in _COMMANDS.items():
-        command = commands.add_parser(
-            name, help=summary, description=f"{summary} {more}", epilog=f"example: {example}"
-        )
+        command = commands.add_parser(name, help=summary, description=f"{summary} {more}", epilog=f"example: {example}")
         add_options(command)
         _add_connection(command)
     return parser
@@ -143,9 +141,7 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
         help="authorities to trust instead of the default ones",
     )
     connection.add_argument("--client-key", type=Path, metavar="PEM", help="own private key, for mutual TLS")
-    connection.add_argument(
-        "--client-certificate", type=Path, metavar="PEM", help="own certificate, for mutual TLS"
-    )
+    connection.add_argument("--client-certificate", type=Path, metavar="PEM", help="own certificate, for mutual TLS")
     connection.add_argument(
         "--server-name", metavar="NAME", help="name in the service's certificate, where it is not HOST"
     )
@@ -208,9 +204,7 @@ def _picture(path: str) -> Picture:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")):
             return Picture(path, data)
     except UnidentifiedImageError:
-        raise argparse.ArgumentTypeError(
-            f"{path}: expected a PNG, JPEG or WebP file, got something else"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{path}: expected a PNG, JPEG or WebP file, got something else") from None
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot read {path}: {error.strerror or error}") from None
 

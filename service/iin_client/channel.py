@@ -67,9 +67,7 @@ class Tls:
     def __post_init__(self) -> None:
         if (self.client_key is None) != (self.client_certificate is None):
             given = "client_key" if self.client_certificate is None else "client_certificate"
-            raise ValueError(
-                f"tls: expected client_key and client_certificate, got {given} only; give the other too"
-            )
+            raise ValueError(f"tls: expected client_key and client_certificate, got {given} only; give the other too")
 
 
 def open_channel(address: str, tls: Tls | None) -> grpc.Channel:

@@ -51,9 +51,7 @@ def _check(options: argparse.Namespace) -> None:
         if options.strength is not None and not any(isinstance(edit, Replace) for edit in options.edits):
             raise ValueError("--strength: expected a --replace for it to apply to, got none; leave it out")
     if options.command == "gallery" and len(options.pictures) < 2:
-        raise ValueError(
-            "gallery: expected at least 2 pictures, got 1; give another one to swap factors with"
-        )
+        raise ValueError("gallery: expected at least 2 pictures, got 1; give another one to swap factors with")
     if options.command == "sample":
         factors = [factor for factor, _ in options.fixed]
         if len(set(factors)) < len(factors):

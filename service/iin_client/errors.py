@@ -43,8 +43,7 @@ def call_error(error: Any, *, address: str, timeout: float) -> CallError:
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             message = (
-                f"nothing answers at {address}; is the service running (iin-serve BUNDLE) and done loading? "
-                f"({details})"
+                f"nothing answers at {address}; is the service running (iin-serve BUNDLE) and done loading? ({details})"
             )
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             message = f"no answer from {address} within {timeout:g} s; allow more time or send fewer items"

@@ -36,9 +36,7 @@ def draw_gallery(
     """
     model = client.get_model()
     progress(f"interpreting {len(pictures)} pictures with {model.name} {model.version}")
-    batches = [
-        client.interpret(pictures[part], resize=resize).factors for part in _parts(len(pictures), model)
-    ]
+    batches = [client.interpret(pictures[part], resize=resize).factors for part in _parts(len(pictures), model)]
     factors = np.concatenate(batches)
     seen = [_as_seen(picture, model) for picture in pictures]
     progress("reconstructions")

@@ -40,9 +40,7 @@ def interpret_request(inputs: Inputs, *, resize: bool) -> pb.InterpretRequest:
     return pb.InterpretRequest(inputs=_inputs(inputs, "inputs"), resize=resize)
 
 
-def edit_request(
-    targets: Inputs, edits: Edit | Sequence[Edit], *, output: Output, resize: bool
-) -> pb.EditRequest:
+def edit_request(targets: Inputs, edits: Edit | Sequence[Edit], *, output: Output, resize: bool) -> pb.EditRequest:
     """Request for `Client.edit`; ValueError for what cannot be sent, OSError for unreadable files."""
     edit_list = list(edits) if isinstance(edits, Sequence) else [edits]
     if not edit_list:
@@ -158,16 +156,12 @@ def _edit(edit: Edit, field: str) -> pb.EditOperation:
     match edit:
         case Replace():
             source = _input(edit.source, f"{field}.replace.source")
-            return pb.EditOperation(
-                factor=edit.factor, replace=pb.Replace(source=source, strength=edit.strength)
-            )
+            return pb.EditOperation(factor=edit.factor, replace=pb.Replace(source=source, strength=edit.strength))
         case SetValue():
             return pb.EditOperation(factor=edit.factor, set=pb.SetValue(values=edit.values))
         case Resample():
             seed = _whole(edit.seed, f"{field}.resample.seed", bits=64)
-            return pb.EditOperation(
-                factor=edit.factor, resample=pb.Resample(seed=seed, temperature=edit.temperature)
-            )
+            return pb.EditOperation(factor=edit.factor, resample=pb.Resample(seed=seed, temperature=edit.temperature))
         case Shift():
             shift = pb.Shift(direction=edit.direction, distance=edit.distance)
             return pb.EditOperation(factor=edit.factor, shift=shift)

@@ -60,7 +60,7 @@ def draw_grid(
     Heads that are pictures are set apart by a rule. ValueError unless the rows are equally long but for
     the last and there are as many heads as rows and columns.
     """
-    _check_heads(rows, row_heads, column_heads)
+    _check_grid(rows, row_heads, column_heads)
     cells = [[scaled(picture) for picture in row] for row in rows]
     width, height = cells[0][0].size
     columns = len(cells[0])
@@ -151,9 +151,7 @@ def _wrapped(text: str, font: _Font, width: int) -> list[str]:
     return lines
 
 
-def _check_heads(
-    rows: Sequence[Sequence[Image.Image]], row_heads: Sequence[Head], column_heads: Sequence[Head]
-) -> None:
+def _check_grid(rows: Sequence[Sequence[Image.Image]], row_heads: Sequence[Head], column_heads: Sequence[Head]) -> None:
     if not rows or not rows[0]:
         raise ValueError("rows: expected at least one picture, got none; give some")
     for name, heads, count in (
@@ -175,9 +173,7 @@ def _head_height(head: Head) -> int:
     return round(_LABEL * _LINE) if isinstance(head, str) else scaled(head).height
 
 
-def _draw_head(
-    grid: Image.Image, draw: ImageDraw.ImageDraw, head: Head, *, x: float, y: float, anchor: str
-) -> None:
+def _draw_head(grid: Image.Image, draw: ImageDraw.ImageDraw, head: Head, *, x: float, y: float, anchor: str) -> None:
     if isinstance(head, str):
         draw.text((x, y), head, font=_font(_LABEL), fill=_GREY, anchor=anchor)
     else:

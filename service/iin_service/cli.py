@@ -37,9 +37,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, help="bundle directory, as iin-train exports it")
-    parser.add_argument(
-        "--port", type=int, default=9000, help="gRPC port; 0 takes a free one (default: 9000)"
-    )
+    parser.add_argument("--port", type=int, default=9000, help="gRPC port; 0 takes a free one (default: 9000)")
     parser.add_argument(
         "--host",
         default="127.0.0.1",

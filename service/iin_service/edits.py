@@ -76,9 +76,7 @@ def apply_edit(factors: Array, edit: Edit, layout: FactorLayout) -> Array:
     result = factors.copy()
     result[:, where] = after
     if not np.isfinite(result).all():
-        raise InvalidInput(
-            f"edits ({edit.factor})", "factors that stay finite", "an overflow", "use smaller values"
-        )
+        raise InvalidInput(f"edits ({edit.factor})", "factors that stay finite", "an overflow", "use smaller values")
     return result
 
 

@@ -133,9 +133,7 @@ class Engine:
 
     async def _pass(self, role: str, items: Array, trace: Trace, field: str) -> tuple[Array, ...]:
         if role not in self._stages:
-            raise Unsupported(
-                f"the model '{self.manifest.name}' has no {role}; call GetModel for what it has"
-            )
+            raise Unsupported(f"the model '{self.manifest.name}' has no {role}; call GetModel for what it has")
         outputs, passes = await self._stages[role](items)
         trace.passes += passes
         if not all(np.isfinite(output).all() for output in outputs):

@@ -3,6 +3,7 @@
 import os
 import socket
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 from iin_service.responses import MAX_MESSAGE_BYTES
@@ -89,7 +90,7 @@ def port_is_free(port: int, host: str = "") -> bool:
 def _free_range(count: int) -> int:
     """First of `count` neighbouring free ports, below the range that systems hand out by themselves."""
     start = 20_000 + os.getpid() * count % 10_000
-    for first in [*range(start, 30_000, count), *range(20_000, start, count)]:
+    for first in chain(range(start, 30_000, count), range(20_000, start, count)):
         if all(port_is_free(port) for port in (first, first + count // 2, first + count - 1)):
             return first
     raise OSError(f"expected {count} neighbouring free ports between 20000 and 30000, found none")

@@ -73,9 +73,7 @@ def _open(data: bytes, field: str) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # callers count pixels themselves
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise InvalidInput(
-            field, f"at most {MAX_PIXELS} pixels", "far more", "send a smaller picture"
-        ) from error
+        raise InvalidInput(field, f"at most {MAX_PIXELS} pixels", "far more", "send a smaller picture") from error
     except Exception as error:
         raise _unreadable(data, field, error) from error
     with image:
@@ -84,9 +82,7 @@ def _open(data: bytes, field: str) -> Iterator[Image.Image]:
 
 def _unreadable(data: bytes, field: str, error: Exception) -> InvalidInput:
     reason = "they are none of these" if isinstance(error, UnidentifiedImageError) else str(error)
-    return InvalidInput(
-        field, "a whole PNG, JPEG or WebP file", f"{len(data)} bytes that do not decode ({reason})"
-    )
+    return InvalidInput(field, "a whole PNG, JPEG or WebP file", f"{len(data)} bytes that do not decode ({reason})")
 
 
 def _wrong_size(field: str, wanted: tuple[int, int], given: tuple[int, int]) -> InvalidInput:

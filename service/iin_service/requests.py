@@ -35,17 +35,14 @@ class RequestReader:
             "factors": (manifest.size,),
         }
 
-    async def inputs(
-        self, inputs: Sequence[pb.Input], field: str, *, resize: bool, trace: Trace
-    ) -> list[Given]:
+    async def inputs(self, inputs: Sequence[pb.Input], field: str, *, resize: bool, trace: Trace) -> list[Given]:
         """What is given in `inputs`; runs of encoded images are joined into one item array."""
         if not inputs:
             raise InvalidInput(field, "at least one item", "none")
         if len(inputs) > self.limits.max_items:
             raise self._too_many(field, len(inputs))
         given = [
-            await self.input(one, f"{field}[{index}]", resize=resize, trace=trace)
-            for index, one in enumerate(inputs)
+            await self.input(one, f"{field}[{index}]", resize=resize, trace=trace) for index, one in enumerate(inputs)
         ]
         total = sum(len(one.items) for one in given)
         if total > self.limits.max_items:
@@ -61,9 +58,7 @@ class RequestReader:
             name = f"{field}.encoded_image"
             image = await self._decode(value.encoded_image, name, resize=resize, trace=trace)
             return Given("image", image[None], name)
-        return Given(
-            kind, self._tensor(getattr(value, kind), self._shapes[kind], f"{field}.{kind}"), f"{field}.{kind}"
-        )
+        return Given(kind, self._tensor(getattr(value, kind), self._shapes[kind], f"{field}.{kind}"), f"{field}.{kind}")
 
     async def _decode(self, data: bytes, field: str, *, resize: bool, trace: Trace) -> Array:
         spec, started = self.manifest.image, time.perf_counter()
@@ -88,9 +83,7 @@ class RequestReader:
         if shape == item:
             shape = (1, *item)
         if shape[1:] != item or len(shape) != len(item) + 1 or shape[0] < 1:
-            raise InvalidInput(
-                f"{field}.shape", f"{list(item)} or {['N', *item]} with N >= 1", str(list(tensor.shape))
-            )
+            raise InvalidInput(f"{field}.shape", f"{list(item)} or {['N', *item]} with N >= 1", str(list(tensor.shape)))
         if shape[0] > self.limits.max_items:
             raise self._too_many(field, shape[0])
         expected = 4 * math.prod(shape)
@@ -149,9 +142,7 @@ class RequestReader:
             case "shift":
                 direction = self._values(edit.shift.direction, size, f"{field}.shift.direction")
                 if not 0 < float(np.linalg.norm(direction)) < math.inf:
-                    raise InvalidInput(
-                        f"{field}.shift.direction", "a direction of finite, non-zero length", "another"
-                    )
+                    raise InvalidInput(f"{field}.shift.direction", "a direction of finite, non-zero length", "another")
                 if not math.isfinite(edit.shift.distance):
                     raise InvalidInput(f"{field}.shift.distance", "a finite number", str(edit.shift.distance))
                 return PendingEdit(Edit(edit.factor, Shift(direction, edit.shift.distance)))
@@ -177,9 +168,7 @@ class RequestReader:
             raise InvalidInput(field, "a finite number of at least 0", f"{temperature:g}")
         return temperature
 
-    async def sample(
-        self, request: pb.SampleRequest, trace: Trace
-    ) -> tuple[float, list[tuple[str, Array | Given]]]:
+    async def sample(self, request: pb.SampleRequest, trace: Trace) -> tuple[float, list[tuple[str, Array | Given]]]:
         """Temperature and fixed factors of a request whose count is checked too."""
         if not 1 <= request.count <= self.limits.max_samples:
             raise InvalidInput("count", f"between 1 and {self.limits.max_samples}", str(request.count))
@@ -191,9 +180,7 @@ class RequestReader:
                 raise InvalidInput(f"{field}.factor", "every factor at most once", f"{one.factor!r} again")
             match one.WhichOneof("value"):
                 case "source":
-                    source = await self.input(
-                        one.source, f"{field}.source", resize=request.resize, trace=trace
-                    )
+                    source = await self.input(one.source, f"{field}.source", resize=request.resize, trace=trace)
                     if len(source.items) != 1:
                         raise InvalidInput(f"{field}.source", "1 item", str(len(source.items)))
                     fixed.append((one.factor, source))

@@ -49,14 +49,10 @@ async def edited(result: Decoded, spec: ImageSpec, image_format: int, trace: Tra
     return pb.EditResponse(images=images, factors=_tensor(result.factors), timing=_timing(trace))
 
 
-async def samples(
-    first: int, result: Decoded, spec: ImageSpec, image_format: int, trace: Trace
-) -> pb.SampleResponse:
+async def samples(first: int, result: Decoded, spec: ImageSpec, image_format: int, trace: Trace) -> pb.SampleResponse:
     """One message of the answer to a SampleRequest."""
     images = await _images(result.images, spec, image_format, trace)
-    return pb.SampleResponse(
-        first_index=first, images=images, factors=_tensor(result.factors), timing=_timing(trace)
-    )
+    return pb.SampleResponse(first_index=first, images=images, factors=_tensor(result.factors), timing=_timing(trace))
 
 
 def model(manifest: Manifest, limits: Limits) -> pb.GetModelResponse:

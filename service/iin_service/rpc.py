@@ -76,9 +76,7 @@ class InterpretationRpcs:
 
         return await _answered(answer, context, pb.EditResponse())
 
-    async def sample(
-        self, request: pb.SampleRequest, context: CallContext
-    ) -> AsyncIterator[pb.SampleResponse]:
+    async def sample(self, request: pb.SampleRequest, context: CallContext) -> AsyncIterator[pb.SampleResponse]:
         """Draw from the prior and decode, several images to a message."""
         try:
             trace = Trace()
@@ -116,9 +114,7 @@ class InterpretationRpcs:
         await asyncio.Event().wait()
 
 
-async def _answered(
-    answer: Callable[[], Awaitable[Response]], context: CallContext, nothing: Response
-) -> Response:
+async def _answered(answer: Callable[[], Awaitable[Response]], context: CallContext, nothing: Response) -> Response:
     """The answer, or `nothing` beside a status that says why. Ray drops the status's details on a raise."""
     try:
         return await answer()
@@ -141,9 +137,7 @@ def _set_status(error: Exception, context: CallContext) -> None:
     status = status_pb2.Status(code=code.value[0], message=message)
     if isinstance(error, InvalidInput):
         detail = PackedAny()
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.description
-        )
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.description)
         detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
         status.details.append(detail)
     context.set_code(code)

@@ -39,9 +39,7 @@ class Sessions:
             except Exception as error:  # onnxruntime raises classes of its own for every fault
                 raise BundleError(f"{graph.file.path}: onnxruntime cannot load it: {error}") from error
             if gpu and "CUDAExecutionProvider" not in session.get_providers():
-                raise BundleError(
-                    f"{graph.file.path}: expected to run on CUDA, but the provider did not start"
-                )
+                raise BundleError(f"{graph.file.path}: expected to run on CUDA, but the provider did not start")
             for side, found, specs in (
                 ("inputs", session.get_inputs(), graph.inputs),
                 ("outputs", session.get_outputs(), graph.outputs),

@@ -37,9 +37,7 @@ def test_messages_of_64_mib_fit_both_ways():
     [("client_key", "client_certificate"), ("client_certificate", "client_key")],
 )
 def test_mutual_tls_needs_key_and_certificate(given, missing):
-    with pytest.raises(
-        ValueError, match=f"tls: expected .*{missing}.*, got {given} only; give the other too"
-    ):
+    with pytest.raises(ValueError, match=f"tls: expected .*{missing}.*, got {given} only; give the other too"):
         Tls(**{given: Path("a.pem")})
 
 

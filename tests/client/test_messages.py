@@ -47,9 +47,7 @@ def test_a_pillow_image_is_sent_as_png_of_the_same_pixels(mode):
 
 
 def test_a_pillow_image_that_would_lose_its_range_is_refused():
-    with pytest.raises(
-        ValueError, match=r"inputs\[0\]: expected a picture of mode .* got F; convert it first"
-    ):
+    with pytest.raises(ValueError, match=r"inputs\[0\]: expected a picture of mode .* got F; convert it first"):
         interpret_request(Image.new("F", (2, 2)), resize=False)
 
 
@@ -170,9 +168,7 @@ def test_interpretations_hold_the_arrays_of_the_response():
         factors=tensor(np.arange(8).reshape(2, 4)),
         log_likelihoods=[-1.0, -2.0],
         log_likelihood_quantiles=[0.75, 0.25],
-        timing=pb.Timing(
-            total_ms=3, stages=[pb.StageTiming(stage="encoder", queue_ms=1, compute_ms=2, batch_size=4)]
-        ),
+        timing=pb.Timing(total_ms=3, stages=[pb.StageTiming(stage="encoder", queue_ms=1, compute_ms=2, batch_size=4)]),
     )
     found = interpretations(response)
     np.testing.assert_array_equal(found.factors, np.arange(8).reshape(2, 4))
@@ -195,15 +191,11 @@ def test_a_model_with_a_head_gives_probabilities():
 
 
 def test_png_images_become_pictures_and_raw_ones_an_array():
-    drawn = edited(
-        pb.EditResponse(images=pb.Images(png=[png("red"), png("lime")]), factors=tensor([[0], [1]]))
-    )
+    drawn = edited(pb.EditResponse(images=pb.Images(png=[png("red"), png("lime")]), factors=tensor([[0], [1]])))
     assert [picture.getpixel((0, 0)) for picture in drawn.images.pictures] == [(255, 0, 0), (0, 255, 0)]
     assert drawn.images.raw is None
     raw = samples(
-        pb.SampleResponse(
-            first_index=16, images=pb.Images(raw=tensor(np.ones((1, 1, 2, 2)))), factors=tensor([[0]])
-        )
+        pb.SampleResponse(first_index=16, images=pb.Images(raw=tensor(np.ones((1, 1, 2, 2)))), factors=tensor([[0]]))
     )
     assert raw.first_index == 16
     np.testing.assert_array_equal(raw.images.raw, np.ones((1, 1, 2, 2)))

@@ -64,9 +64,7 @@ def test_labels_are_written_beside_the_cells_and_leave_them_whole():
     assert labelled.crop((0, 0, left, 56)).getextrema() != ((255, 255),) * 3
 
 
-@pytest.mark.parametrize(
-    ("count", "size"), [(1, (56, 56)), (3, (116, 116)), (4, (116, 116)), (5, (176, 116))]
-)
+@pytest.mark.parametrize(("count", "size"), [(1, (56, 56)), (3, (116, 116)), (4, (116, 116)), (5, (176, 116))])
 def test_a_contact_sheet_is_nearly_square(count, size):
     assert contact_sheet([picture("red")] * count).size == size
 

@@ -14,9 +14,7 @@ __all__ = ["load_checkpoint", "save_checkpoint"]
 POINTER = "checkpoint.json"
 
 
-def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, settings: Any
-) -> None:
+def save_checkpoint(folder: Path, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, settings: Any) -> None:
     """Keep the state after `step` updates; the one before is removed once the new one is complete.
 
     `settings` is JSON-ready and decides whether a later run may go on from here.

@@ -84,9 +84,7 @@ def _run(name: str, arguments: list[str]) -> int:
         console.print(f"[red]iin-train:[/red] {error}", highlight=False)
         return 1
     except KeyboardInterrupt:
-        console.print(
-            f"interrupted; run the same command again to go on from the last checkpoint in {run_dir}"
-        )
+        console.print(f"interrupted; run the same command again to go on from the last checkpoint in {run_dir}")
         return 130
     console.print(quality_table(bundle.manifest))
     console.print(f"bundle: {bundle.directory}\nserve it with: iin-serve {bundle.directory}")

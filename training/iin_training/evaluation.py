@@ -54,9 +54,7 @@ def held_out_latents(encoder: Autoencoder, data: ColouredDigits, run: Run) -> Te
 class _Models:
     """The three networks together, on whole sets of pictures, a chunk at a time."""
 
-    def __init__(
-        self, encoder: Autoencoder, transform: Flow, judge: Classifier, device: torch.device
-    ) -> None:
+    def __init__(self, encoder: Autoencoder, transform: Flow, judge: Classifier, device: torch.device) -> None:
         self.encoder, self.transform, self.judge, self.device = encoder, transform, judge, device
 
     def factors(self, images: Tensor) -> Tensor:
@@ -68,9 +66,7 @@ class _Models:
         return torch.cat([self.encoder.decode(self.transform.inverse(part)[0]) for part in parts]).cpu()
 
     def digits(self, images: Tensor) -> Tensor:
-        return (
-            torch.cat([self.judge(part) for part in images.to(self.device).split(CHUNK)]).cpu().argmax(dim=1)
-        )
+        return torch.cat([self.judge(part) for part in images.to(self.device).split(CHUNK)]).cpu().argmax(dim=1)
 
 
 @torch.no_grad()
@@ -156,15 +152,13 @@ def evaluate(
 def _prior_figures(
     models: _Models, layout: FactorLayout, generator: torch.Generator, plain: Tensor
 ) -> dict[str, Figure]:
-    """Does the judge recognise samples, and does the digit factor alone decide what it sees?"""
+    """Whether the judge recognises samples, and whether the digit factor alone decides what it sees."""
 
     def confidence(pictures: Tensor) -> float:
         parts = pictures.to(models.device).split(CHUNK)
         return float(torch.cat([models.judge(part).softmax(dim=1).amax(dim=1) for part in parts]).mean())
 
-    first, second = (
-        torch.randn(SAMPLES, layout.size, generator=generator).to(models.device) for _ in range(2)
-    )
+    first, second = (torch.randn(SAMPLES, layout.size, generator=generator).to(models.device) for _ in range(2))
     where = layout.slice("digit")
     independent = models.digits(models.images(second))
     second[:, where] = first[:, where]

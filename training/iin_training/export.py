@@ -123,7 +123,8 @@ def export_bundle(directory: Path, encoder: Autoencoder, transform: Flow, what: 
         "inverse": (_Inverse(transform), factors, ("factors",), ("latent", "log_abs_det")),
         "decoder": (_Decode(encoder), latents, ("latent",), ("image",)),
     }
-    graphs, golden = {}, {}
+    graphs: dict[str, Graph] = {}
+    golden: dict[str, Array] = {}
     for role, (network, inputs, input_names, output_names) in networks.items():
         path = building / f"{role}.onnx"
         _export_graph(network, inputs[:2], path, input_names, output_names)
@@ -138,7 +139,7 @@ def export_bundle(directory: Path, encoder: Autoencoder, transform: Flow, what: 
         graphs[role] = Graph(
             file=file_entry(building, path.name), inputs=tuple(specs[:split]), outputs=tuple(specs[split:])
         )
-    np.savez(building / "golden.npz", **golden)
+    np.savez(building / "golden.npz", allow_pickle=False, **golden)
     error = _round_trip_error(building, latents.numpy())
     _write_samples(building / "samples", images, what.captions)
     probabilities, values = what.evaluation.quantiles()
@@ -204,14 +205,10 @@ def _outputs(network: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def _check_parity(
-    role: str, network: nn.Module, run: Callable[[Array], tuple[Array, ...]], inputs: Tensor
-) -> None:
+def _check_parity(role: str, network: nn.Module, run: Callable[[Array], tuple[Array, ...]], inputs: Tensor) -> None:
     for expected, found in zip(_outputs(network, inputs), run(inputs.numpy()), strict=True):
         scale = max(1.0, float(expected.abs().max()))
-        error = (
-            float(np.abs(found - expected.numpy()).max()) / scale if found.shape == expected.shape else np.inf
-        )
+        error = float(np.abs(found - expected.numpy()).max()) / scale if found.shape == expected.shape else np.inf
         if not error <= PARITY_TOLERANCE:
             raise ExportError(
                 f"{role}: onnxruntime differs from torch by {error:.3g} at batch {len(inputs)}, "

@@ -82,7 +82,5 @@ def quality_table(manifest: Manifest) -> Table:
     table.add_column("meaning")
     for name, figure in manifest.evaluation.items():
         table.add_row(name, *_columns(figure))
-    table.add_row(
-        "round_trip", f"{manifest.round_trip_error:.1e}", "", "", "largest |inverse(transform(z)) - z|"
-    )
+    table.add_row("round_trip", f"{manifest.round_trip_error:.1e}", "", "", "largest |inverse(transform(z)) - z|")
     return table

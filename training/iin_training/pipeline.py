@@ -36,9 +36,7 @@ def run_recipe(recipe: Recipe, directory: Path, console: Console) -> Bundle:
     run = Run(directory, seed=recipe.seed, checkpoint_every=recipe.checkpoint_every, console=console)
     size = recipe.data.image_size
     digits = load_digits(recipe.data.idx_dir, held_out=recipe.data.held_out, seed=recipe.seed)
-    console.print(
-        f"data: {digits.name}, {len(digits.labels)} for training, {len(digits.held_out_labels)} held out"
-    )
+    console.print(f"data: {digits.name}, {len(digits.labels)} for training, {len(digits.held_out_labels)} held out")
     data = ColouredDigits(digits.images, digits.labels, size=size, augmentation=recipe.data.augmentation)
     held_out = ColouredDigits(
         digits.held_out_images, digits.held_out_labels, size=size, augmentation=recipe.data.augmentation
@@ -64,9 +62,7 @@ def run_recipe(recipe: Recipe, directory: Path, console: Console) -> Bundle:
             Exported(
                 name=recipe.bundle.name,
                 version=recipe.bundle.version,
-                image=ImageSpec(
-                    layout="NCHW", channels=3, height=size, width=size, minimum=-1.0, maximum=1.0
-                ),
+                image=ImageSpec(layout="NCHW", channels=3, height=size, width=size, minimum=-1.0, maximum=1.0),
                 layout=layout,
                 evaluation=evaluation,
                 latents=latents,

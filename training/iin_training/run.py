@@ -4,8 +4,9 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,7 @@ class Run:
     that was interrupted goes on exactly as it would have, with no generator state to keep.
     """
 
-    def __init__(
-        self, directory: Path, *, seed: int, checkpoint_every: int, console: Console | None = None
-    ) -> None:
+    def __init__(self, directory: Path, *, seed: int, checkpoint_every: int, console: Console | None = None) -> None:
         """`directory` is made; `checkpoint_every` counts steps; `console` shows the progress bars."""
         self.directory = directory
         self.seed = seed
@@ -46,6 +45,7 @@ class Run:
         self.console = console or Console()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.metrics_path = directory / "metrics.jsonl"
+        self._note: Callable[..., None] = lambda note: None
         directory.mkdir(parents=True, exist_ok=True)
 
     def seed_of(self, stage: str, step: int = 0) -> int:
@@ -84,7 +84,7 @@ class Run:
             return
         with self._progress() as progress:
             task = progress.add_task(stage, total=schedule.steps, completed=done, note="")
-            self._advance = lambda note: progress.update(task, note=note)
+            self._note = partial(progress.update, task)
             for step in range(done, schedule.steps):
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate(schedule, step)
@@ -108,7 +108,7 @@ class Run:
         line |= {name: float(f"{value:.6g}") for name, value in numbers.items()}
         with self.metrics_path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        self._advance("  ".join(f"{name} {value:.3g}" for name, value in numbers.items()))
+        self._note(note="  ".join(f"{name} {value:.3g}" for name, value in numbers.items()))
 
     def _drop_metrics(self, stage: str, done: int) -> None:
         """Forget lines of steps that an interruption undid."""
@@ -132,7 +132,7 @@ class Run:
 
 
 def _is_before(line: dict[str, Any], stage: str, done: int) -> bool:
-    return line["stage"] != stage or line["step"] < done
+    return bool(line["stage"] != stage or line["step"] < done)
 
 
 def learning_rate(schedule: Optimiser, step: int) -> float:

@@ -1,0 +1,1 @@
+"""Generated code of the public API; the .proto files are the source."""

@@ -55,9 +55,7 @@ class ColouredDigits:
         chosen = torch.randint(len(self), (count,), generator=generator)
         return self._draw(self._jitter(chosen, generator), generator), self.labels[chosen]
 
-    def pairs(
-        self, kinds: Mapping[str, int], factors: tuple[str, ...], generator: torch.Generator
-    ) -> PairBatch:
+    def pairs(self, kinds: Mapping[str, int], factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
         """Draw pairs: how many of each kind, for a model with `factors` in this order."""
         parts = [self._pairs_of(kind, count, generator) for kind, count in kinds.items() if count]
         shared = [
@@ -65,9 +63,7 @@ class ColouredDigits:
             for kind, count in kinds.items()
             if count
         ]
-        return PairBatch(
-            torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts]), torch.cat(shared)
-        )
+        return PairBatch(torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts]), torch.cat(shared))
 
     def _pairs_of(self, kind: str, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         first = torch.randint(len(self), (count,), generator=generator)

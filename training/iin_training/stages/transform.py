@@ -85,9 +85,7 @@ def train_transform(
     model = build_transform(config, sum(sizes.values()), run).to(run.device)
 
     @torch.no_grad()
-    def draw_latents(
-        counts: Mapping[str, int], generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw_latents(counts: Mapping[str, int], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         batch = data.pairs(counts, factors, generator)
         images = torch.cat([batch.images_a, batch.images_b])
         mean, log_variance = encoder.posterior(images.to(run.device, memory_format=torch.channels_last))
