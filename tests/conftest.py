@@ -4,24 +4,30 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from iin_training.pipeline import run_recipe
 from iin_training.recipes import digits
 from rich.console import Console
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Small networks on a busy machine: threads that wait for each other cost more than they bring."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
-def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real bundle of the `digits` recipe with real data, trained for a few dozen steps: copy it before breaking it."""
+def digits_bundle(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """A real bundle: the `digits` recipe on its real data, with narrower networks and a few dozen steps."""
     recipe = digits()
 
-    def short(stage, steps):
-        return replace(stage, optimiser=replace(stage.optimiser, steps=steps))
+    def brief(stage, steps, **narrower):
+        return replace(stage, optimiser=replace(stage.optimiser, steps=steps), **narrower)
 
     recipe = replace(
         recipe,
-        judge=short(recipe.judge, 60),
-        autoencoder=short(recipe.autoencoder, 40),
-        transform=short(recipe.transform, 30),
+        judge=brief(recipe.judge, 40),
+        autoencoder=brief(recipe.autoencoder, 60, width=16),
+        transform=brief(recipe.transform, 40, blocks=3, hidden=64, depth=2, sizes=(7, 7)),
     )
-    directory = tmp_path_factory.mktemp("digits")
-    return run_recipe(recipe, directory, Console(quiet=True)).directory
+    return run_recipe(recipe, tmp_path_factory.mktemp("digits"), Console(quiet=True)).directory

@@ -40,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=9000, help="gRPC port; 0 takes a free one (default: 9000)")
     parser.add_argument(
         "--host",
-        default="127.0.0.1",
-        help="interface to listen on; 0.0.0.0 for all, there is no TLS or authentication (default: 127.0.0.1)",
+        help="interface to listen on; the port has no TLS or authentication (default: 127.0.0.1, and all interfaces, "
+        "0.0.0.0, on a cluster that is joined)",
     )
     parser.add_argument("--replicas", type=int, default=1, help="number of replicas (default: 1)")
     parser.add_argument("--cpus", type=int, default=1, help="cores, and threads, of a replica (default: 1)")
@@ -78,8 +78,9 @@ def _serve(given: argparse.Namespace, command: list[str]) -> int:
     if given.replicas < 1 or given.cpus < 1 or given.gpus < 0:
         raise ValueError("--replicas, --cpus, --gpus: expected at least 1, 1 and 0")
     name = read_bundle(given.bundle).manifest.name  # a bad bundle fails here, before anything is started
+    host = given.host or ("127.0.0.1" if given.address is None else "0.0.0.0")
     port, http_port = given.port or free_ports(1)[0], free_ports(1)[0]
-    if given.address is None and not port_is_free(port, given.host):
+    if given.address is None and not port_is_free(port, host):
         raise OSError(f"--port: expected a free port, but something listens on {port}; choose another, or 0")
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -99,16 +100,16 @@ def _serve(given: argparse.Namespace, command: list[str]) -> int:
         gpus=given.gpus,
     )
     print(f"iin-serve: starting {given.replicas} replica(s) of {name} ...", file=sys.stderr, flush=True)
-    host = "127.0.0.1" if given.host == "0.0.0.0" else given.host
     try:
         if given.address is None:
+            head = "127.0.0.1"
             app.start_ray(folder, cpus=given.replicas * given.cpus, gpus=given.replicas * given.gpus)
         else:
-            host = app.join_ray(given.address, settings)
+            head = app.join_ray(given.address, settings)
         for number in (signal.SIGINT, signal.SIGTERM):  # Ray installed its own
             signal.signal(number, lambda *_: stopping.set())
-        app.deploy(options, host=given.host, port=port, http_port=http_port)
-        endpoint = f"{host}:{port}"
+        app.deploy(options, host=host, port=port, http_port=http_port)
+        endpoint = f"{head if host == '0.0.0.0' else host}:{port}"
         _wait_until_ready(endpoint, options.application)
         return _until_done(command, endpoint, stopping)
     finally:

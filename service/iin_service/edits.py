@@ -61,23 +61,28 @@ def apply_edit(factors: Array, edit: Edit, layout: FactorLayout) -> Array:
     """`factors`, `(N, D)`, with `edit` applied; the argument is left as it is."""
     where = layout.slice(edit.factor)
     before = factors[:, where]
-    match edit.operation:
-        case Replace(source, strength):
-            after = before + np.float32(strength) * (source[:, where] - before)
-            if strength == 1:
-                after = source[:, where]  # exactly, without rounding
-        case SetValue(values):
-            after = values
-        case Resample(seed, temperature):
-            drawn = draw_prior(seed, range(len(factors)), layout.size)
-            after = np.float32(temperature) * drawn[:, where]
-        case Shift(direction, distance):
-            after = before + np.float32(distance) * (direction / np.linalg.norm(direction))
+    with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+        after = _changed(edit.operation, before, where, layout.size)
     result = factors.copy()
     result[:, where] = after
     if not np.isfinite(result).all():
         raise InvalidInput(f"edits ({edit.factor})", "factors that stay finite", "an overflow", "use smaller values")
     return result
+
+
+def _changed(operation: Replace | SetValue | Resample | Shift, before: Array, where: slice, size: int) -> Array:
+    """New values, `(N, n)` or `(n,)`, of the factor at `where` that had the values `before`, `(N, n)`."""
+    match operation:
+        case Replace(source, strength):
+            if strength == 1:
+                return source[:, where]  # exactly, without rounding
+            return before + np.float32(strength) * (source[:, where] - before)
+        case SetValue(values):
+            return values
+        case Resample(seed, temperature):
+            return np.float32(temperature) * draw_prior(seed, range(len(before)), size)[:, where]
+        case Shift(direction, distance):
+            return before + np.float32(distance) * direction / np.float32(np.linalg.norm(direction))
 
 
 def draw_prior(seed: int, indices: range, size: int) -> Array:

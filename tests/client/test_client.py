@@ -25,12 +25,12 @@ class Identity(InterpretationServiceServicer):
         self.metadata = []
         self.left = threading.Event()
 
-    def Interpret(self, request, context):  # noqa: N802
+    def Interpret(self, request, context):
         self._arrive(context)
         factors = request.inputs[0].factors
         return pb.InterpretResponse(latents=factors, factors=factors, log_likelihoods=[0.0])
 
-    def Edit(self, request, context):  # noqa: N802
+    def Edit(self, request, context):
         details = any_pb2.Any()
         details.Pack(
             error_details_pb2.BadRequest(
@@ -41,14 +41,14 @@ class Identity(InterpretationServiceServicer):
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, status.message)
 
-    def Sample(self, request, context):  # noqa: N802
+    def Sample(self, request, context):
         self._arrive(context)
         context.add_callback(self.left.set)
         for index in range(request.count):
             tensor = pb.Tensor(shape=[1, 1], data=np.float32(index).tobytes())
             yield pb.SampleResponse(first_index=index, factors=tensor)
 
-    def GetModel(self, request, context):  # noqa: N802
+    def GetModel(self, request, context):
         self._arrive(context)
         return pb.GetModelResponse(model=pb.Model(name="identity"))
 

@@ -97,7 +97,7 @@ class Run:
         """Write scalar `values` of a step to the metrics file, now and then; stop at a loss that is not finite."""
         if step % LOG_EVERY:
             return
-        numbers = {name: float(value) for name, value in values.items()}
+        numbers = {name: float(value.detach()) for name, value in values.items()}
         broken = [name for name, value in numbers.items() if not math.isfinite(value)]
         if broken:
             raise FloatingPointError(

@@ -28,7 +28,7 @@ def train_first_stage(config: configs.Autoencoder, data: ColouredDigits, *, imag
         model.log_scale.data.fill_(math.log(config.noise_scale))
         model.log_scale.requires_grad_(False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(trained, betas=schedule.betas)
+    optimiser = torch.optim.Adam(trained, betas=schedule.betas, fused=True)
     for step in run.steps("first_stage", model, optimiser, schedule, asdict(config)):
         generator = run.generator("first_stage", step)
         images, _ = data.batch(schedule.batch_size, generator)

@@ -18,7 +18,7 @@ def train_judge(config: Judge, data: ColouredDigits, *, image_size: int, classes
     with run.fixed_randomness("judge"):
         model = Classifier(image_size=image_size, channels=3, classes=classes, width=config.width)
     model.to(run.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks the overload
-    optimiser = torch.optim.AdamW(model.parameters(), betas=config.optimiser.betas, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(model.parameters(), betas=config.optimiser.betas, weight_decay=0.01, fused=True)
     for step in run.steps("judge", model, optimiser, config.optimiser, asdict(config)):
         images, labels = data.batch(config.optimiser.batch_size, run.generator("judge", step))
         with run.fixed_randomness("judge", step):  # dropout draws from the global generator

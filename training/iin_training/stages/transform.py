@@ -93,7 +93,7 @@ def train_transform(
         return mean + noise * (0.5 * log_variance).exp(), batch.shared.to(run.device)
 
     model.initialize(draw_latents(pair_counts(config.pairs, INITIAL_BATCH), run.generator("initial"))[0])
-    optimiser = torch.optim.Adam(model.parameters(), betas=schedule.betas)
+    optimiser = torch.optim.Adam(model.parameters(), betas=schedule.betas, fused=True)
     settings = asdict(config) | {"factors": dict(sizes)}
     for step in run.steps("transform", model, optimiser, schedule, settings):
         latents, shared = draw_latents(counts, run.generator("transform", step))

@@ -1,0 +1,72 @@
+"""A live service: the real command, Ray Serve, HAProxy and a gRPC port."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from iin_api.v1.interpretation_pb2_grpc import InterpretationServiceStub
+from iin_client import Client
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Service:
+    """A running `iin-serve`."""
+
+    address: str
+    process: subprocess.Popen[str]
+    log: Path
+
+
+@contextmanager
+def serving(bundle: Path, log: Path, *options: str) -> Iterator[Service]:
+    """Serve `bundle` on a free port until the block ends, then stop it as Ctrl-C does."""
+    command = [str(BIN / "iin-serve"), str(bundle), "--port", "0", *options]
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True, env=os.environ.copy()
+        )
+    try:
+        for line in process.stdout:
+            if line.startswith("ready: "):
+                yield Service(line.split()[1], process, log)
+                break
+        else:
+            raise AssertionError(f"iin-serve ended with {process.wait()}: {log.read_text()}")
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.wait(timeout=120)
+
+
+@pytest.fixture(scope="session")
+def service(digits_bundle, tmp_path_factory):
+    with serving(digits_bundle, tmp_path_factory.mktemp("service") / "log") as running:
+        yield running
+
+
+@pytest.fixture
+def client(service):
+    with Client(service.address, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def stub(service):
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(service.address, options) as channel:
+        yield InterpretationServiceStub(channel)
+
+
+@pytest.fixture(scope="session")
+def pictures(digits_bundle):
+    """Held-out pictures of the model's size, as PNG files."""
+    return sorted((digits_bundle / "samples").glob("*.png"))

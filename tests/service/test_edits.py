@@ -1,0 +1,86 @@
+"""Factor algebra: each edit changes its factor as documented and nothing else."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from iin_bundle import FactorLayout
+from iin_service.edits import Edit, Replace, Resample, SetValue, Shift, apply_edit, draw_prior
+from iin_service.errors import InvalidInput
+
+LAYOUT = FactorLayout.from_sizes({"residual": 5, "digit": 3, "colour": 2})
+DIGIT = LAYOUT.slice("digit")
+
+
+def vectors(count, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, 10), dtype=np.float32)
+
+
+OPERATIONS = {
+    "replace": Replace(vectors(4, seed=1), 0.3),
+    "replace by one": Replace(vectors(1, seed=1), 1.0),
+    "set": SetValue(np.array([1, 2, 3], np.float32)),
+    "resample": Resample(7, 0.8),
+    "shift": Shift(np.array([0, 3, 4], np.float32), 2.0),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_an_edit_leaves_other_factors_and_its_argument_alone(operation):
+    before = vectors(4)
+    kept = before.copy()
+    after = apply_edit(before, Edit("digit", operation), LAYOUT)
+    np.testing.assert_array_equal(before, kept)
+    np.testing.assert_array_equal(np.delete(after, range(5, 8), axis=1), np.delete(before, range(5, 8), axis=1))
+    assert not np.array_equal(after[:, DIGIT], before[:, DIGIT])
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(strength=st.floats(0, 1, width=32))
+def test_replace_moves_along_a_straight_line(strength):
+    before, source = vectors(4), vectors(4, seed=1)
+    after = apply_edit(before, Edit("digit", Replace(source, strength)), LAYOUT)
+    expected = (1 - strength) * before[:, DIGIT] + strength * source[:, DIGIT]
+    np.testing.assert_allclose(after[:, DIGIT], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("strength", "expected"), [(0.0, 0), (1.0, 1)])
+def test_replace_is_exact_at_both_ends(strength, expected):
+    both = vectors(4), vectors(4, seed=1)
+    after = apply_edit(both[0], Edit("digit", Replace(both[1], strength)), LAYOUT)
+    np.testing.assert_array_equal(after[:, DIGIT], both[expected][:, DIGIT])
+
+
+def test_shift_moves_by_its_distance_whatever_the_direction_measures():
+    before = vectors(4)
+    after = apply_edit(before, Edit("digit", Shift(np.array([0, 3, 4], np.float32), 2.0)), LAYOUT)
+    np.testing.assert_allclose(after[:, DIGIT] - before[:, DIGIT], np.tile([0, 1.2, 1.6], (4, 1)), atol=1e-6)
+
+
+def test_an_overflow_is_the_callers_mistake():
+    factors = np.full((1, 10), 3e38, np.float32)
+    with pytest.raises(InvalidInput, match="finite"):
+        apply_edit(factors, Edit("digit", Shift(np.array([1, 0, 0], np.float32), 3e38)), LAYOUT)
+
+
+def test_resampling_draws_every_target_anew_and_again_the_same():
+    edit = Edit("digit", Resample(7, 1.0))
+    first, again = (apply_edit(vectors(4), edit, LAYOUT)[:, DIGIT] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len(np.unique(first)) == first.size
+    np.testing.assert_array_equal(apply_edit(vectors(2), edit, LAYOUT)[:, DIGIT], first[:2])
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(seed=st.integers(0, 2**64 - 1), start=st.integers(0, 10_000), size=st.integers(1, 64))
+def test_a_draw_depends_on_seed_and_index_alone(seed, start, size):
+    together = draw_prior(seed, range(start, start + 5), size)
+    alone = draw_prior(seed, range(start + 3, start + 4), size)
+    np.testing.assert_array_equal(together[3:4], alone)
+
+
+def test_draws_are_standard_normal_and_independent():
+    draws = draw_prior(3, range(20_000), 4)
+    np.testing.assert_allclose(draws.mean(axis=0), 0, atol=0.03)
+    np.testing.assert_allclose(np.cov(draws.T), np.eye(4), atol=0.03)
+    np.testing.assert_allclose(np.corrcoef(draws[:-1, 0], draws[1:, 0])[0, 1], 0, atol=0.03)

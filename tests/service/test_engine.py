@@ -1,0 +1,177 @@
+"""The engine on a real bundle: each way in leads to the same factors, alone and in company."""
+
+import asyncio
+import dataclasses
+
+import numpy as np
+import pytest
+from iin_bundle import read_bundle
+from iin_service.edits import Edit, Replace, Resample, SetValue
+from iin_service.engine import Engine, Given, Limits, PendingEdit, Trace
+from iin_service.errors import InvalidInput, Unsupported
+from iin_service.sessions import Sessions
+
+
+@pytest.fixture(scope="module")
+def bundle(digits_bundle):
+    return read_bundle(digits_bundle)
+
+
+@pytest.fixture(scope="module")
+def sessions(bundle):
+    return Sessions(bundle, threads=1, gpu=False)
+
+
+@pytest.fixture
+def engine(bundle, sessions):
+    return Engine(bundle.manifest, sessions.runner, Limits(samples_per_message=5, max_batch_size=16))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(-1, 1, (6, 3, 32, 32)).astype(np.float32)
+
+
+def interpret(engine, *given):
+    return asyncio.run(engine.interpret(list(given), Trace()))
+
+
+def edit(engine, targets, *edits):
+    return asyncio.run(engine.edit([targets], list(edits), Trace()))
+
+
+def sample(engine, count, fixed=(), temperature=1.0, seed=7):
+    async def collect():
+        parts = engine.sample(count, seed=seed, temperature=temperature, fixed=list(fixed), trace=Trace())
+        return [(first, result) async for first, result, _ in parts]
+
+    return asyncio.run(collect())
+
+
+def test_image_latent_and_factors_lead_to_one_interpretation(engine, images):
+    whole = interpret(engine, Given("image", images, "inputs"))
+    for kind, items in (("latent", whole.latents), ("factors", whole.factors)):
+        found = interpret(engine, Given(kind, items, "inputs"))
+        np.testing.assert_allclose(found.latents, whole.latents, atol=1e-4)
+        np.testing.assert_allclose(found.factors, whole.factors, atol=1e-4)
+        np.testing.assert_allclose(found.log_likelihoods, whole.log_likelihoods, atol=1e-2)
+
+
+def test_the_log_likelihood_is_the_priors_density_and_the_volume(engine, bundle, images):
+    found = interpret(engine, Given("image", images, "inputs"))
+    size = bundle.manifest.size
+    matrix = np.eye(size)
+    # log|det T'(z)| of the first image, by central differences around its latent
+    step = 1e-2
+    latents = found.latents[0] + step * np.concatenate([matrix, -matrix]).astype(np.float32)
+    moved = interpret(engine, Given("latent", latents, "inputs")).factors.astype(np.float64)
+    jacobian = (moved[:size] - moved[size:]) / (2 * step)
+    prior = -0.5 * (np.square(found.factors[0].astype(np.float64)).sum() + size * np.log(2 * np.pi))
+    assert found.log_likelihoods[0] == pytest.approx(prior + np.linalg.slogdet(jacobian)[1], abs=0.05)
+    assert ((found.quantiles >= 0) & (found.quantiles <= 1)).all()
+
+
+def test_inputs_of_several_kinds_come_back_in_order(engine, images):
+    whole = interpret(engine, Given("image", images, "inputs"))
+    mixed = interpret(
+        engine,
+        Given("factors", whole.factors[:2], "inputs[0]"),
+        Given("image", images[2:5], "inputs[1]"),
+        Given("latent", whole.latents[5:], "inputs[2]"),
+    )
+    np.testing.assert_allclose(mixed.factors, whole.factors, atol=1e-4)
+
+
+def test_a_crowd_gets_the_answers_of_lone_callers(engine, images):
+    async def crowd():
+        calls = [engine.interpret([Given("image", images[i % 6][None], "inputs")], Trace()) for i in range(40)]
+        return await asyncio.gather(*calls)
+
+    alone = interpret(engine, Given("image", images, "inputs")).factors
+    for index, found in enumerate(asyncio.run(crowd())):
+        np.testing.assert_allclose(found.factors[0], alone[index % 6], atol=1e-4)
+
+
+def test_an_overflow_harms_its_own_call_only(engine, images, bundle):
+    async def together():
+        good = engine.interpret([Given("image", images, "inputs")], Trace())
+        huge = np.full((1, *bundle.manifest.latent_shape), 3e38, np.float32)
+        bad = engine.interpret([Given("latent", huge, "inputs[0].latent")], Trace())
+        return await asyncio.gather(good, bad, return_exceptions=True)
+
+    good, bad = asyncio.run(together())
+    assert np.isfinite(good.factors).all()
+    assert isinstance(bad, InvalidInput)
+    assert bad.field == "inputs[0].latent"
+
+
+def test_replacing_by_itself_reconstructs(engine, sessions, images):
+    given = Given("image", images, "targets")
+    found = edit(engine, given, PendingEdit(Edit("digit", Replace(images, 1.0)), given))
+    expected = sessions.run("decoder", sessions.run("encoder", images)[0])[0]
+    np.testing.assert_allclose(found.images, expected, atol=1e-3)
+
+
+def test_edits_apply_in_order(engine, bundle, images):
+    size = bundle.manifest.layout.size_of("digit")
+    zeros = PendingEdit(Edit("digit", SetValue(np.zeros(size, np.float32))))
+    drawn = PendingEdit(Edit("digit", Resample(3, 1.0)))
+    where = bundle.manifest.layout.slice("digit")
+    targets = Given("image", images, "targets")
+    assert (edit(engine, targets, drawn, zeros).factors[:, where] == 0).all()
+    assert (edit(engine, targets, zeros, drawn).factors[:, where] != 0).all()
+
+
+def test_one_source_serves_all_targets(engine, bundle, images):
+    source = Given("image", images[:1], "source")
+    found = edit(engine, Given("image", images, "targets"), PendingEdit(Edit("colour", Replace(images, 1.0)), source))
+    colour = found.factors[:, bundle.manifest.layout.slice("colour")]
+    np.testing.assert_allclose(colour, np.broadcast_to(colour[:1], colour.shape), atol=1e-5)
+
+
+def test_a_sample_is_the_same_whatever_it_is_drawn_with(engine):
+    many, few = sample(engine, 13), sample(engine, 3)
+    assert [first for first, _ in many] == [0, 5, 10]
+    np.testing.assert_array_equal(few[0][1].factors, many[0][1].factors[:3])
+    np.testing.assert_allclose(few[0][1].images, many[0][1].images[:3], atol=1e-5)
+    assert not np.array_equal(sample(engine, 3, seed=8)[0][1].factors, few[0][1].factors)
+
+
+def test_fixed_factors_are_held_and_temperature_zero_is_the_mean(engine, bundle, images):
+    where = bundle.manifest.layout.slice("colour")
+    values = np.ones(where.stop - where.start, np.float32)
+    ((_, found),) = sample(engine, 4, fixed=[("colour", values)], temperature=0.0)
+    assert (found.factors[:, where] == 1).all()
+    assert (np.delete(found.factors, range(where.start, where.stop), axis=1) == 0).all()
+    source = Given("image", images[:1], "fixed[0].source")
+    ((_, found),) = sample(engine, 4, fixed=[("colour", source)])
+    expected = interpret(engine, source).factors[0, where]
+    np.testing.assert_allclose(found.factors[:, where], np.broadcast_to(expected, (4, len(expected))), atol=1e-5)
+
+
+def test_a_model_without_decoder_interprets_and_refuses_the_rest(bundle, sessions, images):
+    graphs = {role: graph for role, graph in bundle.manifest.graphs.items() if role != "decoder"}
+    engine = Engine(dataclasses.replace(bundle.manifest, graphs=graphs), sessions.runner, Limits())
+    assert interpret(engine, Given("image", images, "inputs")).factors.shape == (6, bundle.manifest.size)
+    with pytest.raises(Unsupported, match="no decoder"):
+        sample(engine, 1)
+    with pytest.raises(Unsupported, match="no decoder"):
+        edit(engine, Given("image", images, "targets"), PendingEdit(Edit("digit", Resample(0, 1.0))))
+
+
+def test_a_head_adds_class_probabilities(bundle, sessions, images):
+    def head(latents):
+        return (np.stack([latents[:, 0], 1 - latents[:, 0]], axis=1),)
+
+    graphs = bundle.manifest.graphs | {"head": bundle.manifest.graphs["encoder"]}
+    manifest = dataclasses.replace(bundle.manifest, graphs=graphs)
+    engine = Engine(manifest, lambda role: head if role == "head" else sessions.runner(role), Limits())
+    found = interpret(engine, Given("image", images, "inputs"))
+    np.testing.assert_allclose(found.probabilities[:, 0], found.latents[:, 0], atol=1e-6)
+
+
+def test_the_trace_tells_every_stage(engine, images):
+    trace = Trace()
+    asyncio.run(engine.edit([Given("image", images, "t")], [PendingEdit(Edit("digit", Resample(0, 1.0)))], trace))
+    assert [one.stage for one in trace.passes] == ["encoder", "transform", "inverse", "decoder"]
+    assert {one.batch_size for one in trace.passes} == {6}

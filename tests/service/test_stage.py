@@ -1,0 +1,174 @@
+"""Batching: what waits together runs together, who gave up costs nothing, one caller's trouble is his own."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from iin_service.errors import Overloaded
+from iin_service.stage import Stage
+
+FORBIDDEN = 13.0
+
+
+class Doubler:
+    """Doubles rows, records every batch, waits at a gate, and refuses batches with a forbidden value."""
+
+    def __init__(self):
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches = []
+
+    def __call__(self, items):
+        self.gate.wait(10)
+        self.batches.append(items[:, 0].tolist())
+        if FORBIDDEN in items:
+            raise ArithmeticError("forbidden")
+        return (items * 2, items.sum(axis=1))
+
+
+def make_stage(run, *, max_batch_size=8, max_queued_items=100):
+    return Stage(
+        "doubler",
+        run,
+        slot=asyncio.Semaphore(1),
+        executor=ThreadPoolExecutor(1),
+        max_batch_size=max_batch_size,
+        max_queued_items=max_queued_items,
+    )
+
+
+def rows(*values):
+    return np.array(values, np.float32)[:, None]
+
+
+async def queued_behind_the_gate(stage, doubler, *parts):
+    """A first batch at the gate, and calls with `parts` that wait behind it."""
+    doubler.gate.clear()
+    first = asyncio.create_task(stage(rows(0)))
+    while not stage._slot.locked() or stage.queued_items:
+        await asyncio.sleep(0)
+    calls = [asyncio.create_task(stage(part)) for part in parts]
+    await asyncio.sleep(0)
+    return first, calls
+
+
+def test_a_lone_caller_is_served_alone():
+    doubler = Doubler()
+    (doubled, sums), passes = asyncio.run(make_stage(doubler)(rows(3)))
+    assert (doubled, sums) == (6, 3)
+    assert [one.batch_size for one in passes] == [1]
+
+
+def test_everything_that_waits_forms_the_next_batch():
+    async def scenario():
+        doubler = Doubler()
+        stage = make_stage(doubler)
+        first, calls = await queued_behind_the_gate(stage, doubler, rows(1), rows(2, 3), rows(4))
+        doubler.gate.set()
+        answers = await asyncio.gather(first, *calls)
+        assert doubler.batches == [[0], [1, 2, 3, 4]]
+        assert [outputs[0][:, 0].tolist() for outputs, _ in answers] == [[0], [2], [4, 6], [8]]
+        assert {passes[0].batch_size for _, passes in answers[1:]} == {4}
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_stays_within_its_limit_and_in_order():
+    async def scenario():
+        doubler = Doubler()
+        stage = make_stage(doubler, max_batch_size=3)
+        first, calls = await queued_behind_the_gate(stage, doubler, rows(1, 2), rows(3, 4), rows(5))
+        doubler.gate.set()
+        await asyncio.gather(first, *calls)
+        assert doubler.batches == [[0], [1, 2], [3, 4, 5]]
+
+    asyncio.run(scenario())
+
+
+def test_more_items_than_a_batch_holds_come_back_whole():
+    items = np.arange(20, 40, dtype=np.float32)[:, None]
+    doubler = Doubler()
+    (doubled, _), passes = asyncio.run(make_stage(doubler, max_batch_size=8)(items))
+    np.testing.assert_array_equal(doubled, items * 2)
+    assert [one.batch_size for one in passes] == [8, 8, 4]
+
+
+def test_who_gave_up_is_never_computed():
+    async def scenario():
+        doubler = Doubler()
+        stage = make_stage(doubler)
+        first, calls = await queued_behind_the_gate(stage, doubler, rows(1), rows(2, 3), rows(4))
+        calls[1].cancel()
+        await asyncio.gather(calls[1], return_exceptions=True)
+        assert stage.queued_items == 2
+        doubler.gate.set()
+        await asyncio.gather(first, calls[0], calls[2])
+        assert doubler.batches == [[0], [1, 4]]
+
+    asyncio.run(scenario())
+
+
+def test_all_giving_up_leaves_the_stage_usable():
+    async def scenario():
+        doubler = Doubler()
+        stage = make_stage(doubler)
+        first, calls = await queued_behind_the_gate(stage, doubler, rows(1))
+        for call in (first, *calls):
+            call.cancel()
+        await asyncio.gather(first, *calls, return_exceptions=True)
+        doubler.gate.set()
+        (doubled, _), _ = await stage(rows(5))
+        assert doubled == 10
+        assert doubler.batches == [[0], [5]]
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_refuses_at_once_and_keeps_what_it_has():
+    async def scenario():
+        doubler = Doubler()
+        stage = make_stage(doubler, max_queued_items=3)
+        first, calls = await queued_behind_the_gate(stage, doubler, rows(1, 2))
+        with pytest.raises(Overloaded, match="2 items wait and at most 3 may"):
+            await stage(rows(3, 4))
+        doubler.gate.set()
+        await asyncio.gather(first, *calls)
+        assert doubler.batches == [[0], [1, 2]]
+
+    asyncio.run(scenario())
+
+
+def test_one_callers_failure_leaves_the_others_their_answers():
+    async def scenario():
+        doubler = Doubler()
+        stage = make_stage(doubler)
+        first, calls = await queued_behind_the_gate(stage, doubler, rows(1), rows(FORBIDDEN), rows(4))
+        doubler.gate.set()
+        await first
+        good, bad, also_good = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(bad, ArithmeticError)
+        assert good[0][0] == 2
+        assert also_good[0][0] == 8
+
+    asyncio.run(scenario())
+
+
+def test_stages_that_share_a_slot_take_turns():
+    async def scenario():
+        doubler = Doubler()
+        slot, executor = asyncio.Semaphore(1), ThreadPoolExecutor(4)
+        stages = [
+            Stage(name, doubler, slot=slot, executor=executor, max_batch_size=8, max_queued_items=100)
+            for name in ("one", "other")
+        ]
+        doubler.gate.clear()
+        calls = [asyncio.create_task(stage(rows(index))) for index, stage in enumerate(stages)]
+        await asyncio.sleep(0.05)
+        assert sum(stage.queued_items for stage in stages) == 1
+        doubler.gate.set()
+        await asyncio.gather(*calls)
+        assert doubler.batches == [[0], [1]]
+
+    asyncio.run(scenario())

@@ -1,0 +1,130 @@
+"""The laws that every invertible block keeps; a new block joins by adding its name to BLOCKS."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from iin_training.flows import ActNorm, DoubleCoupling, Flow, Permutation, interpretation_flow
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+BLOCKS = {
+    "actnorm": (6, lambda seed: ActNorm(6)),
+    "coupling of an even size": (6, lambda seed: DoubleCoupling(6, hidden=8, depth=2)),
+    "coupling of an odd size": (5, lambda seed: DoubleCoupling(5, hidden=8, depth=1)),
+    "permutation": (7, lambda seed: Permutation(7, seed=seed)),
+    "flow of one block": (3, lambda seed: Flow([ActNorm(3)])),
+    "interpretation flow": (5, lambda seed: interpretation_flow(5, blocks=3, hidden=8, depth=3, seed=seed)),
+}
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+def random_block(name, *, seed=0, dtype=torch.float64):
+    """A block with random parameters and a source of vectors for it."""
+    size, make = BLOCKS[name]
+    torch.manual_seed(seed)
+    block = make(seed)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return block.to(dtype), lambda rows: torch.randn(rows, size, dtype=dtype)
+
+
+class BothWays(nn.Module):
+    """Forward and inverse side by side, so that one export shows both."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, z, y):
+        return (*self.block(z), *self.block.inverse(y))
+
+
+@pytest.fixture(params=BLOCKS)
+def name(request):
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_each_direction_undoes_the_other(name, batch, dtype):
+    block, vectors = random_block(name, dtype=dtype)
+    z = vectors(batch)
+    for there, back in ((block, block.inverse), (block.inverse, block)):
+        y, log_abs_det = there(z)
+        again, opposite = back(y)
+        assert y.shape == z.shape
+        assert log_abs_det.shape == (batch,)
+        assert y.dtype == log_abs_det.dtype == dtype
+        scale = max(1.0, float(z.abs().max()), float(y.detach().abs().max()))
+        torch.testing.assert_close(again, z, rtol=0, atol=TOLERANCE[dtype] * scale)
+        torch.testing.assert_close(log_abs_det + opposite, torch.zeros_like(opposite), rtol=0, atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_log_determinant_is_that_of_the_jacobian(name, direction):
+    block, vectors = random_block(name)
+    apply = getattr(block, direction)
+    z = vectors(3)
+    _, log_abs_det = apply(z)
+    for row, found in zip(z, log_abs_det, strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda v: apply(v[None])[0][0], row)
+        torch.testing.assert_close(found, torch.linalg.slogdet(jacobian).logabsdet, rtol=0, atol=1e-10)
+
+
+def test_a_row_does_not_depend_on_the_rest_of_its_batch(name):
+    block, vectors = random_block(name)
+    z = vectors(5)
+    for apply in (block, block.inverse):
+        together = apply(z)
+        for index in range(5):
+            alone = apply(z[index : index + 1])
+            for whole, part in zip(together, alone, strict=True):
+                torch.testing.assert_close(part[0], whole[index], rtol=0, atol=1e-12)
+
+
+def test_a_saved_block_loads_to_the_same_map(name, tmp_path):
+    block, vectors = random_block(name, seed=1)
+    other, _ = random_block(name, seed=2)
+    save_file(block.state_dict(), tmp_path / "block.safetensors")
+    other.load_state_dict(load_file(tmp_path / "block.safetensors"))
+    z = vectors(4)
+    for mine, theirs in ((block, other), (block.inverse, other.inverse)):
+        for expected, found in zip(mine(z), theirs(z), strict=True):
+            assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_using_a_block_changes_nothing_in_it(name, mode):
+    block, vectors = random_block(name)
+    getattr(block, mode)()
+    before = {key: value.clone() for key, value in block.state_dict().items()}
+    y, _ = block(100 * vectors(4) + 7)
+    block.inverse(y)
+    after = block.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+def test_an_exported_block_matches_torch_at_every_batch(name, tmp_path):
+    block, vectors = random_block(name, dtype=torch.float32)
+    both, path = BothWays(block).eval(), tmp_path / "both.onnx"
+    batch = {0: torch.export.Dim("batch", min=1)}
+    torch.onnx.export(
+        both,
+        (vectors(2), vectors(2)),
+        path,
+        input_names=["z", "y"],
+        dynamic_shapes=(batch, batch),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for rows in (1, 2, 5, 33):
+        z, y = vectors(rows), vectors(rows)
+        outputs = session.run(None, {"z": z.numpy(), "y": y.numpy()})
+        for expected, found in zip(both(z, y), outputs, strict=True):
+            np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-4, atol=1e-5)

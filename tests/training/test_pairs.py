@@ -1,0 +1,110 @@
+"""Pairs of pictures share what their kind says, and everything else is drawn anew."""
+
+import numpy as np
+import pytest
+import torch
+from iin_training.data.colour import Augmentation, measure_colour
+from iin_training.data.coloured_digits import PAIR_KINDS, ColouredDigits
+
+FACTORS = ("residual", "digit", "colour")
+STILL = Augmentation(rotation=0, zoom=0, shear=0, shift=0)
+CLASSES, EACH = 4, 3
+
+
+def distinct_pictures(augmentation=STILL):
+    """Twelve pictures in four classes: a white square, and as many white dots below it as the picture's number."""
+    images = np.zeros((CLASSES * EACH, 16, 16), dtype=np.uint8)
+    images[:, :4, :4] = 255
+    for number, image in enumerate(images):
+        image[8, : number + 1] = 255
+    labels = np.arange(CLASSES * EACH, dtype=np.int64) % CLASSES
+    return ColouredDigits(images, labels, size=16, augmentation=augmentation)
+
+
+def numbers(images):
+    """Which picture each drawn one is, read from its dots."""
+    lit = (images > -1).any(dim=1)
+    return lit[:, 8].sum(dim=1) - 1
+
+
+def draw_pairs(kind, count=400, seed=0, factors=FACTORS, **changed):
+    return distinct_pictures(**changed).pairs({kind: count}, factors, torch.Generator().manual_seed(seed))
+
+
+def test_digit_pairs_share_the_class_only():
+    pairs = draw_pairs("digit")
+    first, second = numbers(pairs.images_a), numbers(pairs.images_b)
+    assert torch.equal(first % CLASSES, second % CLASSES)
+    assert set(second[first == 0].tolist()) == {0, CLASSES, 2 * CLASSES}  # any picture of the class
+    difference = (measure_colour(pairs.images_a) - measure_colour(pairs.images_b)).abs().mean()
+    assert float(difference) == pytest.approx(1 / 3, abs=0.03)  # of two uniform colours
+
+
+def test_colour_pairs_share_the_colour_only():
+    pairs = draw_pairs("colour")
+    torch.testing.assert_close(measure_colour(pairs.images_a), measure_colour(pairs.images_b))
+    same = (numbers(pairs.images_a) % CLASSES == numbers(pairs.images_b) % CLASSES).double().mean()
+    assert float(same) == pytest.approx(1 / CLASSES, abs=0.08)
+
+
+def test_all_but_colour_pairs_are_one_grey_picture_in_two_colours():
+    pairs = draw_pairs("all_but_colour")
+    colours = measure_colour(pairs.images_a), measure_colour(pairs.images_b)
+    greys = [
+        (images + 1) / 2 / colour[:, :, None, None]
+        for images, colour in zip((pairs.images_a, pairs.images_b), colours, strict=True)
+    ]
+    torch.testing.assert_close(*greys, rtol=0, atol=1e-4)
+    assert float((colours[0] - colours[1]).abs().mean()) == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_all_but_colour_pairs_are_distorted_alike():
+    pairs = draw_pairs("all_but_colour", augmentation=Augmentation(shift=2.0))
+    lit = [(images + 1).sum(dim=1) > 1e-3 for images in (pairs.images_a, pairs.images_b)]
+    assert float((lit[0] == lit[1]).double().mean()) > 0.99
+    assert not torch.equal(lit[0][0], distinct_pictures().grey[int(numbers(pairs.images_a)[0])][0] > 1e-3)
+
+
+@pytest.mark.parametrize("factors", [FACTORS, ("colour", "residual", "digit"), ("digit", "colour")])
+@pytest.mark.parametrize("kind", PAIR_KINDS)
+def test_the_columns_of_shared_follow_the_order_of_the_factors(kind, factors):
+    shared = draw_pairs(kind, count=5, factors=factors).shared
+    assert shared.dtype == torch.bool
+    assert shared.tolist() == [[name in PAIR_KINDS[kind] for name in factors]] * 5
+
+
+def test_kinds_are_mixed_in_the_numbers_asked_for():
+    pairs = distinct_pictures().pairs(
+        {"digit": 3, "colour": 0, "all_but_colour": 2}, FACTORS, torch.Generator().manual_seed(0)
+    )
+    assert len(pairs.images_a) == len(pairs.images_b) == len(pairs.shared) == 5
+    assert pairs.shared.tolist() == [[False, True, False]] * 3 + [[True, True, False]] * 2
+    assert torch.equal(numbers(pairs.images_a[3:]), numbers(pairs.images_b[3:]))
+
+
+@pytest.mark.parametrize("kind", PAIR_KINDS)
+def test_a_generator_decides_the_pairs(kind):
+    first, again, other = (draw_pairs(kind, count=8, seed=seed, augmentation=Augmentation()) for seed in (1, 1, 2))
+    assert torch.equal(first.images_a, again.images_a)
+    assert torch.equal(first.images_b, again.images_b)
+    assert not torch.equal(first.images_a, other.images_a)
+
+
+def test_a_batch_holds_random_pictures_with_their_labels():
+    data = distinct_pictures()
+    images, labels = data.batch(600, torch.Generator().manual_seed(0))
+    assert images.shape == (600, 3, 16, 16)
+    assert torch.equal(numbers(images) % CLASSES, labels)
+    assert np.bincount(numbers(images), minlength=len(data)).min() > 20
+    again, _ = data.batch(600, torch.Generator().manual_seed(0))
+    assert torch.equal(images, again)
+
+
+def test_classes_without_pictures_do_not_shift_the_others():
+    images = np.zeros((4, 8, 8), dtype=np.uint8)
+    images[:, 0, 0] = [10, 20, 30, 40]
+    data = ColouredDigits(images, np.array([5, 2, 5, 2]), size=8, augmentation=STILL)
+    pairs = data.pairs({"digit": 50}, FACTORS, torch.Generator().manual_seed(0))
+    assert len(pairs.images_a) == 50
+    same = data._same_class(torch.tensor([5, 2] * 20), torch.Generator().manual_seed(0))
+    assert torch.equal(data.labels[same], torch.tensor([5, 2] * 20))
