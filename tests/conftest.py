@@ -5,29 +5,35 @@ from pathlib import Path
 
 import pytest
 import torch
+from iin_training.config import Recipe
 from iin_training.pipeline import run_recipe
 from iin_training.recipes import digits
 from rich.console import Console
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread():
+def one_thread() -> None:
     """Small networks on a busy machine: threads that wait for each other cost more than they bring."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def digits_bundle(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
-    """A real bundle: the `digits` recipe on its real data, with narrower networks and a few dozen steps."""
+def brief_recipe() -> Recipe:
+    """The `digits` recipe on its real data, with narrower networks and a few dozen steps."""
     recipe = digits()
 
     def brief(stage, steps, **narrower):
         return replace(stage, optimiser=replace(stage.optimiser, steps=steps), **narrower)
 
-    recipe = replace(
+    return replace(
         recipe,
-        judge=brief(recipe.judge, 40),
-        autoencoder=brief(recipe.autoencoder, 60, width=16),
-        transform=brief(recipe.transform, 40, blocks=3, hidden=64, depth=2, sizes=(7, 7)),
+        judge=brief(recipe.judge, 40, width=8),
+        autoencoder=brief(recipe.autoencoder, 60, width=8),
+        transform=brief(recipe.transform, 40, blocks=3, hidden=64, depth=2),
     )
-    return run_recipe(recipe, tmp_path_factory.mktemp("digits"), Console(quiet=True)).directory
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(tmp_path_factory: pytest.TempPathFactory, brief_recipe: Recipe, one_thread: None) -> Path:
+    """A real, verified bundle of the brief recipe: copy it before breaking it."""
+    return run_recipe(brief_recipe, tmp_path_factory.mktemp("digits"), Console(quiet=True)).directory

@@ -29,7 +29,8 @@ class Service:
 @contextmanager
 def serving(bundle: Path, log: Path, *options: str) -> Iterator[Service]:
     """Serve `bundle` on a free port until the block ends, then stop it as Ctrl-C does."""
-    command = [str(BIN / "iin-serve"), str(bundle), "--port", "0", *options]
+    port = () if "--port" in options else ("--port", "0")
+    command = [str(BIN / "iin-serve"), str(bundle), *port, *options]
     with log.open("w") as errors:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True, env=os.environ.copy()

@@ -85,6 +85,15 @@ def test_a_stage_refuses_a_checkpoint_of_another_seed(stage, tmp_path):
         stage.train(tmp_path, seed=1)
 
 
+@pytest.mark.parametrize("stage", ["transform"], indirect=True)
+def test_a_transform_refuses_a_checkpoint_made_on_another_first_stage(stage, tmp_path):
+    stage.train_until(tmp_path, 20)
+    with torch.no_grad():
+        next(stage.encoder.parameters()).add_(0.1)
+    with pytest.raises(ValueError, match="made with other settings"):
+        stage.train(tmp_path)
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-10])
 

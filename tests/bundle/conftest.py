@@ -1,0 +1,73 @@
+"""A copy of a real bundle that a test may break."""
+
+import copy
+import json
+import shutil
+
+import numpy as np
+import pytest
+from iin_bundle import check_golden, file_entry, read_bundle
+from iin_bundle.json_schema import to_json
+from iin_training.export import open_runner
+
+
+class Copy:
+    """A bundle directory with its manifest as plain JSON values."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.manifest = json.loads((directory / "manifest.json").read_text())
+
+    def save(self):
+        (self.directory / "manifest.json").write_text(json.dumps(self.manifest))
+
+    def set(self, path, value):
+        """Set one value of the manifest by its path, as in `image.channels` or `graphs.encoder.inputs.0.dtype`."""
+        *parents, last = path.split(".")
+        place = self.manifest
+        for step in parents:
+            place = place[int(step) if isinstance(place, list) else step]
+        place[int(last) if isinstance(place, list) else last] = value
+        self.save()
+
+    def remove(self, path):
+        *parents, last = path.split(".")
+        place = self.manifest
+        for step in parents:
+            place = place[int(step) if isinstance(place, list) else step]
+        del place[int(last) if isinstance(place, list) else last]
+        self.save()
+
+    def entry_of(self, path):
+        return to_json(file_entry(self.directory, path))
+
+    def rehash(self):
+        """Bring the manifest in line with the files as they are now."""
+        for graph in self.manifest["graphs"].values():
+            graph["file"] = self.entry_of(graph["file"]["path"])
+        self.manifest["golden"] = self.entry_of("golden.npz")
+        self.save()
+
+    def replace_file(self, name, content):
+        """Other contents with a fitting digest, so that the digest is not what is refused."""
+        (self.directory / name).write_bytes(content)
+        self.rehash()
+
+    def change_golden(self, change):
+        """Rewrite the golden arrays as `change` leaves them, with a fitting digest."""
+        with np.load(self.directory / "golden.npz") as file:
+            arrays = copy.deepcopy(dict(file))
+        change(arrays)
+        np.savez(self.directory / "golden.npz", **arrays)
+        self.rehash()
+
+    def load(self):
+        """Everything that a service does before it serves."""
+        bundle = read_bundle(self.directory)
+        runs = {role: open_runner(bundle.graph_path(role)) for role in bundle.manifest.graphs}
+        return check_golden(bundle, lambda role, rows: runs[role](rows))
+
+
+@pytest.fixture
+def bundle(digits_bundle, tmp_path):
+    return Copy(shutil.copytree(digits_bundle, tmp_path / "bundle"))

@@ -1,0 +1,68 @@
+"""A layout of factors splits a vector into named slices and nothing else."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from iin_bundle import FactorLayout, FactorSlice, LogLikelihoodQuantiles
+
+PROPERTY = settings(max_examples=40, deadline=None, derandomize=True)
+SIZES = st.dictionaries(st.text(min_size=1, max_size=5), st.integers(1, 9), max_size=5).flatmap(
+    lambda sizes: st.permutations([*(sizes | {"residual": 3}).items()]).map(dict)
+)
+
+
+@PROPERTY
+@given(SIZES)
+def test_sizes_become_slices_in_their_order_that_cover_everything(sizes):
+    layout = FactorLayout.from_sizes(sizes)
+    assert layout.names == tuple(sizes)
+    assert layout.size == sum(sizes.values())
+    assert [layout.size_of(name) for name in layout.names] == list(sizes.values())
+    covered = np.zeros(layout.size, dtype=int)
+    for name in layout.names:
+        covered[layout.slice(name)] += 1
+        assert name in layout
+    assert covered.tolist() == [1] * layout.size
+
+
+@PROPERTY
+@given(SIZES, st.integers(0, 3))
+def test_the_parts_of_a_split_make_the_whole_again(sizes, rows):
+    layout = FactorLayout.from_sizes(sizes)
+    factors = np.arange(rows * layout.size, dtype=np.float32).reshape(rows, layout.size)
+    parts = layout.split(factors)
+    assert list(parts) == list(sizes)
+    np.testing.assert_array_equal(np.concatenate(list(parts.values()), axis=-1), factors)
+
+
+@PROPERTY
+@given(SIZES, st.randoms(use_true_random=False))
+def test_slices_may_be_given_in_any_order(sizes, random):
+    ordered = FactorLayout.from_sizes(sizes)
+    mixed = list(ordered)
+    random.shuffle(mixed)
+    layout = FactorLayout(tuple(mixed), ordered.size)
+    assert all(layout.slice(name) == ordered.slice(name) for name in sizes)
+    assert layout.names == tuple(part.name for part in mixed)
+
+
+def test_an_unknown_factor_is_a_key_error():
+    layout = FactorLayout((FactorSlice(name="residual", start=0, size=2),), 2)
+    assert "digit" not in layout
+    with pytest.raises(KeyError, match="digit"):
+        layout.slice("digit")
+    with pytest.raises(KeyError, match="digit"):
+        layout.size_of("digit")
+
+
+@PROPERTY
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20, unique=True), st.floats(-2e6, 2e6))
+def test_a_quantile_is_the_share_of_less_likely_values(values, asked):
+    values = sorted(values)
+    probabilities = tuple(np.linspace(0, 1, len(values)).tolist())
+    quantiles = LogLikelihoodQuantiles(probabilities=probabilities, values=tuple(values))
+    (found,) = quantiles.quantile(np.array([asked]))
+    below = sum(value < asked for value in values)
+    assert max(0, below - 1) / (len(values) - 1) - 1e-9 <= found <= min(1, below / (len(values) - 1)) + 1e-9
+    np.testing.assert_allclose(quantiles.quantile(np.array(values)), probabilities, atol=1e-12)

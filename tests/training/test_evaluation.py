@@ -1,0 +1,146 @@
+"""Evaluation of interpretations whose worth is known beforehand."""
+
+import numpy as np
+import pytest
+import torch
+from iin_bundle import FactorLayout
+from iin_training.data.colour import Augmentation, draw, measure_colour
+from iin_training.data.coloured_digits import ColouredDigits
+from iin_training.evaluation import evaluate, held_out_latents
+from iin_training.flows import ActNorm, Flow
+from iin_training.run import Run
+from rich.console import Console
+from torch import nn
+
+CLASSES = 3
+BARS = torch.zeros(CLASSES, 1, 8, 8)
+for column, bar in enumerate(BARS):
+    bar[0, :, 3 * column : 3 * column + 2] = 1  # 16 bright pixels
+RIGHT = FactorLayout.from_sizes({"residual": 1, "digit": CLASSES, "colour": 3})
+ACCURACIES = {
+    "reconstruction_digit",
+    "swap_digit",
+    "swap_colour_digit_kept",
+    "swap_residual_digit_kept",
+    "judge_accuracy",
+    "prior_agreement",
+    "prior_confidence",
+}
+ERRORS = {"swap_digit_colour_drift", "swap_colour_error", "swap_residual_colour_drift"}
+
+
+def brightness(images):
+    """Mean brightness of each bar, `(N, CLASSES)`."""
+    lit = ((images + 1) / 2).amax(dim=1, keepdim=True)
+    return torch.cat([(lit * bar).sum(dim=(1, 2, 3))[:, None] for bar in BARS], dim=1) / 16
+
+
+class Knowing(nn.Module):
+    """An autoencoder of bars whose latent is [nothing, which bar, colour]: the best interpretation there is."""
+
+    def encode(self, images):
+        shown = nn.functional.one_hot(brightness(images).argmax(dim=1), CLASSES).float()
+        return torch.cat([torch.zeros(len(images), 1), shown, measure_colour(images)], dim=1)
+
+    def decode(self, latents):
+        return draw(BARS[latents[:, 1:4].argmax(dim=1)], latents[:, 4:].clamp(0.05, 1))
+
+
+class Seeing(nn.Module):
+    """A judge that is certain of the brightest bar."""
+
+    def forward(self, images):
+        return 200 * brightness(images)
+
+
+def bars(count=90):
+    labels = np.arange(count, dtype=np.int64) % CLASSES
+    images = (255 * BARS[labels, 0]).numpy().astype(np.uint8)
+    return ColouredDigits(images, labels, size=8, augmentation=Augmentation())
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path, seed=0, checkpoint_every=1, console=Console(quiet=True))
+
+
+def measured(run, layout=RIGHT, transform=None):
+    return evaluate(Knowing(), transform or Flow([ActNorm(7)]), Seeing(), layout, bars(), run)
+
+
+def test_a_perfect_interpretation_reaches_every_ceiling(run):
+    figures = measured(run).figures
+    for name in ("judge_accuracy", "reconstruction_digit", "swap_digit", "swap_colour_digit_kept", "prior_agreement"):
+        assert figures[name].value == 1.0, name
+    assert figures["swap_residual_digit_kept"].value == 1.0
+    for name in ERRORS:
+        assert figures[name].value == pytest.approx(figures[name].ceiling, abs=1e-3)
+        assert figures[name].value < 0.01
+
+
+def test_factors_that_hold_the_wrong_concept_fall_to_the_floor(run):
+    exchanged = FactorLayout.from_sizes({"residual": 1, "colour": CLASSES, "digit": 3})
+    figures = measured(run, exchanged).figures
+    assert figures["swap_digit"].value == pytest.approx(figures["swap_digit"].floor, abs=0.03)
+    assert figures["swap_digit_colour_drift"].value == pytest.approx(1 / 3, abs=0.03)  # of two uniform colours
+    assert figures["swap_colour_error"].value == pytest.approx(1 / 3, abs=0.03)
+    assert figures["swap_colour_digit_kept"].value == pytest.approx(1 / CLASSES, abs=0.05)
+    assert figures["prior_agreement"].value == pytest.approx(1 / CLASSES, abs=0.05)
+    assert figures["reconstruction_digit"].value == 1.0
+
+
+def test_a_residual_that_holds_everything_shows_in_the_residuals_figures(run):
+    greedy = FactorLayout.from_sizes({"colour": 1, "residual": 5, "digit": 1})
+    figures = measured(run, greedy).figures
+    assert figures["swap_residual_digit_kept"].value < 0.5
+    assert figures["swap_residual_colour_drift"].value > 0.1
+
+
+def test_every_figure_is_there_in_range_and_between_floor_and_ceiling(run):
+    figures = measured(run).figures
+    assert set(figures) == ACCURACIES | ERRORS | {"held_out_log_likelihood"}
+    for name in ACCURACIES | ERRORS:
+        figure = figures[name]
+        assert figure.meaning
+        assert 0 <= figure.value <= 1, name
+        assert figure.floor is not None
+        if name in ERRORS:
+            assert figure.ceiling < 0.01 < 0.3 < figure.floor < 0.36
+        else:
+            assert figure.floor == pytest.approx(1 / CLASSES, abs=0.06)
+            assert figure.ceiling is None or figure.ceiling > 0.99
+
+
+def test_the_log_likelihood_is_that_of_the_prior_with_the_log_determinant(run):
+    transform = Flow([ActNorm(7)])
+    with torch.no_grad():
+        transform.blocks[0].log_scale.fill_(0.5)
+    evaluation = measured(run, transform=transform)
+    latents = held_out_latents(Knowing(), bars(), run).double()
+    expected = torch.distributions.Normal(0, 1).log_prob(latents * np.exp(0.5)).sum(dim=1).numpy() + 7 * 0.5
+    np.testing.assert_allclose(evaluation.log_likelihoods, expected, rtol=1e-4)
+    assert evaluation.figures["held_out_log_likelihood"].value == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_quantiles_increase_from_the_least_to_the_most_likely(run):
+    evaluation = measured(run)
+    probabilities, values = evaluation.quantiles()
+    assert probabilities[0] == 0
+    assert probabilities[-1] == 1
+    assert (np.diff(probabilities) > 0).all()
+    assert (np.diff(values) >= 0).all()
+    assert values[0] == evaluation.log_likelihoods.min()
+    assert values[-1] == evaluation.log_likelihoods.max()
+    assert values[probabilities.index(0.5)] == pytest.approx(np.median(evaluation.log_likelihoods))
+
+
+def test_held_out_latents_are_those_of_held_out_pictures_in_many_colours(run):
+    latents = held_out_latents(Knowing(), bars(), run)
+    assert latents.shape == (10_000, 7)
+    assert torch.equal(latents[:90, 1:4].argmax(dim=1), torch.arange(90) % CLASSES)
+    assert len(latents[:, 4:].unique(dim=0)) > 9_990
+    assert torch.equal(latents, held_out_latents(Knowing(), bars(), run))
+
+
+def test_a_seed_decides_the_evaluation(run):
+    assert measured(run).figures == measured(run).figures

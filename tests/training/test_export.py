@@ -1,0 +1,124 @@
+"""Export refuses what does not reproduce its network, and replaces a bundle whole or not at all."""
+
+import json
+
+import pytest
+import torch
+from iin_bundle import BundleError, Figure, ImageSpec, read_bundle
+from iin_bundle.factors import FactorLayout
+from iin_training.evaluation import Evaluation
+from iin_training.export import Exported, ExportError, export_bundle
+from iin_training.flows import Flow, interpretation_flow
+from iin_training.models.autoencoder import Autoencoder
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+
+
+class SkewedInverse(Flow):
+    """A flow whose inverse is a little off."""
+
+    def inverse(self, y):
+        z, log_abs_det = super().inverse(y)
+        return z + 0.01, log_abs_det
+
+
+class OtherInGraph(Autoencoder):
+    """An encoder that computes something else in its graph than in torch."""
+
+    def encode(self, images):
+        latents = super().encode(images)
+        return latents + 0.5 if torch.compiler.is_exporting() else latents
+
+
+class OtherInLargeBatches(Autoencoder):
+    """An encoder whose graph is right for the batch it was exported with, and wrong for larger ones."""
+
+    def encode(self, images):
+        latents = super().encode(images)
+        return latents if torch.compiler.is_exporting() or len(images) < 32 else latents + 0.5
+
+
+def encoder(kind=Autoencoder):
+    torch.manual_seed(0)
+    return kind(image_size=8, channels=3, width=4, latent_size=4).eval().requires_grad_(False)
+
+
+def flow(kind=Flow):
+    blocks = interpretation_flow(4, blocks=2, hidden=8, depth=1, seed=0).blocks
+    return kind(list(blocks)).eval().requires_grad_(False)
+
+
+def what(name="tiny"):
+    numbers = torch.Generator().manual_seed(0)
+    log_likelihoods = torch.linspace(-9, -3, 50, dtype=torch.float64).numpy()
+    return Exported(
+        name=name,
+        version="7",
+        image=ImageSpec(layout="NCHW", channels=3, height=8, width=8, minimum=-1.0, maximum=1.0),
+        layout=FactorLayout.from_sizes({"residual": 2, "digit": 1, "colour": 1}),
+        evaluation=Evaluation({"swap": Figure(value=0.5, meaning="half")}, log_likelihoods),
+        latents=torch.randn(1200, 4, generator=numbers),
+        images=2 * torch.rand(40, 3, 8, 8, generator=numbers) - 1,
+        captions=["digit-3", "digit-5"],
+        recipe="tiny",
+        seed=5,
+        data_set="noise",
+        data_set_sha256="0" * 64,
+    )
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A directory that holds an older bundle."""
+    directory = tmp_path / "bundle"
+    directory.mkdir()
+    (directory / "manifest.json").write_text("the older one")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch"), [(OtherInGraph, 1), (OtherInLargeBatches, 32)], ids=["everywhere", "in large batches"]
+)
+def test_a_graph_that_differs_from_its_network_is_refused(old, kind, batch):
+    words = rf"encoder: onnxruntime differs from torch by 0\.\d+ at batch {batch}, allowed 0\.0001"
+    with pytest.raises(ExportError, match=words):
+        export_bundle(old, encoder(kind), flow(), what())
+    assert (old / "manifest.json").read_text() == "the older one"
+    assert not list(old.parent.glob("*.partial/manifest.json"))
+
+
+def test_an_inverse_that_does_not_undo_the_transform_is_refused(tmp_path):
+    words = r"inverse\(transform\(z\)\) differs from z by 0\.01 over 1200 held-out latents, allowed 0\.0001"
+    with pytest.raises(ExportError, match=words):
+        export_bundle(tmp_path / "bundle", encoder(), flow(SkewedInverse), what())
+    assert not list(tmp_path.rglob("manifest.json"))
+    with pytest.raises(BundleError):
+        read_bundle(tmp_path / "bundle")
+
+
+def test_a_new_bundle_replaces_the_old_one_whole(old):
+    (old.with_name("bundle.partial")).mkdir()
+    (old.with_name("bundle.partial") / "rest-of-a-crash.onnx").write_bytes(b"?")
+    bundle = export_bundle(old, encoder(), flow(), what("new"))
+    assert sorted(path.name for path in old.parent.iterdir()) == ["bundle"]
+    assert sorted(path.relative_to(old).as_posix() for path in old.rglob("*") if path.is_file()) == [
+        "MODEL_CARD.md",
+        "decoder.onnx",
+        "encoder.onnx",
+        "golden.npz",
+        "inverse.onnx",
+        "manifest.json",
+        "samples/00-digit-3.png",
+        "samples/01-digit-5.png",
+        "transform.onnx",
+    ]
+    again = read_bundle(old)
+    assert again.manifest == bundle.manifest
+    assert again.directory == bundle.directory == old
+    manifest = json.loads((old / "manifest.json").read_text())
+    assert (manifest["name"], manifest["version"], manifest["family"]) == ("new", "7", "iin")
+    assert manifest["latent_shape"] == [4]
+    assert manifest["round_trip_error"] < 1e-5
+    assert manifest["provenance"]["seed"] == 5
+    assert manifest["provenance"]["versions"]["torch"] == torch.__version__
+    assert manifest["log_likelihood_quantiles"]["values"][0] == -9

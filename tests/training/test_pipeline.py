@@ -1,0 +1,95 @@
+"""From a recipe to a bundle: what is there is reused, and what does not belong together is refused."""
+
+import io
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from iin_bundle import read_bundle
+from iin_training.pipeline import run_recipe
+from iin_training.recipes import RECIPES
+from rich.console import Console
+
+
+def write_digits(folder, seed):
+    """Sixty 8x8 pictures of three classes as IDX files."""
+    folder.mkdir()
+    images = np.random.default_rng(seed).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    labels = (np.arange(60) % 3).astype(np.uint8)
+    for name, array in (("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)):
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        (folder / name).write_bytes(header + array.tobytes())
+    return folder
+
+
+def tiny(recipe, idx_dir, **transform):
+    """A recipe of a second, up to the transform."""
+
+    def small(stage, **changed):
+        return replace(stage, optimiser=replace(stage.optimiser, steps=3, batch_size=4), width=4, **changed)
+
+    return replace(
+        recipe,
+        data=replace(recipe.data, idx_dir=idx_dir, held_out=10, image_size=8),
+        judge=small(recipe.judge),
+        autoencoder=small(recipe.autoencoder, latent_size=8),
+        transform=replace(recipe.transform, **transform),
+    )
+
+
+def test_a_finished_run_is_reused_and_says_so(brief_recipe, digits_bundle):
+    before = {path: path.stat().st_mtime_ns for path in digits_bundle.parent.rglob("*")}
+    said = io.StringIO()
+    bundle = run_recipe(brief_recipe, digits_bundle.parent, Console(file=said, width=1000))
+    assert "made before with the same settings, reused" in said.getvalue()
+    assert bundle.manifest == read_bundle(digits_bundle).manifest
+    assert {path: path.stat().st_mtime_ns for path in digits_bundle.parent.rglob("*")} == before
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (0, 3), (9, 1)])
+def test_sizes_set_by_hand_must_leave_room_for_the_residual(brief_recipe, tmp_path, sizes):
+    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), sizes=sizes)
+    with pytest.raises(ValueError, match=r"transform\.sizes: expected positive sizes that leave at least 1 of 8"):
+        run_recipe(recipe, tmp_path / "run", Console(quiet=True))
+    assert not (tmp_path / "run/bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"similarity": 1.0, "sizes": (2, 2)}, r"transform\.similarity: expected a correlation in \[0, 1\), got 1\.0"),
+        ({"pairs": {"digit": -1.0}, "sizes": (2, 2)}, r"transform\.pairs: expected weights of at least 0"),
+        ({"pairs": {"digit": 0.0, "colour": 0.0}, "sizes": (2, 2)}, r"transform\.pairs: .*not all 0"),
+    ],
+    ids=["similarity", "negative weight", "no pairs"],
+)
+def test_settings_of_the_transform_that_mean_nothing_are_refused(brief_recipe, tmp_path, changed, words):
+    pairs = replace(brief_recipe.transform.pairs, **changed.pop("pairs", {}))
+    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), pairs=pairs, **changed)
+    with pytest.raises(ValueError, match=words):
+        run_recipe(recipe, tmp_path / "run", Console(quiet=True))
+
+
+def test_checkpoints_of_other_data_are_refused(brief_recipe, tmp_path):
+    first, second = (tiny(brief_recipe, write_digits(tmp_path / str(n), seed=n), sizes=(4, 4)) for n in (1, 2))
+    with pytest.raises(ValueError, match=r"transform\.sizes"):  # after judge and first stage are trained
+        run_recipe(first, tmp_path / "run", Console(quiet=True))
+    with pytest.raises(ValueError, match=r"made with other settings .*data"):
+        run_recipe(second, tmp_path / "run", Console(quiet=True))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_bears_the_name_that_it_is_called_by(name):
+    recipe = RECIPES[name]()
+    assert (recipe.name, recipe.bundle.name) == (name, name)
+    assert recipe == RECIPES[name]()
+
+
+def test_cmnist_has_the_papers_sizes():
+    recipe = RECIPES["cmnist"]()
+    transform, optimiser = recipe.transform, recipe.transform.optimiser
+    assert (transform.blocks, transform.hidden, transform.depth, transform.similarity) == (12, 512, 3, 0.975)
+    assert (optimiser.steps, optimiser.batch_size, optimiser.betas) == (120_000, 25, (0.5, 0.9))
+    assert optimiser.learning_rate == pytest.approx(25 * 4.5e-6)
+    assert (recipe.autoencoder.latent_size, recipe.autoencoder.width) == (64, 64)
