@@ -144,8 +144,8 @@ def _until_done(command: list[str], endpoint: str, stopping: threading.Event) ->
                 child.terminate()
         return child.wait()
     print(f"ready: {endpoint}")
-    print(f"  iin --address {endpoint} describe")
-    print(f"  iin --address {endpoint} sample -n 64 --seed 7 -o samples.png")
+    print(f"  iin describe --address {endpoint}")
+    print(f"  iin sample -n 64 --seed 7 -o samples.png --address {endpoint}")
     print("Ctrl-C stops it.", flush=True)
     stopping.wait()
     return 0

@@ -12,9 +12,8 @@ import numpy as np
 import psutil
 import pytest
 from iin_client import CallError, Client, Latent
-from PIL import Image
-
 from iin_service.environment import free_ports
+from PIL import Image
 
 from .conftest import BIN, serving
 
@@ -112,7 +111,7 @@ def test_a_stop_leaves_no_process_and_no_port(digits_bundle, tmp_path, signal_):
         assert any("ray" in " ".join(child.cmdline()) for child in started)
         with Client(one.address) as client:  # the plain proxy answers as HAProxy does
             assert client.get_model().name == "digits"
-            with pytest.raises(CallError, match="latent.shape: expected") as caught:
+            with pytest.raises(CallError, match=r"latent\.shape: expected") as caught:
                 client.interpret(Latent(np.zeros(5)))
             assert [one.field for one in caught.value.violations] == ["inputs[0].latent.shape"]
         one.process.send_signal(signal_)

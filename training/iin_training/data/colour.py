@@ -18,11 +18,11 @@ BRIGHTEST_PIXELS = 16
 class Augmentation:
     """Random affine distortion of each training picture; zeros draw it as it is."""
 
-    rotation: float = 10.0
+    rotation: float = 7.0
     """Largest angle either way, degrees."""
-    zoom: float = 0.1
+    zoom: float = 0.07
     """Largest relative change of size either way."""
-    shear: float = 0.1
+    shear: float = 0.08
     """Largest horizontal shear either way, pixels a pixel."""
     shift: float = 1.0
     """Largest displacement either way along each axis, pixels."""

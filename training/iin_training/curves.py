@@ -1,0 +1,31 @@
+"""The metrics of a run as a picture."""
+
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+__all__ = ["draw_curves"]
+
+
+def draw_curves(metrics: Path, picture: Path) -> None:
+    """Draw every value in a run's metrics file over its steps, one row a stage, into the PNG file `picture`."""
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for line in metrics.read_text().splitlines():
+        record = json.loads(line)
+        stage, step = record.pop("stage"), record.pop("step")
+        for name, value in record.items():
+            if name != "time":
+                curves.setdefault(stage, {}).setdefault(name, []).append((step, value))
+    columns = max(len(names) for names in curves.values())
+    figure = Figure(figsize=(4 * columns, 2.6 * len(curves)), layout="constrained")
+    axes = figure.subplots(len(curves), columns, squeeze=False)
+    for row, (stage, names) in zip(axes, curves.items(), strict=True):
+        for axis in row[len(names) :]:
+            axis.set_visible(False)
+        for axis, (name, points) in zip(row, names.items(), strict=False):
+            axis.plot(*zip(*points, strict=True), linewidth=1)
+            axis.set_title(f"{stage}: {name}")
+            axis.set_xlabel("step")
+            axis.grid(alpha=0.3)
+    figure.savefig(picture, dpi=110)
