@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import grpc.aio
 import numpy as np
+import psutil
 
 __all__ = ["Load", "Result", "measure", "start_worker"]
 
@@ -39,6 +40,8 @@ class Load:
     """Calls under way at any time."""
     seconds: float
     """How long to measure."""
+    pid: int
+    """Process that serves the calls; what it computes is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,8 @@ class Result:
     """Median latency of these calls, milliseconds."""
     p99_ms: float
     """Latency that 99 of 100 of these calls stay within, milliseconds."""
+    cpu_ms: float
+    """CPU time of the serving process in the measured time by these calls, milliseconds."""
     errors: dict[str, int]
     """Status of each failed call, warm-up included, to how many there were."""
 
@@ -71,6 +76,8 @@ class _Window:
     answered: set[int] = field(default_factory=set)
     begun: float | None = None
     ended: float | None = None
+    cpu: float = 0.0
+    """CPU time of the serving process in the measured time, seconds."""
     latencies: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
 
@@ -83,20 +90,28 @@ class _Window:
             return
         self.latencies.append(now - began)
         if now - self.begun >= self.load.seconds and len(self.latencies) >= self.load.callers:
-            self.ended = now
+            self._end(now)
 
     def failed(self, caller: int, error: grpc.aio.AioRpcError) -> None:
         self.errors[f"{error.code().name}: {error.details()}"] += 1
         if self.begun is None:
             self._warm_up(caller, time.perf_counter())
         if self.errors.total() >= MOST_ERRORS:
-            self.ended = time.perf_counter()
+            self._end(time.perf_counter())
 
     def _warm_up(self, caller: int, now: float) -> None:
         self.answered.add(caller)
         least = min(WARM_UP_SECONDS, WARM_UP_SHARE * self.load.seconds)
         if len(self.answered) == self.load.callers and now - self.started >= least:
-            self.begun = now
+            self.begun, self.cpu = now, -self._cpu_seconds()
+
+    def _end(self, now: float) -> None:
+        self.ended = now
+        self.cpu += self._cpu_seconds()
+
+    def _cpu_seconds(self) -> float:
+        times = psutil.Process(self.load.pid).cpu_times()
+        return times.user + times.system
 
 
 def start_worker() -> None:
@@ -124,6 +139,7 @@ async def _measure(load: Load) -> Result:
         seconds=(window.ended or 0.0) - (window.begun or window.started),
         p50_ms=float(p50),
         p99_ms=float(p99),
+        cpu_ms=1e3 * window.cpu / len(latencies),
         errors=dict(window.errors),
     )
 

@@ -95,9 +95,22 @@ def bundle_bytes(bundle: Path) -> int:
 
 def show(cells: Sequence[Cell], memory: dict[str, dict[str, float]], about: dict[str, Any], bundle: Path) -> None:
     """Print the tables."""
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 132)
     calls = Table(title=f"{OURS} beside a bare grpc.aio server, the same graphs; medians over the rounds")
-    for heading in ("RPC", "callers", OURS, BARE, "ratio (min..max)", "p50", "bare", "extra", "p99", "bare"):
+    for heading in (
+        "RPC",
+        "callers",
+        OURS,
+        BARE,
+        "ratio (min..max)",
+        "p50",
+        "bare",
+        "extra",
+        "p99",
+        "bare",
+        "CPU",
+        "bare",
+    ):
         calls.add_column(heading, justify="left" if heading == "RPC" else "right", no_wrap=True)
     for before, cell in zip([None, *cells], cells, strict=False):
         if before is not None and before.rpc != cell.rpc:
@@ -105,6 +118,7 @@ def show(cells: Sequence[Cell], memory: dict[str, dict[str, float]], about: dict
         rates = [cell.median(name, lambda result: result.throughput) for name in (OURS, BARE)]
         p50 = [cell.median(name, lambda result: result.p50_ms) for name in (OURS, BARE)]
         p99 = [cell.median(name, lambda result: result.p99_ms) for name in (OURS, BARE)]
+        cpu = [cell.median(name, lambda result: result.cpu_ms) for name in (OURS, BARE)]
         calls.add_row(
             cell.rpc,
             str(cell.callers),
@@ -112,12 +126,13 @@ def show(cells: Sequence[Cell], memory: dict[str, dict[str, float]], about: dict
             f"{statistics.median(cell.ratios):.2f} ({min(cell.ratios):.2f}..{max(cell.ratios):.2f})",
             *(f"{value:.2f}" for value in p50),
             f"{cell.extra_ms:+.2f}",
-            *(f"{value:.2f}" for value in p99),
+            *(f"{value:.2f}" for value in (*p99, *cpu)),
         )
     console.print(calls)
     console.print(
-        "Latencies in milliseconds; extra: how much later than by the bare server the median call is answered."
+        "Milliseconds. extra: how much later the median call is answered than by the bare server; CPU: what the"
     )
+    console.print("replica and the bare server compute for a call, onnxruntime included, Ray's other processes not.")
 
     sizes = Table(title=f"memory after the load, MiB (the bundle has {bundle_bytes(bundle) / MIB:.0f})")
     for heading in ("process", "RSS", "PSS"):
