@@ -1,7 +1,7 @@
 """Strict conversion between JSON values and the manifest's dataclasses."""
 
 import dataclasses
-import math
+import sys
 import types
 import typing
 from typing import Any
@@ -73,7 +73,7 @@ def _fits(kind: Any, value: object) -> bool:
     if isinstance(value, bool):
         return kind is bool
     if kind is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
     return isinstance(kind, type) and isinstance(value, kind)
 
 

@@ -40,7 +40,7 @@ def external_data_paths(model: bytes) -> set[str]:
     """
     try:
         return set(_locations(memoryview(model), "Model"))
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, RecursionError) as error:
         raise BundleError(f"expected an ONNX file, got bytes that do not parse ({error})") from error
 
 

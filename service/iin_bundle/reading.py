@@ -1,6 +1,7 @@
 """Reading a bundle and refusing every one that cannot be trusted."""
 
 import json
+import os
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def _read_manifest(directory: Path) -> Manifest:
         )
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: expected JSON, but it does not parse: {error}") from error
     version = value.get("format_version") if isinstance(value, dict) else None
     if version != FORMAT_VERSION:
@@ -113,9 +114,16 @@ def _check_values(manifest: Manifest) -> None:
         if (len(quantiles.probabilities) == len(quantiles.values) >= 2)
         else None
     )
-    if rows is None or (np.diff(rows[0]) <= 0).any() or (np.diff(rows[1]) < 0).any():
+    if (
+        rows is None
+        or (np.diff(rows[0]) <= 0).any()
+        or (np.diff(rows[1]) < 0).any()
+        or rows[0][0] < 0
+        or rows[0][-1] > 1
+    ):
         raise BundleError(
-            "log_likelihood_quantiles: expected two increasing rows of equal length, at least 2; export again"
+            "log_likelihood_quantiles: expected two increasing rows of equal length, at least 2, "
+            "with probabilities in [0, 1]; export again"
         )
     if not 0 <= manifest.round_trip_error <= manifest.tolerances.round_trip:
         raise BundleError(
@@ -151,7 +159,7 @@ def _check_signatures(manifest: Manifest) -> None:
                 if spec.dtype != "float32":
                     raise BundleError(f"{where}: expected dtype float32, got {spec.dtype}")
                 if content == "classes":
-                    if len(spec.shape) != 2 or spec.shape[0] != BATCH_AXIS:
+                    if len(spec.shape) != 2 or spec.shape[0] != BATCH_AXIS or not isinstance(spec.shape[1], int):
                         raise BundleError(f"{where}: expected shape [batch, classes], got {list(spec.shape)}")
                 elif spec.shape != (BATCH_AXIS, *shapes[content]):
                     raise BundleError(
@@ -165,14 +173,17 @@ def _inside(directory: Path, path: str) -> Path | None:
     if not path or relative.is_absolute() or ".." in relative.parts or "\\" in path:
         return None
     full = directory / relative
-    return full if full.resolve().is_relative_to(directory.resolve()) else None
+    try:
+        return full if full.resolve().is_relative_to(directory.resolve()) else None
+    except (OSError, RuntimeError, ValueError):  # a link to itself, a null byte
+        return None
 
 
 def _check_file(directory: Path, entry: FileEntry) -> None:
     full = _inside(directory, entry.path)
     if full is None:
         raise BundleError(f"{entry.path}: expected a path inside the bundle, got one that leaves it")
-    if not full.is_file():
+    if not os.path.isfile(full):  # unlike Path.is_file, false for a name too long as well
         raise BundleError(f"{entry.path}: expected a file, found none; copy the bundle again")
     if full.stat().st_size != entry.bytes:
         raise BundleError(
@@ -211,7 +222,9 @@ def _read_golden(directory: Path, manifest: Manifest) -> Arrays:
     try:
         with np.load(directory / name, allow_pickle=False) as file:
             golden = {key: file[key] for key in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        if not all(isinstance(array, np.ndarray) for array in golden.values()):
+            raise ValueError("it holds something else than arrays")
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError, TypeError, NotImplementedError) as error:
         raise BundleError(f"{name}: expected arrays of golden inputs, but it does not read: {error}") from error
     for role, graph in manifest.graphs.items():
         for spec in (*graph.inputs, *graph.outputs):

@@ -25,10 +25,10 @@ def file_entry(directory: Path, path: str) -> FileEntry:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Complete a bundle: `manifest.json` appears at once and whole, or not at all."""
+    text = json.dumps(to_json(manifest), indent=2, allow_nan=False) + "\n"
     partial = directory / (MANIFEST_NAME + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        json.dump(to_json(manifest), file, indent=2, allow_nan=False)
-        file.write("\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(directory / MANIFEST_NAME)

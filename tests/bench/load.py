@@ -6,6 +6,7 @@ bytes and all callers share one channel, so that the client costs little beside 
 
 import asyncio
 import itertools
+import math
 import signal
 import time
 from collections import Counter
@@ -139,7 +140,7 @@ async def _measure(load: Load) -> Result:
         seconds=(window.ended or 0.0) - (window.begun or window.started),
         p50_ms=float(p50),
         p99_ms=float(p99),
-        cpu_ms=1e3 * window.cpu / len(latencies),
+        cpu_ms=1e3 * window.cpu / len(window.latencies) if window.latencies else math.nan,
         errors=dict(window.errors),
     )
 

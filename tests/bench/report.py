@@ -7,6 +7,7 @@ import platform
 import shlex
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -51,11 +52,13 @@ class Cell:
     @property
     def errors(self) -> list[str]:
         """Every kind of error that a call ended with."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for one in self.rounds:
+            for server, result in one.items():
+                counts.update({(server, text): count for text, count in result.errors.items()})
         return [
             f"{self.rpc}, {self.callers} callers, {server}: {count} calls failed with {text}"
-            for one in self.rounds
-            for server, result in one.items()
-            for text, count in result.errors.items()
+            for (server, text), count in counts.items()
         ]
 
 
@@ -95,7 +98,7 @@ def bundle_bytes(bundle: Path) -> int:
 
 def show(cells: Sequence[Cell], memory: dict[str, dict[str, float]], about: dict[str, Any], bundle: Path) -> None:
     """Print the tables."""
-    console = Console(width=None if sys.stdout.isatty() else 132)
+    console = Console(width=None if sys.stdout.isatty() else 140)
     calls = Table(title=f"{OURS} beside a bare grpc.aio server, the same graphs; medians over the rounds")
     for heading in (
         "RPC",
@@ -170,8 +173,8 @@ def as_json(
 
 
 def _result(result: Result) -> dict[str, Any]:
-    latencies = {"p50_ms": _number(result.p50_ms), "p99_ms": _number(result.p99_ms)}
-    return asdict(result) | latencies | {"throughput": result.throughput}
+    names = ("p50_ms", "p99_ms", "cpu_ms")
+    return asdict(result) | {name: _number(getattr(result, name)) for name in names} | {"throughput": result.throughput}
 
 
 def _number(value: float) -> float | None:

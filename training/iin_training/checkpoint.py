@@ -48,10 +48,11 @@ def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optim
     pointer = folder / POINTER
     if not pointer.is_file():
         return 0
+    settings = json.loads(json.dumps(settings))  # as they are saved: tuples are lists
     try:
         saved = json.loads(pointer.read_text())
         tensors = load_file(folder / saved["weights"])
-    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"{folder}: expected a whole checkpoint, but it does not read ({error}); delete this folder"
         ) from error
@@ -62,9 +63,13 @@ def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optim
         )
     model.load_state_dict(_strip(tensors, "model/"))
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     for name, value in _strip(tensors, "optimiser/").items():
         index, key = name.split("/")
-        state.setdefault(int(index), {})[key] = value
+        like = parameters[int(index)]
+        # In the parameter's memory order: a fused optimiser walks through both as they lie in memory.
+        moment = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+        state.setdefault(int(index), {})[key] = moment
     optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
     return int(saved["step"])
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 from iin_bundle import BundleError
 from rich.console import Console
+from rich.text import Text
 
 from iin_training.config import Recipe
 from iin_training.export import ExportError
@@ -81,7 +82,7 @@ def _run(name: str, arguments: list[str]) -> int:
     try:
         bundle = run_recipe(command.recipe, run_dir, console)
     except (ValueError, BundleError, ExportError, RuntimeError, FloatingPointError, OSError) as error:
-        console.print(f"[red]iin-train:[/red] {error}", highlight=False)
+        Console(stderr=True).print(Text.assemble(("iin-train: ", "red"), str(error)), soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print(f"interrupted; run the same command again to go on from the last checkpoint in {run_dir}")

@@ -36,9 +36,10 @@ def run_recipe(recipe: Recipe, directory: Path, console: Console) -> Bundle:
     if (bundle := _finished(directory, settings)) is not None:
         console.print(f"{directory / 'bundle'}: made before with the same settings, reused")
         return bundle
-    run = Run(directory, seed=recipe.seed, checkpoint_every=recipe.checkpoint_every, console=console)
     size = recipe.data.image_size
     digits = load_digits(recipe.data.idx_dir, held_out=recipe.data.held_out, seed=recipe.seed)
+    inputs = {"data": asdict(recipe.data) | {"idx_dir": None, "sha256": digits.sha256}}
+    run = Run(directory, seed=recipe.seed, checkpoint_every=recipe.checkpoint_every, console=console, inputs=inputs)
     console.print(f"data: {digits.name}, {len(digits.labels)} for training, {len(digits.held_out_labels)} held out")
     data = ColouredDigits(digits.images, digits.labels, size=size, augmentation=recipe.data.augmentation)
     held_out = ColouredDigits(

@@ -4,7 +4,7 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -37,10 +37,28 @@ class Run:
     that was interrupted goes on exactly as it would have, with no generator state to keep.
     """
 
-    def __init__(self, directory: Path, *, seed: int, checkpoint_every: int, console: Console | None = None) -> None:
-        """`directory` is made; `checkpoint_every` counts steps; `console` shows the progress bars."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        seed: int,
+        checkpoint_every: int,
+        console: Console | None = None,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make `directory` where there is none.
+
+        Args:
+            directory: keeps checkpoints and metrics.
+            seed: of every random choice.
+            checkpoint_every: steps between checkpoints.
+            console: shows the progress bars.
+            inputs: what every stage depends on besides its own settings, JSON-ready; part of its checkpoints.
+
+        """
         self.directory = directory
         self.seed = seed
+        self.inputs = dict(inputs or {})
         self.checkpoint_every = checkpoint_every
         self.console = console or Console()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -77,6 +95,7 @@ class Run:
         Goes on from the stage's checkpoint where there is one. `settings` must equal those of the checkpoint.
         """
         folder = self.directory / "checkpoints" / stage
+        settings = {"seed": self.seed, **self.inputs, **settings}
         done = load_checkpoint(folder, model, optimiser, settings)
         self._drop_metrics(stage, done)
         if done >= schedule.steps:
@@ -95,15 +114,15 @@ class Run:
 
     def record(self, stage: str, step: int, **values: torch.Tensor) -> None:
         """Write scalar `values` of a step to the metrics file, now and then; stop at a loss that is not finite."""
-        if step % LOG_EVERY:
-            return
         numbers = {name: float(value.detach()) for name, value in values.items()}
         broken = [name for name, value in numbers.items() if not math.isfinite(value)]
         if broken:
             raise FloatingPointError(
                 f"{stage}: {', '.join(broken)} not finite at step {step}; the last checkpoint is kept. "
-                "Lower the learning rate and run again"
+                "Lower the learning rate and run again with another --run-dir"
             )
+        if step % LOG_EVERY:
+            return
         line = {"stage": stage, "step": step, "time": round(time.time(), 3)}
         line |= {name: float(f"{value:.6g}") for name, value in numbers.items()}
         with self.metrics_path.open("a") as file:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,12 +112,14 @@ def read_idx(path: Path) -> NDArray[Any]:
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: expected a readable IDX file: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in IDX_DTYPES:
         raise ValueError(f"{path}: expected an IDX file of integers, got one that starts {data[:4].hex()}")
     dtype, dimensions = IDX_DTYPES[data[2]], data[3]
     header = 4 + 4 * dimensions
+    if len(data) < header:
+        raise ValueError(f"{path}: expected at least {header} bytes for {dimensions} dimensions, got {len(data)}")
     shape = tuple(np.frombuffer(data[4:header], ">u4").tolist())
     expected = header + dtype.itemsize * int(np.prod(shape))
     if len(shape) != dimensions or len(data) != expected:

@@ -12,6 +12,8 @@ from iin_training.run import Run
 
 __all__ = ["train_first_stage"]
 
+FIXED_STATISTICS_FROM = 0.6  # share of the steps
+
 
 def train_first_stage(config: configs.Autoencoder, data: ColouredDigits, *, image_size: int, run: Run) -> Autoencoder:
     """A frozen variational autoencoder in eval mode.
@@ -30,6 +32,8 @@ def train_first_stage(config: configs.Autoencoder, data: ColouredDigits, *, imag
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(trained, betas=schedule.betas, fused=True)
     for step in run.steps("first_stage", model, optimiser, schedule, asdict(config)):
+        # The end is trained with the fixed statistics of batch normalisation that will be used afterwards.
+        model.train(step < FIXED_STATISTICS_FROM * schedule.steps)
         generator = run.generator("first_stage", step)
         images, _ = data.batch(schedule.batch_size, generator)
         images = images.to(run.device, memory_format=torch.channels_last)

@@ -1,5 +1,6 @@
 """Estimate factor sizes, and train the interpretation network T on the frozen first stage."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -74,6 +75,14 @@ def build_transform(config: configs.Transform, size: int, run: Run) -> Flow:
         )
 
 
+def _digest(model: torch.nn.Module) -> str:
+    """sha256 of all weights, so that T is never continued on another first stage."""
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def train_transform(
     config: configs.Transform, encoder: Autoencoder, sizes: Mapping[str, int], data: ColouredDigits, run: Run
 ) -> Flow:
@@ -94,7 +103,7 @@ def train_transform(
 
     model.initialize(draw_latents(pair_counts(config.pairs, INITIAL_BATCH), run.generator("initial"))[0])
     optimiser = torch.optim.Adam(model.parameters(), betas=schedule.betas, fused=True)
-    settings = asdict(config) | {"factors": dict(sizes)}
+    settings = asdict(config) | {"factors": dict(sizes), "first_stage": _digest(encoder)}
     for step in run.steps("transform", model, optimiser, schedule, settings):
         latents, shared = draw_latents(counts, run.generator("transform", step))
         outputs, log_abs_det = model(latents)
