@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import io
 import logging
-import shutil
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
 from ray.serve.exceptions import RayServeException
 
 from iin_service.engine import Engine, Limits
+from iin_service.health import Health
 from iin_service.rpc import InterpretationRpcs
 from iin_service.sessions import Sessions
 
@@ -65,6 +67,7 @@ class Replica:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logger.setLevel(logging.INFO)
         self._threads, self._gpu = threads, gpu
+        self._health = Health()
         self._rpcs: InterpretationRpcs
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -75,9 +78,13 @@ class Replica:
         self._rpcs = await asyncio.to_thread(self._load, user_config["bundle"])
 
     def _load(self, path: str) -> InterpretationRpcs:
+        gc.unfreeze()
         bundle = read_bundle(path)
         sessions = Sessions(bundle, threads=self._threads, gpu=self._gpu)
         check_golden(bundle, sessions.run)
+        gc.collect()
+        gc.freeze()  # what a replica holds for good is not looked through again
+        gc.set_threshold(20_000, 20, 20)
         return InterpretationRpcs(Engine(bundle.manifest, sessions.runner, Limits()))
 
     async def Interpret(
@@ -107,13 +114,13 @@ class Replica:
         self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
     ) -> "health_pb2.HealthCheckResponse":
         """See grpc/health/v1/health.proto."""
-        return await self._rpcs.check(request, grpc_context)
+        return await self._health.check(request, grpc_context)
 
     async def Watch(
         self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
     ) -> "AsyncIterator[health_pb2.HealthCheckResponse]":
         """See grpc/health/v1/health.proto."""
-        async for response in self._rpcs.watch(request, grpc_context):
+        async for response in self._health.watch(request, grpc_context):
             yield response
 
 
@@ -123,7 +130,7 @@ def start_ray(folder: Path, *, cpus: int, gpus: float) -> None:
         address="local",
         _temp_dir=str(folder / "ray"),
         num_cpus=cpus,
-        num_gpus=gpus or None,
+        num_gpus=math.ceil(gpus) or None,  # Ray counts whole GPUs, replicas take fractions
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         logging_level=logging.ERROR,
@@ -158,6 +165,10 @@ def deploy(options: ServeOptions, *, host: str, port: int, http_port: int) -> No
         grpc_options=gRPCOptions(port=port, grpc_servicer_functions=SERVICER_FUNCTIONS),
         logging_config=LOGGING,
     )
+    if options.application in serve.status().applications:
+        raise RuntimeError(
+            f"--name: expected a name that no application has, but {options.application} runs; choose another"
+        )
     deployment = serve.deployment(
         name="Interpretation",
         num_replicas=options.replicas,
@@ -178,12 +189,15 @@ def deploy(options: ServeOptions, *, host: str, port: int, http_port: int) -> No
         raise RuntimeError("\n".join(causes) or str(error)) from error
 
 
-def stop(application: str, *, private: bool, folder: Path) -> None:
-    """End the application after its calls, and with it a Ray of our own."""
+def stop(application: str | None, *, private: bool) -> None:
+    """End the application, if it was deployed, after its calls, and with it a Ray of our own."""
+    if not ray.is_initialized():
+        return
     # Ray prints on a stop that its own controller was stopped.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        serve.delete(application)  # lets calls under way end; a bare shutdown would cut them
-        if private:
-            serve.shutdown()
+        with contextlib.suppress(RayServeException):  # Serve itself may not have come up
+            if application is not None:
+                serve.delete(application)  # lets calls under way end; a bare shutdown would cut them
+            if private:
+                serve.shutdown()
         ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)

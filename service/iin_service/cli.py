@@ -1,19 +1,22 @@
 """The command `iin-serve`."""
 
 import argparse
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from iin_bundle import BundleError, read_bundle
 
-from iin_service.environment import free_ports, port_is_free, private_cluster, serve_settings
+from iin_service.environment import PORTS_PER_KIND, free_ports, port_is_free, private_cluster, serve_settings
 
 __all__ = ["main"]
 
@@ -24,6 +27,7 @@ EPILOG = """examples:
   iin-serve build/digits/bundle -- iin describe       serve while a command runs, then stop
 """
 READY_SECONDS = 60
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,16 +79,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(given: argparse.Namespace, command: list[str]) -> int:
-    if given.replicas < 1 or given.cpus < 1 or given.gpus < 0:
-        raise ValueError("--replicas, --cpus, --gpus: expected at least 1, 1 and 0")
+    if not 1 <= given.replicas <= PORTS_PER_KIND or given.cpus < 1 or given.gpus < 0:
+        raise ValueError(f"--replicas, --cpus, --gpus: expected 1 to {PORTS_PER_KIND}, at least 1, at least 0")
+    if not 0 <= given.port <= 65535:
+        raise ValueError(f"--port: expected 0 to 65535, got {given.port}")
     name = read_bundle(given.bundle).manifest.name  # a bad bundle fails here, before anything is started
     host = given.host or ("127.0.0.1" if given.address is None else "0.0.0.0")
-    port, http_port = given.port or free_ports(1)[0], free_ports(1)[0]
+    free, http_port = free_ports(2)
+    port = given.port or free
     if given.address is None and not port_is_free(port, host):
         raise OSError(f"--port: expected a free port, but something listens on {port}; choose another, or 0")
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    for number in STOP_SIGNALS:
+        signal.signal(number, _interrupt)
     settings = serve_settings(haproxy=given.proxy == "haproxy")
     folder = Path(tempfile.mkdtemp(prefix="iin-"))
     os.environ |= settings | (private_cluster(folder) if given.address is None else {})
@@ -99,6 +105,7 @@ def _serve(given: argparse.Namespace, command: list[str]) -> int:
         cpus=given.cpus,
         gpus=given.gpus,
     )
+    deployed = None
     print(f"iin-serve: starting {given.replicas} replica(s) of {name} ...", file=sys.stderr, flush=True)
     try:
         if given.address is None:
@@ -106,20 +113,30 @@ def _serve(given: argparse.Namespace, command: list[str]) -> int:
             app.start_ray(folder, cpus=given.replicas * given.cpus, gpus=given.replicas * given.gpus)
         else:
             head = app.join_ray(given.address, settings)
-        for number in (signal.SIGINT, signal.SIGTERM):  # Ray installed its own
-            signal.signal(number, lambda *_: stopping.set())
+        for number in STOP_SIGNALS:  # Ray installed its own
+            signal.signal(number, _interrupt)
         app.deploy(options, host=host, port=port, http_port=http_port)
+        deployed = options.application
         endpoint = f"{head if host == '0.0.0.0' else host}:{port}"
         _wait_until_ready(endpoint, options.application)
-        return _until_done(command, endpoint, stopping)
+        return _until_done(command, endpoint)
+    except KeyboardInterrupt:
+        return 130  # before it was ready
     finally:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # a second one would leave half of it running
         print("iin-serve: stopping ...", file=sys.stderr, flush=True)
-        app.stop(options.application, private=given.address is None, folder=folder)
+        app.stop(deployed, private=given.address is None)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _wait_until_ready(endpoint: str, application: str) -> None:
     """Return once a replica answers through the ingress."""
-    with grpc.insecure_channel(endpoint) as channel:
+    with grpc.insecure_channel(endpoint, [("grpc.enable_http_proxy", 0)]) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             stub.Check(
@@ -136,18 +153,21 @@ def _wait_until_ready(endpoint: str, application: str) -> None:
             ) from error
 
 
-def _until_done(command: list[str], endpoint: str, stopping: threading.Event) -> int:
+def _until_done(command: list[str], endpoint: str) -> int:
+    """Wait for the command, or without one for a signal."""
     if command:
         child = subprocess.Popen(command, env=os.environ | {"IIN_ADDRESS": endpoint})
-        while child.poll() is None:
-            if stopping.wait(0.1):
-                child.terminate()
-        return child.wait()
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            child.terminate()
+            return child.wait()
     print(f"ready: {endpoint}")
     print(f"  iin describe --address {endpoint}")
     print(f"  iin sample -n 64 --seed 7 -o samples.png --address {endpoint}")
     print("Ctrl-C stops it.", flush=True)
-    stopping.wait()
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
     return 0
 
 

@@ -82,7 +82,8 @@ def _changed(operation: Replace | SetValue | Resample | Shift, before: Array, wh
         case Resample(seed, temperature):
             return np.float32(temperature) * draw_prior(seed, range(len(before)), size)[:, where]
         case Shift(direction, distance):
-            return before + np.float32(distance) * direction / np.float32(np.linalg.norm(direction))
+            unit = direction / np.linalg.norm(direction.astype(np.float64))
+            return before + (distance * unit).astype(np.float32)
 
 
 def draw_prior(seed: int, indices: range, size: int) -> Array:

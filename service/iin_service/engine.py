@@ -3,8 +3,9 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +14,7 @@ from iin_bundle import Manifest
 from numpy.typing import NDArray
 
 from iin_service.edits import Edit, Replace, apply_edit, draw_prior
-from iin_service.errors import InvalidInput, Unsupported
+from iin_service.errors import InvalidInput, Overloaded, Unsupported
 from iin_service.stage import Array, Pass, Stage
 
 __all__ = ["Decoded", "Engine", "Given", "Interpreted", "Limits", "PendingEdit", "Trace"]
@@ -34,8 +35,8 @@ class Limits:
     """Edits of one call."""
     max_batch_size: int = 64
     """Items that a stage takes at once."""
-    max_queued_items: int = 1024
-    """Items that may wait for a stage."""
+    max_queued_items: int = 4096
+    """Items of all calls under way together; a call past it is refused before it costs anything."""
     samples_per_message: int = 32
     """Samples in one message of a stream."""
 
@@ -113,6 +114,7 @@ class Engine:
         self.manifest = manifest
         self.layout = manifest.layout
         self.limits = limits
+        self._items = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
         slot = asyncio.Semaphore(1)
         self._stages = {
@@ -122,21 +124,33 @@ class Engine:
                 slot=slot,
                 executor=self._executor,
                 max_batch_size=limits.max_batch_size,
-                max_queued_items=limits.max_queued_items,
             )
             for role in manifest.graphs
         }
 
-    def close(self) -> None:
-        """Let the running batch end and stop the thread."""
-        self._executor.shutdown(wait=False)
+    @contextmanager
+    def _admitted(self, given: Iterable[Given], more: int = 0) -> Iterator[None]:
+        """Count a call's items, and `more`, as under way; a lone call is always admitted.
+
+        An item waits for at most one stage at a time, so this bounds every queue.
+        """
+        items = sum(len(one.items) for one in given) + more
+        if self._items and self._items + items > self.limits.max_queued_items:
+            raise Overloaded(
+                f"{self._items} items are under way and at most {self.limits.max_queued_items} may be; retry later"
+            )
+        self._items += items
+        try:
+            yield
+        finally:
+            self._items -= items
 
     async def _pass(self, role: str, items: Array, trace: Trace, field: str) -> tuple[Array, ...]:
         if role not in self._stages:
             raise Unsupported(f"the model '{self.manifest.name}' has no {role}; call GetModel for what it has")
         outputs, passes = await self._stages[role](items)
         trace.passes += passes
-        if not all(np.isfinite(output).all() for output in outputs):
+        if not all(one.finite for one in passes) and not all(np.isfinite(output).all() for output in outputs):
             raise InvalidInput(
                 field,
                 "values that the model maps to finite ones",
@@ -159,15 +173,29 @@ class Engine:
         latents = await self._encode(given, trace)
         return (await self._pass("transform", latents, trace, given.field))[0]
 
+    async def _factors_of_all(self, given: Sequence[Given], trace: Trace) -> list[Array]:
+        """Factors of each, those of one kind through the stages together."""
+        kinds = sorted({one.kind for one in given})
+        groups = [[one for one in given if one.kind == kind] for kind in kinds]
+        joined = [Given(group[0].kind, _joined([one.items for one in group]), group[0].field) for group in groups]
+        found = await _together([self.factors_of(one, trace) for one in joined])
+        rows = {
+            kind: iter(np.split(factors, np.cumsum([len(one.items) for one in group])[:-1]))
+            for kind, group, factors in zip(kinds, groups, found, strict=True)
+        }
+        return [next(rows[one.kind]) for one in given]
+
     async def interpret(self, given: Sequence[Given], trace: Trace) -> Interpreted:
         """Latents, factors and likelihood of everything given, in order."""
-        parts = await _together([self._interpret_one(one, trace) for one in given])
-        latents, factors, log_dets = (_joined(column) for column in zip(*parts, strict=True))
-        log_prior = -0.5 * (np.square(factors, dtype=np.float64) + LOG_2PI).sum(axis=1)
+        with self._admitted(given):
+            parts = await _together([self._interpret_one(one, trace) for one in given])
+            latents, factors, log_dets = (_joined(column) for column in zip(*parts, strict=True))
+            probabilities = None
+            if "head" in self._stages:
+                (probabilities,) = await self._pass("head", latents, trace, given[0].field)
+        wide = factors.astype(np.float64)
+        log_prior = -0.5 * (np.einsum("nd,nd->n", wide, wide) + self.layout.size * LOG_2PI)
         log_likelihoods = log_prior + log_dets
-        probabilities = None
-        if "head" in self._stages:
-            (probabilities,) = await self._pass("head", latents, trace, given[0].field)
         quantiles = self.manifest.log_likelihood_quantiles.quantile(log_likelihoods)
         return Interpreted(latents, factors, log_likelihoods, quantiles, probabilities)
 
@@ -187,15 +215,16 @@ class Engine:
         """
         self._need_decoder()
         wanted = [*targets, *(pending.source for pending in edits if pending.source is not None)]
-        found = await _together([self.factors_of(one, trace) for one in wanted])
-        factors, sources = _joined(found[: len(targets)]), iter(found[len(targets) :])
-        for pending in edits:
-            edit = pending.edit
-            if pending.source is not None:
-                assert isinstance(edit.operation, Replace)
-                edit = replace(edit, operation=replace(edit.operation, source=next(sources)))
-            factors = apply_edit(factors, edit, self.layout)
-        return Decoded(await self._decode(factors, trace, "targets"), factors)
+        with self._admitted(wanted):
+            found = await self._factors_of_all(wanted, trace)
+            factors, sources = _joined(found[: len(targets)]), iter(found[len(targets) :])
+            for pending in edits:
+                edit = pending.edit
+                if pending.source is not None:
+                    assert isinstance(edit.operation, Replace)
+                    edit = replace(edit, operation=replace(edit.operation, source=next(sources)))
+                factors = apply_edit(factors, edit, self.layout)
+            return Decoded(await self._decode(factors, trace, "targets"), factors)
 
     async def sample(
         self,
@@ -208,18 +237,21 @@ class Engine:
     ) -> AsyncIterator[tuple[int, Decoded, Trace]]:
         """Draws from the prior in order: the index of the first, some images, and where their time went."""
         self._need_decoder()
-        held: list[tuple[str, Array]] = []
-        for name, value in fixed:
-            if isinstance(value, Given):
-                value = (await self.factors_of(value, trace))[0, self.layout.slice(name)]
-            held.append((name, value))
-        for first in range(0, count, self.limits.samples_per_message):
-            indices = range(first, min(first + self.limits.samples_per_message, count))
-            factors = np.float32(temperature) * draw_prior(seed, indices, self.layout.size)
-            for name, values in held:
-                factors[:, self.layout.slice(name)] = values
-            yield first, Decoded(await self._decode(factors, trace, "temperature"), factors), trace
-            trace = Trace()
+        sources = [value for _, value in fixed if isinstance(value, Given)]
+        size = min(count, self.limits.samples_per_message)
+        with self._admitted(sources, size):  # once for the whole stream, so that it is not cut half-way
+            held: list[tuple[str, Array]] = []
+            for name, value in fixed:
+                if isinstance(value, Given):
+                    value = (await self.factors_of(value, trace))[0, self.layout.slice(name)]
+                held.append((name, value))
+            for first in range(0, count, size):
+                indices = range(first, min(first + size, count))
+                factors = np.float32(temperature) * draw_prior(seed, indices, self.layout.size)
+                for name, values in held:
+                    factors[:, self.layout.slice(name)] = values
+                yield first, Decoded(await self._decode(factors, trace, "temperature"), factors), trace
+                trace = Trace()
 
     async def _decode(self, factors: Array, trace: Trace, field: str) -> Array:
         latents = (await self._pass("inverse", factors, trace, field))[0]

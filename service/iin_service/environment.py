@@ -8,7 +8,7 @@ from pathlib import Path
 
 from iin_service.responses import MAX_MESSAGE_BYTES
 
-__all__ = ["free_ports", "port_is_free", "private_cluster", "serve_settings"]
+__all__ = ["PORTS_PER_KIND", "free_ports", "port_is_free", "private_cluster", "serve_settings"]
 
 PORTS_PER_KIND = 64  # replicas of one node each take one port for gRPC and one for HTTP
 WINDOW_BYTES = 1 << 20
@@ -89,8 +89,8 @@ def port_is_free(port: int, host: str = "") -> bool:
 
 def _free_range(count: int) -> int:
     """First of `count` neighbouring free ports, below the range that systems hand out by themselves."""
-    start = 20_000 + os.getpid() * count % 10_000
-    for first in chain(range(start, 30_000, count), range(20_000, start, count)):
+    start = 20_000 + os.getpid() % (10_000 // count) * count
+    for first in chain(range(start, 30_000 - count, count), range(20_000, start, count)):
         if all(port_is_free(port) for port in (first, first + count // 2, first + count - 1)):
             return first
     raise OSError(f"expected {count} neighbouring free ports between 20000 and 30000, found none")

@@ -1,6 +1,11 @@
 """What can go wrong in a call, in the service's own words; `rpc` maps it to gRPC codes."""
 
-__all__ = ["InvalidInput", "Overloaded", "ServiceError", "Unsupported"]
+__all__ = ["InvalidInput", "Overloaded", "ServiceError", "Unsupported", "short"]
+
+
+def short(text: str, limit: int = 200) -> str:
+    """`text`, cut to `limit` characters: a status travels in metadata, which gRPC bounds to a few kilobytes."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 class ServiceError(Exception):
@@ -13,7 +18,7 @@ class InvalidInput(ServiceError):
     def __init__(self, field: str, expected: str, given: str, remedy: str = "") -> None:
         """`field` is the path in the request, as in `inputs[2].encoded_image`."""
         self.field = field
-        self.description = f"expected {expected}, got {given}" + (f"; {remedy}" if remedy else "")
+        self.description = f"expected {short(expected, 1000)}, got {short(given)}" + (f"; {remedy}" if remedy else "")
         super().__init__(f"{field}: {self.description}")
 
 

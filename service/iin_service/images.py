@@ -1,27 +1,27 @@
 """Pictures in files to arrays in the model's range, and back; nothing a caller sends is trusted."""
 
+import functools
 import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from iin_bundle import ImageSpec
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from iin_service.errors import InvalidInput
+from iin_service.errors import InvalidInput, short
 
-__all__ = ["MAX_PIXELS", "decode_image", "encode_png", "inspect_image"]
+__all__ = ["MAX_PIXELS", "decode_picture", "encode_png", "open_picture"]
 
 MAX_PIXELS = 16_777_216  # of the files of one call together: 4096 x 4096, decoded 50 MB
+Image.MAX_IMAGE_PIXELS = None  # counted here, before any is decoded
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FORMATS = ("PNG", "JPEG", "WEBP")
 # 16-bit and float pictures would be clipped, not scaled, by a conversion to 8 bits.
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-def inspect_image(data: bytes, spec: ImageSpec, *, resize: bool, field: str) -> int:
-    """Check what a file declares before any pixel is decoded; returns its number of pixels.
+def open_picture(data: bytes, spec: ImageSpec, *, resize: bool, field: str) -> Image.Image:
+    """The picture in a file with what it declares checked, no pixel decoded yet.
 
     Raises:
         InvalidInput: for `field`, where the file is not a PNG, JPEG or WebP picture of 8 bits, is too large,
@@ -30,20 +30,27 @@ def inspect_image(data: bytes, spec: ImageSpec, *, resize: bool, field: str) -> 
     """
     if not data:
         raise InvalidInput(field, "a PNG, JPEG or WebP file", "0 bytes")
-    with _open(data, field) as image:
-        size, wanted = (image.width, image.height), (spec.width, spec.height)
-        # A picture that EXIF turns on its side swaps its sides.
-        if not resize and wanted not in (size, size[::-1]):
-            raise _wrong_size(field, wanted, size)
-        if image.mode in DEEP_MODES:
-            raise InvalidInput(field, "8 bits a channel", f"mode {image.mode}", "convert it to 8 bits")
-        if (frames := getattr(image, "n_frames", 1)) > 1:
-            raise InvalidInput(field, "a still picture", f"{frames} frames")
-        return image.width * image.height
+    try:
+        if data.startswith(PNG_SIGNATURE):  # spares Pillow's search for the format
+            image: Image.Image = PngImagePlugin.PngImageFile(io.BytesIO(data))
+        else:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:
+        raise _unreadable(len(data), field, error) from error
+    size, wanted = (image.width, image.height), (spec.width, spec.height)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise InvalidInput(field, f"at most {MAX_PIXELS} pixels", f"{size[0]}x{size[1]}", "send a smaller picture")
+    if not resize and wanted not in (size, size[::-1]):  # EXIF may turn it on its side
+        raise _wrong_size(field, wanted, size)
+    if image.mode in DEEP_MODES:
+        raise InvalidInput(field, "8 bits a channel", f"mode {image.mode}", "convert it to 8 bits")
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise InvalidInput(field, "a still picture", f"{frames} frames")
+    return image
 
 
-def decode_image(data: bytes, spec: ImageSpec, *, resize: bool, field: str) -> NDArray[np.float32]:
-    """A file that `inspect_image` let pass as `(C, H, W)` in the model's range.
+def decode_picture(image: Image.Image, spec: ImageSpec, *, resize: bool, field: str) -> NDArray[np.float32]:
+    """An opened picture as `(C, H, W)` in the model's range; closes it.
 
     Rotation marked in EXIF is applied, transparency is laid on black.
 
@@ -51,38 +58,34 @@ def decode_image(data: bytes, spec: ImageSpec, *, resize: bool, field: str) -> N
         InvalidInput: for `field`, where the file is not whole, or of another size and `resize` is false.
 
     """
-    with _open(data, field) as image:
-        try:
-            pixels = _on_black(ImageOps.exif_transpose(image)).convert("RGB" if spec.channels == 3 else "L")
-        except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
-            raise _unreadable(data, field, error) from error
-    if pixels.size != (spec.width, spec.height):
-        if not resize:
-            raise _wrong_size(field, (spec.width, spec.height), pixels.size)
-        pixels = pixels.resize((spec.width, spec.height), Image.Resampling.BICUBIC)
-    values = np.asarray(pixels, dtype=np.float32).reshape(spec.height, spec.width, spec.channels)
-    values = values.transpose(2, 0, 1) * ((spec.maximum - spec.minimum) / 255) + spec.minimum
-    return np.ascontiguousarray(values, dtype=np.float32)
-
-
-@contextmanager
-def _open(data: bytes, field: str) -> Iterator[Image.Image]:
-    """The picture in a file, its pixels not decoded yet."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # callers count pixels themselves
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise InvalidInput(field, f"at most {MAX_PIXELS} pixels", "far more", "send a smaller picture") from error
-    except Exception as error:
-        raise _unreadable(data, field, error) from error
+    mode = "RGB" if spec.channels == 3 else "L"
     with image:
-        yield image
+        try:
+            image.load()
+            if image.info or image.format != "PNG":  # a bare PNG has nothing that could turn it
+                ImageOps.exif_transpose(image, in_place=True)
+            pixels = _on_black(image)
+            pixels = pixels if pixels.mode == mode else pixels.convert(mode)
+        except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
+            raise _unreadable(None, field, error) from error
+        if pixels.size != (spec.width, spec.height):
+            if not resize:
+                raise _wrong_size(field, (spec.width, spec.height), pixels.size)
+            pixels = pixels.resize((spec.width, spec.height), Image.Resampling.BICUBIC)
+        levels = np.frombuffer(pixels.tobytes(), np.uint8).reshape(spec.height, spec.width, spec.channels)
+    return _values_of_levels(spec)[np.ascontiguousarray(levels.transpose(2, 0, 1))]
 
 
-def _unreadable(data: bytes, field: str, error: Exception) -> InvalidInput:
-    reason = "they are none of these" if isinstance(error, UnidentifiedImageError) else str(error)
-    return InvalidInput(field, "a whole PNG, JPEG or WebP file", f"{len(data)} bytes that do not decode ({reason})")
+@functools.cache
+def _values_of_levels(spec: ImageSpec) -> NDArray[np.float32]:
+    """Value in the model's range of each of the 256 levels of a channel."""
+    return np.linspace(spec.minimum, spec.maximum, 256, dtype=np.float32)
+
+
+def _unreadable(size: int | None, field: str, error: Exception) -> InvalidInput:
+    reason = "they are none of these" if isinstance(error, UnidentifiedImageError) else short(str(error), 100)
+    given = "bytes" if size is None else f"{size} bytes"
+    return InvalidInput(field, "a whole PNG, JPEG or WebP file", f"{given} that do not decode ({reason})")
 
 
 def _wrong_size(field: str, wanted: tuple[int, int], given: tuple[int, int]) -> InvalidInput:

@@ -12,12 +12,14 @@ from iin_bundle import Manifest
 from iin_service.edits import Edit, Replace, Resample, SetValue, Shift
 from iin_service.engine import Given, Limits, PendingEdit, Trace
 from iin_service.errors import InvalidInput
-from iin_service.images import MAX_PIXELS, decode_image, inspect_image
+from iin_service.images import MAX_PIXELS, decode_picture, open_picture
 from iin_service.stage import Array
 
 __all__ = ["RequestReader"]
 
-PIXELS_DECODED_AT_ONCE = 65_536  # up to here decoding is quicker than waking a thread for it
+# Up to here, all pictures of a call together, decoding is quicker than waking a thread for it.
+PIXELS_DECODED_AT_ONCE, BYTES_DECODED_AT_ONCE = 65_536, 65_536
+DECODERS = 2  # threads that decode at once: each may hold a picture of the largest size
 NOTHING: Array = np.zeros((0, 0), np.float32)  # stands for a source that is not interpreted yet
 
 
@@ -29,6 +31,7 @@ class RequestReader:
         self.manifest = manifest
         self.layout = manifest.layout
         self.limits = limits
+        self._decoders = asyncio.Semaphore(DECODERS)
         self._shapes = {
             "image": manifest.image.shape,
             "latent": manifest.latent_shape,
@@ -62,8 +65,8 @@ class RequestReader:
 
     async def _decode(self, data: bytes, field: str, *, resize: bool, trace: Trace) -> Array:
         spec, started = self.manifest.image, time.perf_counter()
-        pixels = inspect_image(data, spec, resize=resize, field=field)
-        trace.pixels += pixels
+        picture = open_picture(data, spec, resize=resize, field=field)
+        trace.pixels += picture.width * picture.height
         if trace.pixels > MAX_PIXELS:
             raise InvalidInput(
                 field,
@@ -71,10 +74,11 @@ class RequestReader:
                 f"{trace.pixels} up to here",
                 "send smaller pictures",
             )
-        if pixels <= PIXELS_DECODED_AT_ONCE:
-            image = decode_image(data, spec, resize=resize, field=field)
+        if trace.pixels <= PIXELS_DECODED_AT_ONCE and len(data) <= BYTES_DECODED_AT_ONCE:
+            image = decode_picture(picture, spec, resize=resize, field=field)
         else:
-            image = await asyncio.to_thread(decode_image, data, spec, resize=resize, field=field)
+            async with self._decoders:
+                image = await asyncio.to_thread(decode_picture, picture, spec, resize=resize, field=field)
         trace.codec_seconds += time.perf_counter() - started
         return image
 
@@ -114,10 +118,14 @@ class RequestReader:
             raise InvalidInput("edits", "at least one edit", "none")
         if len(edits) > self.limits.max_edits:
             raise InvalidInput("edits", f"at most {self.limits.max_edits} edits", str(len(edits)))
-        return [
-            await self._edit(edit, f"edits[{index}]", targets, resize=resize, trace=trace)
-            for index, edit in enumerate(edits)
-        ]
+        pending, sources = [], 0
+        for index, edit in enumerate(edits):
+            pending.append(await self._edit(edit, f"edits[{index}]", targets, resize=resize, trace=trace))
+            if (source := pending[-1].source) is not None:
+                sources += len(source.items)
+            if sources > self.limits.max_items:
+                raise self._too_many("edits", sources)
+        return pending
 
     async def _edit(
         self, edit: pb.EditOperation, field: str, targets: int, *, resize: bool, trace: Trace
@@ -141,8 +149,8 @@ class RequestReader:
                 return PendingEdit(Edit(edit.factor, Resample(edit.resample.seed, temperature)))
             case "shift":
                 direction = self._values(edit.shift.direction, size, f"{field}.shift.direction")
-                if not 0 < float(np.linalg.norm(direction)) < math.inf:
-                    raise InvalidInput(f"{field}.shift.direction", "a direction of finite, non-zero length", "another")
+                if not direction.any():
+                    raise InvalidInput(f"{field}.shift.direction", "values that are not all zero", "zeros only")
                 if not math.isfinite(edit.shift.distance):
                     raise InvalidInput(f"{field}.shift.distance", "a finite number", str(edit.shift.distance))
                 return PendingEdit(Edit(edit.factor, Shift(direction, edit.shift.distance)))

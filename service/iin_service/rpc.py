@@ -1,15 +1,15 @@
 """The RPCs: each converts, calls the engine and converts back; one table maps errors to codes."""
 
-import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from google.protobuf.any_pb2 import Any as PackedAny
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
-from grpc_health.v1 import health_pb2
 from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_service import responses
@@ -22,7 +22,7 @@ __all__ = ["CallContext", "InterpretationRpcs"]
 logger = logging.getLogger(__name__)
 Response = TypeVar("Response")
 
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["InterpretationService"].full_name
+MAX_BYTES_HELD = 512 * 1024 * 1024  # of all requests under way in a replica
 STATUS_DETAILS = "grpc-status-details-bin"
 CODES: dict[type[ServiceError], StatusCode] = {
     InvalidInput: StatusCode.INVALID_ARGUMENT,
@@ -45,12 +45,13 @@ class CallContext(Protocol):
 
 
 class InterpretationRpcs:
-    """InterpretationService and grpc.health.v1.Health for one engine."""
+    """InterpretationService for one engine."""
 
     def __init__(self, engine: Engine) -> None:
         """Answer with `engine`."""
         self._engine = engine
         self._reader = RequestReader(engine.manifest, engine.limits)
+        self._bytes = 0
 
     async def interpret(self, request: pb.InterpretRequest, context: CallContext) -> pb.InterpretResponse:
         """Translate images or latents into factors."""
@@ -60,7 +61,7 @@ class InterpretationRpcs:
             given = await self._reader.inputs(request.inputs, "inputs", resize=request.resize, trace=trace)
             return responses.interpretation(await self._engine.interpret(given, trace), trace)
 
-        return await _answered(answer, context, pb.InterpretResponse())
+        return await self._answered(answer, request, context, pb.InterpretResponse())
 
     async def edit(self, request: pb.EditRequest, context: CallContext) -> pb.EditResponse:
         """Change factors of the targets and decode the result."""
@@ -74,53 +75,52 @@ class InterpretationRpcs:
             result = await self._engine.edit(targets, edits, trace)
             return await responses.edited(result, self._engine.manifest.image, image_format, trace)
 
-        return await _answered(answer, context, pb.EditResponse())
+        return await self._answered(answer, request, context, pb.EditResponse())
 
     async def sample(self, request: pb.SampleRequest, context: CallContext) -> AsyncIterator[pb.SampleResponse]:
         """Draw from the prior and decode, several images to a message."""
         try:
-            trace = Trace()
-            image_format = self._reader.image_format(request.format)
-            temperature, fixed = await self._reader.sample(request, trace)
-            parts = self._engine.sample(
-                request.count, seed=request.seed, temperature=temperature, fixed=fixed, trace=trace
-            )
-            async for first, result, spent in parts:
-                yield await responses.samples(first, result, self._engine.manifest.image, image_format, spent)
+            with self._held(request):
+                trace = Trace()
+                image_format = self._reader.image_format(request.format)
+                temperature, fixed = await self._reader.sample(request, trace)
+                parts = self._engine.sample(
+                    request.count, seed=request.seed, temperature=temperature, fixed=fixed, trace=trace
+                )
+                async for first, result, spent in parts:
+                    yield await responses.samples(first, result, self._engine.manifest.image, image_format, spent)
         except Exception as error:
             _set_status(error, context)
 
     async def get_model(self, request: pb.GetModelRequest, context: CallContext) -> pb.GetModelResponse:
         """Describe the model and the limits."""
+        return await self._answered(self._model, request, context, pb.GetModelResponse())
+
+    async def _model(self) -> pb.GetModelResponse:
         return responses.model(self._engine.manifest, self._engine.limits)
 
-    async def check(
-        self, request: health_pb2.HealthCheckRequest, context: CallContext
-    ) -> health_pb2.HealthCheckResponse:
-        """The standard health check: a replica that answers is serving."""
-        if request.service not in ("", SERVICE_NAME):
-            context.set_code(StatusCode.NOT_FOUND)
-            context.set_details(f"service: expected '' or {SERVICE_NAME}, got {request.service!r}")
-            return health_pb2.HealthCheckResponse()
-        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+    async def _answered(
+        self, answer: Callable[[], Awaitable[Response]], request: Message, context: CallContext, nothing: Response
+    ) -> Response:
+        """The answer, or `nothing` beside a status that says why. Ray drops the status's details on a raise."""
+        try:
+            with self._held(request):
+                return await answer()
+        except Exception as error:
+            _set_status(error, context)
+            return nothing
 
-    async def watch(
-        self, request: health_pb2.HealthCheckRequest, context: CallContext
-    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """The standard health stream; it ends when the replica does."""
-        known = request.service in ("", SERVICE_NAME)
-        status = health_pb2.HealthCheckResponse
-        yield status(status=status.SERVING if known else status.SERVICE_UNKNOWN)
-        await asyncio.Event().wait()
-
-
-async def _answered(answer: Callable[[], Awaitable[Response]], context: CallContext, nothing: Response) -> Response:
-    """The answer, or `nothing` beside a status that says why. Ray drops the status's details on a raise."""
-    try:
-        return await answer()
-    except Exception as error:
-        _set_status(error, context)
-        return nothing
+    @contextmanager
+    def _held(self, request: Message) -> Iterator[None]:
+        """Count the bytes of a request as held while it is worked on; a lone request is always let in."""
+        size = request.ByteSize()
+        if self._bytes and self._bytes + size > MAX_BYTES_HELD:
+            raise Overloaded(f"requests of {self._bytes} bytes are under way, at most {MAX_BYTES_HELD}; retry later")
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._bytes -= size
 
 
 def _set_status(error: Exception, context: CallContext) -> None:

@@ -1,6 +1,6 @@
 """onnxruntime: the only module that knows it. Opens a bundle's graphs and runs them on numpy arrays."""
 
-import os
+import importlib.metadata
 from collections.abc import Callable
 
 import numpy as np
@@ -25,6 +25,7 @@ class Sessions:
             BundleError: where a graph does not load, or takes or gives other tensors than the manifest says.
 
         """
+        _check_installation()
         providers = _providers(gpu)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -71,6 +72,16 @@ def _runner(session: ort.InferenceSession) -> Callable[[Array], tuple[Array, ...
     return run
 
 
+def _check_installation() -> None:
+    """Refuse two builds of onnxruntime laid over each other: the extras serve and serve-gpu exclude each other."""
+    names = ("onnxruntime", "onnxruntime-gpu")
+    if all(any(True for _ in importlib.metadata.distributions(name=name)) for name in names):
+        raise RuntimeError(
+            "onnxruntime: expected one build, found onnxruntime and onnxruntime-gpu; uninstall both, then install "
+            "the extra serve or the extra serve-gpu (training brings onnxruntime: use another environment for it)"
+        )
+
+
 def _providers(gpu: bool) -> list[str]:
     if not gpu:
         return ["CPUExecutionProvider"]
@@ -79,6 +90,5 @@ def _providers(gpu: bool) -> list[str]:
             "GPU replicas: expected onnxruntime with the CUDA provider, found "
             f"{', '.join(ort.get_available_providers())}; install the extra serve-gpu instead of serve"
         )
-    if hasattr(ort, "preload_dlls") and os.environ.get("LD_LIBRARY_PATH") is None:
-        ort.preload_dlls()  # finds CUDA and cuDNN installed by pip
+    ort.preload_dlls()  # finds CUDA and cuDNN installed by pip
     return ["CUDAExecutionProvider", "CPUExecutionProvider"]

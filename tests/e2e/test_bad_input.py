@@ -30,6 +30,10 @@ def edit(operation, targets=(GOOD,), image_format=PNG):
     return "Edit", pb.EditRequest(targets=targets, edits=[operation], format=image_format)
 
 
+def edit_all(operations, targets):
+    return "Edit", pb.EditRequest(targets=targets, edits=operations, format=PNG)
+
+
 def sample(**fields):
     return "Sample", pb.SampleRequest(**{"count": 1, "format": PNG} | fields)
 
@@ -111,6 +115,23 @@ HOSTILE = {
         "edits[0].factor",
         "one of residual, digit, colour, got 'size'",
     ),
+    "a very long name": (
+        edit(pb.EditOperation(factor="x" * 100_000, shift=SHIFT)),
+        "edits[0].factor",
+        "one of residual, digit, colour, got 'xxx",
+    ),
+    "very many axes": (
+        interpret(pb.Input(latent=pb.Tensor(shape=[1] * 100_000))),
+        "inputs[0].latent.shape",
+        "got [1, 1",
+    ),
+    "too many sources": (
+        edit_all(
+            [replace_with(pb.Input(factors=tensor([200, 32])))] * 2, targets=[pb.Input(factors=tensor([200, 32]))]
+        ),
+        "edits",
+        "at most 256 items in a call, got 400",
+    ),
     "strength above 1": (edit(replace_with(strength=1.5)), "edits[0].replace.strength", "[0, 1], got 1.5"),
     "strength below 0": (edit(replace_with(strength=-0.1)), "edits[0].replace.strength", "[0, 1]"),
     "strength NaN": (edit(replace_with(strength=np.nan)), "edits[0].replace.strength", "got nan"),
@@ -133,7 +154,7 @@ HOSTILE = {
     "no direction": (
         edit(pb.EditOperation(factor="digit", shift=pb.Shift(direction=[0] * 7, distance=1))),
         "edits[0].shift.direction",
-        "non-zero",
+        "not all zero",
     ),
     "infinite distance": (
         edit(pb.EditOperation(factor="digit", shift=pb.Shift(direction=[1] * 7, distance=np.inf))),

@@ -8,7 +8,7 @@ import pytest
 from iin_bundle import read_bundle
 from iin_service.edits import Edit, Replace, Resample, SetValue
 from iin_service.engine import Engine, Given, Limits, PendingEdit, Trace
-from iin_service.errors import InvalidInput, Unsupported
+from iin_service.errors import InvalidInput, Overloaded, Unsupported
 from iin_service.sessions import Sessions
 
 
@@ -103,6 +103,19 @@ def test_an_overflow_harms_its_own_call_only(engine, images, bundle):
     assert np.isfinite(good.factors).all()
     assert isinstance(bad, InvalidInput)
     assert bad.field == "inputs[0].latent"
+
+
+def test_a_call_past_the_bound_is_refused_at_once_and_the_others_end(bundle, sessions, images):
+    engine = Engine(bundle.manifest, sessions.runner, Limits(max_queued_items=8))
+
+    async def crowd():
+        calls = [engine.interpret([Given("image", images, "inputs")], Trace()) for _ in range(3)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    first, *others = asyncio.run(crowd())
+    assert np.isfinite(first.factors).all()
+    assert all(isinstance(one, Overloaded) for one in others)
+    assert np.isfinite(interpret(engine, Given("image", images, "inputs")).factors).all()
 
 
 def test_replacing_by_itself_reconstructs(engine, sessions, images):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from iin_bundle import ImageSpec
 from iin_service.errors import InvalidInput
-from iin_service.images import decode_image, encode_png, inspect_image
+from iin_service.images import decode_picture, encode_png, open_picture
 from PIL import Image
 
 SPEC = ImageSpec(layout="NCHW", channels=3, height=24, width=32, minimum=-1.0, maximum=1.0)
@@ -26,8 +26,8 @@ def saved(image, kind="PNG", **options):
 
 
 def read(data, resize=False, spec=SPEC):
-    inspect_image(data, spec, resize=resize, field="inputs[0].encoded_image")
-    return decode_image(data, spec, resize=resize, field="inputs[0].encoded_image")
+    image = open_picture(data, spec, resize=resize, field="inputs[0].encoded_image")
+    return decode_picture(image, spec, resize=resize, field="inputs[0].encoded_image")
 
 
 @pytest.mark.parametrize("options", [{"kind": "PNG"}, {"kind": "WEBP", "lossless": True}])

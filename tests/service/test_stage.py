@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from iin_service.errors import Overloaded
 from iin_service.stage import Stage
 
 FORBIDDEN = 13.0
@@ -28,14 +27,13 @@ class Doubler:
         return (items * 2, items.sum(axis=1))
 
 
-def make_stage(run, *, max_batch_size=8, max_queued_items=100):
+def make_stage(run, *, max_batch_size=8):
     return Stage(
         "doubler",
         run,
         slot=asyncio.Semaphore(1),
         executor=ThreadPoolExecutor(1),
         max_batch_size=max_batch_size,
-        max_queued_items=max_queued_items,
     )
 
 
@@ -126,16 +124,30 @@ def test_all_giving_up_leaves_the_stage_usable():
     asyncio.run(scenario())
 
 
-def test_a_full_queue_refuses_at_once_and_keeps_what_it_has():
+def test_who_gives_up_in_the_turn_in_which_a_batch_is_taken_is_not_computed():
     async def scenario():
         doubler = Doubler()
-        stage = make_stage(doubler, max_queued_items=3)
-        first, calls = await queued_behind_the_gate(stage, doubler, rows(1, 2))
-        with pytest.raises(Overloaded, match="2 items wait and at most 3 may"):
-            await stage(rows(3, 4))
+        stage = make_stage(doubler)
+        first, calls = await queued_behind_the_gate(stage, doubler, rows(1), rows(2))
+        calls[0].cancel()
+        stage._waiting[0].done.cancel()  # as a cancelled task does before its own code runs
+        assert [part.items[0, 0] for part in stage._take()] == [2]
+        calls[1].cancel()
         doubler.gate.set()
-        await asyncio.gather(first, *calls)
-        assert doubler.batches == [[0], [1, 2]]
+        await asyncio.gather(first, *calls, return_exceptions=True)
+        assert doubler.batches == [[0]]
+
+    asyncio.run(scenario())
+
+
+def test_a_graph_that_returns_too_few_rows_harms_no_later_call():
+    async def scenario():
+        answers = [(np.zeros((0, 1)),), (np.ones((1, 1)),)]
+        stage = make_stage(lambda items: answers.pop(0))
+        with pytest.raises(RuntimeError, match="expected 1 rows"):
+            await stage(rows(1))
+        (values,), _ = await asyncio.wait_for(stage(rows(2)), 10)
+        assert values == 1
 
     asyncio.run(scenario())
 
@@ -159,10 +171,7 @@ def test_stages_that_share_a_slot_take_turns():
     async def scenario():
         doubler = Doubler()
         slot, executor = asyncio.Semaphore(1), ThreadPoolExecutor(4)
-        stages = [
-            Stage(name, doubler, slot=slot, executor=executor, max_batch_size=8, max_queued_items=100)
-            for name in ("one", "other")
-        ]
+        stages = [Stage(name, doubler, slot=slot, executor=executor, max_batch_size=8) for name in ("one", "other")]
         doubler.gate.clear()
         calls = [asyncio.create_task(stage(rows(index))) for index, stage in enumerate(stages)]
         await asyncio.sleep(0.05)

@@ -106,5 +106,5 @@ def test_classes_without_pictures_do_not_shift_the_others():
     data = ColouredDigits(images, np.array([5, 2, 5, 2]), size=8, augmentation=STILL)
     pairs = data.pairs({"digit": 50}, FACTORS, torch.Generator().manual_seed(0))
     assert len(pairs.images_a) == 50
-    same = data._same_class(torch.tensor([5, 2] * 20), torch.Generator().manual_seed(0))
+    same = data.of_classes(torch.tensor([5, 2] * 20), torch.Generator().manual_seed(0))
     assert torch.equal(data.labels[same], torch.tensor([5, 2] * 20))

@@ -88,7 +88,7 @@ def _run(name: str, arguments: list[str]) -> int:
         console.print(f"interrupted; run the same command again to go on from the last checkpoint in {run_dir}")
         return 130
     console.print(quality_table(bundle.manifest))
-    console.print(f"bundle: {bundle.directory}\nserve it with: iin-serve {bundle.directory}")
+    console.print(f"meanings: {bundle.directory / 'MODEL_CARD.md'}\nserve it with: iin-serve {bundle.directory}")
     return 0
 
 

@@ -40,6 +40,14 @@ class Optimiser:
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0 leaves it as it is."""
 
+    def __post_init__(self) -> None:
+        """Refuse what no optimiser can do."""
+        if self.steps < 1 or self.batch_size < 2 or not self.learning_rate > 0 or not self.clip_norm >= 0:
+            raise ValueError(
+                "optimiser: expected steps >= 1, batch_size >= 2, learning_rate > 0 and clip_norm >= 0, got "
+                f"{self.steps}, {self.batch_size}, {self.learning_rate:g} and {self.clip_norm:g}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Autoencoder:
@@ -65,6 +73,8 @@ class PairMix:
     """Same colour; everything else drawn anew."""
     all_but_colour: float = 0.0
     """The same grey picture in two colours: shares digit and residual."""
+    nothing: float = 0.0
+    """Two unrelated pictures: alone, this is the unsupervised loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,3 +131,11 @@ class Recipe:
     bundle: Bundle
     checkpoint_every: int = 200
     """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can do."""
+        scale = self.autoencoder.noise_scale
+        if self.checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
+        if scale is not None and not scale > 0:
+            raise ValueError(f"autoencoder.noise_scale: expected a number above 0, or None, got {scale:g}")

@@ -85,9 +85,13 @@ def evaluate(
     """
     models = _Models(encoder, transform, judge, run.device)
     generator = run.generator("evaluation")
-    target, source = torch.arange(PAIRS) % len(data), torch.randint(len(data), (PAIRS,), generator=generator)
+    target = torch.arange(PAIRS) % len(data)
+    digit = data.labels[target]
+    classes = digit.unique()
+    others = torch.randint(1, len(classes), (PAIRS,), generator=generator)
+    other_digit = classes[(torch.searchsorted(classes, digit) + others) % len(classes)]
+    source = data.of_classes(other_digit, generator)
     images, other = (draw(data.grey[chosen], random_colours(PAIRS, generator)) for chosen in (target, source))
-    digit, other_digit = data.labels[target], data.labels[source]
     colour, other_colour = measure_colour(images), measure_colour(other)
     factors, other_factors = models.factors(images), models.factors(other)
 

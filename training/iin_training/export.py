@@ -1,6 +1,7 @@
 """From trained networks to a verified bundle: ONNX graphs, golden inputs, model card, manifest."""
 
 import datetime
+import logging
 import shutil
 import subprocess
 import warnings
@@ -174,6 +175,7 @@ def _export_graph(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own dependencies
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which is not needed
         torch.onnx.export(
             network,
             (example,),

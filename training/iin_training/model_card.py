@@ -74,13 +74,12 @@ def write_model_card(path: Path, manifest: Manifest) -> None:
 
 
 def quality_table(manifest: Manifest) -> Table:
-    """The evaluation of `manifest` for the terminal."""
+    """The evaluation of `manifest` for the terminal; the model card says what each figure means."""
     sizes = ", ".join(f"{part.name} {part.size}" for part in manifest.layout)
     table = Table(title=f"{manifest.name}: held-out quality ({sizes})", title_justify="left")
     for column in ("figure", "value", "ceiling", "floor"):
         table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=True)
-    table.add_column("meaning")
     for name, figure in manifest.evaluation.items():
-        table.add_row(name, *_columns(figure))
-    table.add_row("round_trip", f"{manifest.round_trip_error:.1e}", "", "", "largest |inverse(transform(z)) - z|")
+        table.add_row(name, *_columns(figure)[:3])
+    table.add_row("round_trip", f"{manifest.round_trip_error:.1e}", "", "")
     return table

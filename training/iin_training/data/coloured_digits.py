@@ -17,6 +17,7 @@ PAIR_KINDS: Mapping[str, frozenset[str]] = {
     "digit": frozenset({"digit"}),
     "colour": frozenset({"colour"}),
     "all_but_colour": frozenset({"digit", "residual"}),
+    "nothing": frozenset(),
 }
 
 
@@ -71,16 +72,20 @@ class ColouredDigits:
             grey = self._jitter(first, generator)
             return self._draw(grey, generator), self._draw(grey, generator)
         if kind == "digit":
-            second = self._same_class(self.labels[first], generator)
+            second = self.of_classes(self.labels[first], generator)
             greys = (self._jitter(chosen, generator) for chosen in (first, second))
             a, b = (self._draw(grey, generator) for grey in greys)
             return a, b
         second = torch.randint(len(self), (count,), generator=generator)
+        if kind == "nothing":
+            a, b = (self._draw(self._jitter(chosen, generator), generator) for chosen in (first, second))
+            return a, b
         colours = random_colours(count, generator)
         a, b = (draw(self._jitter(chosen, generator), colours) for chosen in (first, second))
         return a, b
 
-    def _same_class(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def of_classes(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Positions `(n,)` of random pictures of the given classes, `(n,)`; each class must have pictures."""
         position = torch.rand(len(labels), generator=generator) * self._class_size[labels]
         return self._by_class[self._class_start[labels] + position.long()]
 

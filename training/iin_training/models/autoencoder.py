@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 __all__ = ["Autoencoder"]
 
+STRETCH = 1.1
+
 
 class Autoencoder(nn.Module):
     """Stride-2 4x4 convolutions down to a 2x2 map, a dense one to the posterior, a mirrored decoder.
@@ -57,13 +59,8 @@ class Autoencoder(nn.Module):
         """The latent used after training: the posterior's mean, `(N, D)`."""
         return self.posterior(images)[0]
 
-    def sample_posterior(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """A draw from q(z|x), `(N, D)`."""
-        mean, log_variance = self.posterior(images)
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        return mean + noise * (0.5 * log_variance).exp()
-
     def decode(self, latents: Tensor) -> Tensor:
         """Images `(N, C, S, S)` in [-1, 1] from latents `(N, D)`."""
-        images: Tensor = self.decoder(latents[:, :, None, None])
+        # A plain tanh never quite reaches black and full intensity, and learns ever more slowly near them.
+        images: Tensor = (STRETCH * self.decoder(latents[:, :, None, None])).clamp(-1, 1)
         return images

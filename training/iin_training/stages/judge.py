@@ -26,6 +26,8 @@ def train_judge(config: Judge, data: ColouredDigits, *, image_size: int, classes
         loss = functional.cross_entropy(logits, labels.to(run.device))
         optimiser.zero_grad()
         loss.backward()
+        if config.optimiser.clip_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip_norm)
         optimiser.step()
         run.record("judge", step, loss=loss)
     return model.eval()

@@ -71,7 +71,7 @@ def build_transform(config: configs.Transform, size: int, run: Run) -> Flow:
             blocks=config.blocks,
             hidden=config.hidden,
             depth=config.depth,
-            seed=run.seed_of("permutation") >> 8,
+            seed=run.seed_of("permutation"),
         )
 
 

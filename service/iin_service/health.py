@@ -1,0 +1,48 @@
+"""grpc.health.v1.Health of a replica: one that answers is serving."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from grpc import StatusCode
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from iin_api.v1 import interpretation_pb2 as pb
+
+from iin_service.errors import short
+from iin_service.rpc import CallContext
+
+__all__ = ["Health"]
+
+SERVICES = ("", pb.DESCRIPTOR.services_by_name["InterpretationService"].full_name)
+MAX_WATCHERS = 256  # a stream holds one of the replica's places for calls as long as it is open
+
+
+class Health:
+    """The standard health service; see grpc/health/v1/health.proto."""
+
+    def __init__(self) -> None:
+        """Nobody watches yet."""
+        self._watchers = 0
+
+    async def check(self, request: HealthCheckRequest, context: CallContext) -> HealthCheckResponse:
+        """SERVING for the whole server and for InterpretationService, NOT_FOUND for others."""
+        if request.service not in SERVICES:
+            context.set_code(StatusCode.NOT_FOUND)
+            context.set_details(f"service: expected {' or '.join(map(repr, SERVICES))}, got {short(request.service)!r}")
+            return HealthCheckResponse()
+        return HealthCheckResponse(status=HealthCheckResponse.SERVING)
+
+    async def watch(self, request: HealthCheckRequest, context: CallContext) -> AsyncIterator[HealthCheckResponse]:
+        """The status once; the stream then stays open until the caller or the replica ends it."""
+        if self._watchers >= MAX_WATCHERS:
+            context.set_code(StatusCode.RESOURCE_EXHAUSTED)
+            context.set_details(f"{MAX_WATCHERS} callers watch already; use Check")
+            return
+        self._watchers += 1
+        try:
+            known = request.service in SERVICES
+            yield HealthCheckResponse(
+                status=HealthCheckResponse.SERVING if known else HealthCheckResponse.SERVICE_UNKNOWN
+            )
+            await asyncio.Event().wait()
+        finally:
+            self._watchers -= 1
