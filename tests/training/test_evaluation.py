@@ -81,10 +81,10 @@ def test_a_perfect_interpretation_reaches_every_ceiling(run):
 def test_factors_that_hold_the_wrong_concept_fall_to_the_floor(run):
     exchanged = FactorLayout.from_sizes({"residual": 1, "colour": CLASSES, "digit": 3})
     figures = measured(run, exchanged).figures
-    assert figures["swap_digit"].value == pytest.approx(figures["swap_digit"].floor, abs=0.03)
+    assert figures["swap_digit"].value == 0  # sources have other digits, so even chance hits are excluded
     assert figures["swap_digit_colour_drift"].value == pytest.approx(1 / 3, abs=0.03)  # of two uniform colours
     assert figures["swap_colour_error"].value == pytest.approx(1 / 3, abs=0.03)
-    assert figures["swap_colour_digit_kept"].value == pytest.approx(1 / CLASSES, abs=0.05)
+    assert figures["swap_colour_digit_kept"].value == 0
     assert figures["prior_agreement"].value == pytest.approx(1 / CLASSES, abs=0.05)
     assert figures["reconstruction_digit"].value == 1.0
 

@@ -42,9 +42,9 @@ class Optimiser:
 
     def __post_init__(self) -> None:
         """Refuse what no optimiser can do."""
-        if self.steps < 1 or self.batch_size < 2 or not self.learning_rate > 0 or not self.clip_norm >= 0:
+        if self.steps < 1 or self.batch_size < 1 or not self.learning_rate > 0 or not self.clip_norm >= 0:
             raise ValueError(
-                "optimiser: expected steps >= 1, batch_size >= 2, learning_rate > 0 and clip_norm >= 0, got "
+                "optimiser: expected steps >= 1, batch_size >= 1, learning_rate > 0 and clip_norm >= 0, got "
                 f"{self.steps}, {self.batch_size}, {self.learning_rate:g} and {self.clip_norm:g}"
             )
 

@@ -91,6 +91,7 @@ def evaluate(
     others = torch.randint(1, len(classes), (PAIRS,), generator=generator)
     other_digit = classes[(torch.searchsorted(classes, digit) + others) % len(classes)]
     source = data.of_classes(other_digit, generator)
+    unrelated = torch.randperm(PAIRS, generator=generator)  # pictures beside which agreement is chance
     images, other = (draw(data.grey[chosen], random_colours(PAIRS, generator)) for chosen in (target, source))
     colour, other_colour = measure_colour(images), measure_colour(other)
     factors, other_factors = models.factors(images), models.factors(other)
@@ -107,7 +108,7 @@ def evaluate(
     digit_after_digit, colour_after_digit = swapped("digit")
     digit_after_colour, colour_after_colour = swapped("colour")
     digit_after_residual, colour_after_residual = swapped("residual")
-    ceiling, chance = _share(plain_digit == digit), _share(plain_digit == other_digit)
+    ceiling, chance = _share(plain_digit == digit), _share(plain_digit[unrelated] == digit)
     least, most = _distance(plain_colour, colour), _distance(colour, other_colour)
 
     def accuracy(value: float, meaning: str) -> Figure:
@@ -119,7 +120,7 @@ def evaluate(
     figures = {
         "judge_accuracy": Figure(
             value=_share(models.digits(images) == digit),
-            floor=_share(digit == other_digit),
+            floor=_share(digit[unrelated] == digit),
             meaning="independent classifier on real held-out pictures",
         ),
         "reconstruction_digit": accuracy(ceiling, "judge sees the digit in the plain reconstruction"),
