@@ -21,7 +21,7 @@ STRENGTHS = tuple(step / 8 for step in range(9))
 _SAMPLES, _SAMPLE_SEED = 64, 0
 _SWAPPED = 6
 _ACROSS = 16
-_PAGE_WIDTH = 1064
+_PAGE_WIDTH = 1420
 
 _Array = NDArray[np.float32]
 _Pictures = list[Image.Image]
@@ -101,8 +101,8 @@ def _swap_grids(client: Client, model: Model, factors: _Array, seen: _Pictures) 
 def _interpolations(client: Client, model: Model, factors: _Array, seen: _Pictures) -> Section:
     rows = []
     for part in model.factors:
-        made = _replaced(client, model, part.name, *interpolation(factors[0], factors[1]))
-        rows.append([seen[0], *made, seen[1]])
+        made = _replaced(client, model, part.name, *interpolation(factors[0], factors[-1]))
+        rows.append([seen[0], *made, seen[-1]])
     heads = ["target", *(f"{strength:g}" for strength in STRENGTHS), "source"]
     names = [part.name for part in model.factors]
     return Section(
