@@ -21,7 +21,7 @@ STRENGTHS = tuple(step / 8 for step in range(9))
 _SAMPLES, _SAMPLE_SEED = 64, 0
 _SWAPPED = 6
 _ACROSS = 16
-_PAGE_WIDTH = 1420
+_PAGE_WIDTH = 1600
 
 _Array = NDArray[np.float32]
 _Pictures = list[Image.Image]
