@@ -203,10 +203,10 @@ def _picture(path: str) -> Picture:
         data = Path(path).read_bytes()
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")):
             return Picture(path, data)
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        raise argparse.ArgumentTypeError(
-            f"{path}: expected a PNG, JPEG or WebP file of a usual size, got something else"
-        ) from None
+    except UnidentifiedImageError:
+        raise argparse.ArgumentTypeError(f"{path}: expected a PNG, JPEG or WebP file, got something else") from None
+    except Image.DecompressionBombError as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error}") from None
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot read {path}: {error.strerror or error}") from None
 
