@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from iin_bundle import check_golden, file_entry, read_bundle
+from iin_bundle import BundleError, check_golden, file_entry, read_bundle
 from iin_bundle.json_schema import to_json
 from iin_training.export import open_runner
 
@@ -17,6 +17,12 @@ class Copy:
     def __init__(self, directory):
         self.directory = directory
         self.manifest = json.loads((directory / "manifest.json").read_text())
+
+    def refusal(self):
+        """The message with which loading refuses it."""
+        with pytest.raises(BundleError) as caught:
+            self.load()
+        return str(caught.value)
 
     def save(self):
         (self.directory / "manifest.json").write_text(json.dumps(self.manifest))

@@ -2,7 +2,6 @@
 
 import onnx
 import pytest
-from iin_bundle import BundleError
 from onnx.external_data_helper import set_external_data
 
 
@@ -116,10 +115,8 @@ FAULTS = {
 def test_a_bundle_with_wrong_files_is_refused_with_a_message_about_what_is_wrong(bundle, fault):
     change, words = FAULTS[fault]
     change(bundle)
-    with pytest.raises(BundleError) as caught:
-        bundle.load()
-    for word in words:
-        assert word in str(caught.value)
+    message = bundle.refusal()
+    assert [word for word in words if word not in message] == [], message
 
 
 def test_a_copied_bundle_is_whole(bundle):

@@ -122,10 +122,8 @@ FAULTS = {
 def test_wrong_golden_results_are_refused_with_a_message_about_what_is_wrong(bundle, fault):
     change, words = FAULTS[fault]
     change(bundle)
-    with pytest.raises(BundleError) as caught:
-        bundle.load()
-    for word in words:
-        assert word in str(caught.value)
+    message = bundle.refusal()
+    assert [word for word in words if word not in message] == [], message
 
 
 def test_a_pickle_in_the_golden_file_is_never_run(bundle, tmp_path):
