@@ -6,6 +6,7 @@ import gc
 import io
 import logging
 import math
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ SERVICER_FUNCTIONS = [
 # Calls in a replica at once: past the queues' own bounds, so that those give the clearer answer.
 MAX_ONGOING_REQUESTS = 2048
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # nothing passes through Ray's object store; this is its least
+# Python's 5 ms would let a busy event loop keep the thread that runs the graphs waiting as long as a batch takes.
+SWITCH_SECONDS = 0.0001
 LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 logger = logging.getLogger("iin_service")
 
@@ -85,6 +88,7 @@ class Replica:
         gc.collect()
         gc.freeze()  # what a replica holds for good is not looked through again
         gc.set_threshold(20_000, 20, 20)
+        sys.setswitchinterval(SWITCH_SECONDS)
         return InterpretationRpcs(Engine(bundle.manifest, sessions.runner, Limits()))
 
     async def Interpret(

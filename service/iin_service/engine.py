@@ -15,11 +15,20 @@ from numpy.typing import NDArray
 
 from iin_service.edits import Edit, Replace, apply_edit, draw_prior
 from iin_service.errors import InvalidInput, Overloaded, Unsupported
-from iin_service.stage import Array, Pass, Stage
+from iin_service.stage import Array, Outputs, Pass, Run, Stage
 
 __all__ = ["Decoded", "Engine", "Given", "Interpreted", "Limits", "PendingEdit", "Trace"]
 
 LOG_2PI = math.log(2 * math.pi)
+# What a call can ask for in one go: the ways into the factors, out of them, and the head.
+GRAPHS_IN_A_ROW: tuple[tuple[str, ...], ...] = (
+    ("encoder", "transform"),
+    ("transform",),
+    ("inverse", "decoder"),
+    ("inverse",),
+    ("head",),
+)
+HEAD = ("head",)
 T = TypeVar("T")
 
 
@@ -75,8 +84,14 @@ class Interpreted:
     """`(N,)` in nats."""
     quantiles: NDArray[np.float64]
     """`(N,)` in [0, 1]."""
-    probabilities: Array | None
+    probabilities: Array | None = None
     """`(N, classes)` where the model has a head."""
+
+    @classmethod
+    def joined(cls, parts: Sequence["Interpreted"]) -> "Interpreted":
+        """Parts without probabilities, one after the other."""
+        columns = zip(*((one.latents, one.factors, one.log_likelihoods, one.quantiles) for one in parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -107,7 +122,7 @@ class Engine:
     def __init__(
         self,
         manifest: Manifest,
-        runner: Callable[[str], Callable[[Array], tuple[Array, ...]]],
+        runner: Callable[[str], Run],
         limits: Limits,
     ) -> None:
         """`runner(role)` gives the function that runs a graph on a batch."""
@@ -117,16 +132,35 @@ class Engine:
         self._items = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
         slot = asyncio.Semaphore(1)
+        runs = {role: runner(role) for role in manifest.graphs}
+        runs["transform"] = self._scored(runs["transform"])
+        rows = [row for row in GRAPHS_IN_A_ROW if all(role in runs for role in row)]
         self._stages = {
-            role: Stage(
-                role,
-                runner(role),
+            row: Stage(
+                {role: runs[role] for role in row},
                 slot=slot,
                 executor=self._executor,
                 max_batch_size=limits.max_batch_size,
             )
-            for role in manifest.graphs
+            for row in rows
         }
+
+    def _scored(self, transform: Run) -> Run:
+        """`transform` with log-likelihoods in nats and their quantiles in place of the log-determinants."""
+
+        def run(latents: Array) -> Outputs:
+            factors, log_dets = transform(latents)
+            return factors, *self._likelihoods(factors, log_dets)
+
+        return run
+
+    def _likelihoods(self, factors: Array, log_dets: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Log-likelihood, in nats, and its quantile for each of `factors`, `(n, D)`."""
+        wide = factors.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # an overflow is refused afterwards, to its own caller alone
+            log_prior = -0.5 * (np.einsum("nd,nd->n", wide, wide) + self.layout.size * LOG_2PI)
+            log_likelihoods = log_prior + log_dets
+        return log_likelihoods, self.manifest.log_likelihood_quantiles.quantile(log_likelihoods)
 
     @contextmanager
     def _admitted(self, given: Iterable[Given], more: int = 0) -> Iterator[None]:
@@ -145,33 +179,24 @@ class Engine:
         finally:
             self._items -= items
 
-    async def _pass(self, role: str, items: Array, trace: Trace, field: str) -> tuple[Array, ...]:
-        if role not in self._stages:
-            raise Unsupported(f"the model '{self.manifest.name}' has no {role}; call GetModel for what it has")
-        outputs, passes = await self._stages[role](items)
+    async def _pass(self, row: tuple[str, ...], items: Array, trace: Trace, field: str) -> list[Outputs]:
+        """The outputs of each graph of a row."""
+        outputs, passes = await self._stages[row](items)
         trace.passes += passes
-        if not all(one.finite for one in passes) and not all(np.isfinite(output).all() for output in outputs):
-            raise InvalidInput(
-                field,
-                "values that the model maps to finite ones",
-                f"an overflow in the {role}",
-                "use smaller values",
-            )
+        if not all(one.finite for one in passes):  # somebody's in the batch
+            for role, own in zip(row, outputs, strict=True):
+                if not all(np.isfinite(output).all() for output in own):
+                    raise InvalidInput(
+                        field,
+                        "values that the model maps to finite ones",
+                        f"an overflow in the {role}",
+                        "use smaller values",
+                    )
         return outputs
-
-    async def _encode(self, given: Given, trace: Trace) -> Array:
-        """Latents of images or latents, `(n, *latent_shape)`."""
-        if given.kind == "latent":
-            return given.items
-        assert given.kind == "image"
-        return (await self._pass("encoder", given.items, trace, given.field))[0]
 
     async def factors_of(self, given: Given, trace: Trace) -> Array:
         """Factors, `(n, D)`, of anything given."""
-        if given.kind == "factors":
-            return given.items
-        latents = await self._encode(given, trace)
-        return (await self._pass("transform", latents, trace, given.field))[0]
+        return given.items if given.kind == "factors" else (await self._interpret_one(given, trace)).factors
 
     async def _factors_of_all(self, given: Sequence[Given], trace: Trace) -> list[Array]:
         """Factors of each, those of one kind through the stages together."""
@@ -189,23 +214,21 @@ class Engine:
         """Latents, factors and likelihood of everything given, in order."""
         with self._admitted(given):
             parts = await _together([self._interpret_one(one, trace) for one in given])
-            latents, factors, log_dets = (_joined(column) for column in zip(*parts, strict=True))
-            probabilities = None
-            if "head" in self._stages:
-                (probabilities,) = await self._pass("head", latents, trace, given[0].field)
-        wide = factors.astype(np.float64)
-        log_prior = -0.5 * (np.einsum("nd,nd->n", wide, wide) + self.layout.size * LOG_2PI)
-        log_likelihoods = log_prior + log_dets
-        quantiles = self.manifest.log_likelihood_quantiles.quantile(log_likelihoods)
-        return Interpreted(latents, factors, log_likelihoods, quantiles, probabilities)
+            found = parts[0] if len(parts) == 1 else Interpreted.joined(parts)
+            if HEAD in self._stages:
+                ((probabilities,),) = await self._pass(HEAD, found.latents, trace, given[0].field)
+                found = replace(found, probabilities=probabilities)
+        return found
 
-    async def _interpret_one(self, given: Given, trace: Trace) -> tuple[Array, Array, Array]:
+    async def _interpret_one(self, given: Given, trace: Trace) -> Interpreted:
         if given.kind == "factors":
-            latents, log_det = await self._pass("inverse", given.items, trace, given.field)
-            return latents, given.items, -log_det
-        latents = await self._encode(given, trace)
-        factors, log_det = await self._pass("transform", latents, trace, given.field)
-        return latents, factors, log_det
+            ((latents, log_dets),) = await self._pass(("inverse",), given.items, trace, given.field)
+            return Interpreted(latents, given.items, *self._likelihoods(given.items, -log_dets))
+        if given.kind == "latent":
+            (scored,) = await self._pass(("transform",), given.items, trace, given.field)
+            return Interpreted(given.items, *scored)
+        (latents,), scored = await self._pass(("encoder", "transform"), given.items, trace, given.field)
+        return Interpreted(latents, *scored)
 
     async def edit(self, targets: Sequence[Given], edits: Sequence[PendingEdit], trace: Trace) -> Decoded:
         """Targets with all edits applied in order, decoded.
@@ -254,11 +277,11 @@ class Engine:
                 trace = Trace()
 
     async def _decode(self, factors: Array, trace: Trace, field: str) -> Array:
-        latents = (await self._pass("inverse", factors, trace, field))[0]
-        return (await self._pass("decoder", latents, trace, field))[0]
+        _, (images,) = await self._pass(("inverse", "decoder"), factors, trace, field)
+        return images
 
     def _need_decoder(self) -> None:
-        if "decoder" not in self._stages:
+        if ("inverse", "decoder") not in self._stages:
             raise Unsupported(f"the model '{self.manifest.name}' has no decoder, so it can interpret only")
 
 

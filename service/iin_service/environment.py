@@ -45,6 +45,9 @@ def private_cluster(folder: Path) -> dict[str, str]:
     middle, last = first + PORTS_PER_KIND, first + 2 * PORTS_PER_KIND
     return {
         "RAY_worker_niceness": "0",  # Ray's 15 lets any other process starve the replicas and HAProxy
+        # A cluster of one machine has nothing to steer as often as Ray does, nor a dashboard to feed.
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
+        "REPORTER_UPDATE_INTERVAL_MS": "60000",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled"),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

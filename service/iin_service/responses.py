@@ -121,7 +121,7 @@ def _timing(trace: Trace) -> pb.Timing:
         codec_ms=1e3 * trace.codec_seconds,
         stages=[
             pb.StageTiming(
-                stage=one.stage,
+                stage=one.graph,
                 queue_ms=1e3 * one.queue_seconds,
                 compute_ms=1e3 * one.compute_seconds,
                 batch_size=one.batch_size,

@@ -4,27 +4,29 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Pass", "Stage"]
+__all__ = ["Array", "Outputs", "Pass", "Run", "Stage"]
 
 Array = NDArray[np.float32]
+Outputs = tuple[NDArray[Any], ...]
+Run = Callable[[Array], Outputs]
 QUIET_TURNS = 4  # of the event loop without an arrival, before a batch is taken; fewer were measured to be too few
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One pass of some items through a stage."""
+class Pass(NamedTuple):
+    """One pass of some items through a graph."""
 
-    stage: str
-    """Name of the stage."""
+    graph: str
+    """Name of the graph."""
     queue_seconds: float
-    """Time from submission to the start of the batch."""
+    """Time from submission to the start of the batch; 0 for the later graphs of a row."""
     compute_seconds: float
     """Time that the whole batch took."""
     batch_size: int
@@ -33,15 +35,18 @@ class Pass:
     """Whether every output of the whole batch is finite."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Waiting:
     items: Array
     submitted: float
-    done: asyncio.Future[tuple[tuple[Array, ...], Pass]]
+    done: asyncio.Future[tuple[list[Outputs], list[Pass]]]
 
 
 class Stage:
-    """One graph behind a queue.
+    """One graph, or several in a row, behind a queue.
+
+    Graphs in a row each take the first output of the one before, without a way back to the event loop
+    in between: for a crowd of callers that way costs as much as a small graph.
 
     All stages of a replica share one compute slot: a batch is put together at the moment the slot
     is free, so a lone caller never waits for company and a crowd is served in the largest batches
@@ -51,17 +56,15 @@ class Stage:
 
     def __init__(
         self,
-        name: str,
-        run: Callable[[Array], tuple[Array, ...]],
+        graphs: Mapping[str, Run],
         *,
         slot: asyncio.Semaphore,
         executor: Executor,
         max_batch_size: int,
     ) -> None:
-        """`run` maps `(n, ...)` to outputs of n rows each; it is called in `executor`, under `slot`."""
-        self.name = name
+        """`graphs`, by name in their order, map `(n, ...)` to outputs of n rows; run in `executor`, under `slot`."""
+        self.graphs = dict(graphs)
         self.max_batch_size = max_batch_size
-        self._run = run
         self._slot = slot
         self._executor = executor
         self._waiting: deque[_Waiting] = deque()
@@ -72,8 +75,8 @@ class Stage:
         """Items that wait now."""
         return sum(len(part.items) for part in self._waiting if not part.done.done())
 
-    async def __call__(self, items: Array) -> tuple[tuple[Array, ...], list[Pass]]:
-        """Outputs for `items`, `(n, ...)` with n >= 1, in order, and how they came about."""
+    async def __call__(self, items: Array) -> tuple[list[Outputs], list[Pass]]:
+        """Each graph's outputs for `items`, `(n, ...)` with n >= 1, in order, and how they came about."""
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
         parts = [
@@ -85,14 +88,16 @@ class Stage:
             self._drain = loop.create_task(self._work())
         try:
             if len(parts) == 1:
-                outputs, only = await parts[0].done
-                return outputs, [only]
+                return await parts[0].done
             finished = await asyncio.gather(*(part.done for part in parts))
         except BaseException:
             self._abandon(parts)
             raise
-        columns = zip(*(outputs for outputs, _ in finished), strict=True)
-        return tuple(np.concatenate(column) for column in columns), [one for _, one in finished]
+        outputs = [
+            tuple(np.concatenate(column) for column in zip(*graph, strict=True))
+            for graph in zip(*(outputs for outputs, _ in finished), strict=True)
+        ]
+        return outputs, [one for _, passes in finished for one in passes]
 
     def _abandon(self, parts: list[_Waiting]) -> None:
         """Take back what has not been started."""
@@ -139,9 +144,7 @@ class Stage:
         started = time.perf_counter()
         try:
             items = batch[0].items if len(batch) == 1 else np.concatenate([part.items for part in batch])
-            outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, items)
-            if any(len(output) != len(items) for output in outputs):
-                raise RuntimeError(f"{self.name}: expected {len(items)} rows from the graph, got another number")
+            outputs, passes = await asyncio.get_running_loop().run_in_executor(self._executor, self._compute, items)
         except Exception as error:
             if len(batch) > 1:  # one caller's trouble must not be the others'
                 for part in batch:
@@ -150,12 +153,26 @@ class Stage:
             elif not batch[0].done.done():
                 batch[0].done.set_exception(error)
             return
-        took = time.perf_counter() - started
-        finite = all(bool(np.isfinite(output).all()) for output in outputs)  # once a batch, not once a call
         position = 0
         for part in batch:
             rows = slice(position, position + len(part.items))
             position = rows.stop
             if not part.done.done():
-                record = Pass(self.name, started - part.submitted, took, len(items), finite)
-                part.done.set_result((tuple(output[rows] for output in outputs), record))
+                first = passes[0]._replace(queue_seconds=started - part.submitted)
+                own = [tuple(output[rows] for output in graph) for graph in outputs]
+                part.done.set_result((own, [first, *passes[1:]]))
+
+    def _compute(self, items: Array) -> tuple[list[Outputs], list[Pass]]:
+        """All graphs in a row on a batch."""
+        outputs: list[Outputs] = []
+        passes = []
+        count = len(items)
+        for name, run in self.graphs.items():
+            started = time.perf_counter()
+            outputs.append(run(items))
+            items = outputs[-1][0]
+            if any(len(output) != count for output in outputs[-1]):
+                raise RuntimeError(f"{name}: expected {count} rows from the graph, got another number")
+            finite = all(bool(np.isfinite(output).all()) for output in outputs[-1])  # once a batch, not once a call
+            passes.append(Pass(name, 0.0, time.perf_counter() - started, count, finite))
+        return outputs, passes

@@ -186,5 +186,5 @@ def test_a_head_adds_class_probabilities(bundle, sessions, images):
 def test_the_trace_tells_every_stage(engine, images):
     trace = Trace()
     asyncio.run(engine.edit([Given("image", images, "t")], [PendingEdit(Edit("digit", Resample(0, 1.0)))], trace))
-    assert [one.stage for one in trace.passes] == ["encoder", "transform", "inverse", "decoder"]
+    assert [one.graph for one in trace.passes] == ["encoder", "transform", "inverse", "decoder"]
     assert {one.batch_size for one in trace.passes} == {6}

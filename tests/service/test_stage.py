@@ -29,8 +29,7 @@ class Doubler:
 
 def make_stage(run, *, max_batch_size=8):
     return Stage(
-        "doubler",
-        run,
+        {"doubler": run},
         slot=asyncio.Semaphore(1),
         executor=ThreadPoolExecutor(1),
         max_batch_size=max_batch_size,
@@ -54,7 +53,7 @@ async def queued_behind_the_gate(stage, doubler, *parts):
 
 def test_a_lone_caller_is_served_alone():
     doubler = Doubler()
-    (doubled, sums), passes = asyncio.run(make_stage(doubler)(rows(3)))
+    ((doubled, sums),), passes = asyncio.run(make_stage(doubler)(rows(3)))
     assert (doubled, sums) == (6, 3)
     assert [one.batch_size for one in passes] == [1]
 
@@ -67,7 +66,7 @@ def test_everything_that_waits_forms_the_next_batch():
         doubler.gate.set()
         answers = await asyncio.gather(first, *calls)
         assert doubler.batches == [[0], [1, 2, 3, 4]]
-        assert [outputs[0][:, 0].tolist() for outputs, _ in answers] == [[0], [2], [4, 6], [8]]
+        assert [outputs[0][0][:, 0].tolist() for outputs, _ in answers] == [[0], [2], [4, 6], [8]]
         assert {passes[0].batch_size for _, passes in answers[1:]} == {4}
 
     asyncio.run(scenario())
@@ -88,7 +87,7 @@ def test_a_batch_stays_within_its_limit_and_in_order():
 def test_more_items_than_a_batch_holds_come_back_whole():
     items = np.arange(20, 40, dtype=np.float32)[:, None]
     doubler = Doubler()
-    (doubled, _), passes = asyncio.run(make_stage(doubler, max_batch_size=8)(items))
+    ((doubled, _),), passes = asyncio.run(make_stage(doubler, max_batch_size=8)(items))
     np.testing.assert_array_equal(doubled, items * 2)
     assert [one.batch_size for one in passes] == [8, 8, 4]
 
@@ -117,7 +116,7 @@ def test_all_giving_up_leaves_the_stage_usable():
             call.cancel()
         await asyncio.gather(first, *calls, return_exceptions=True)
         doubler.gate.set()
-        (doubled, _), _ = await stage(rows(5))
+        ((doubled, _),), _ = await stage(rows(5))
         assert doubled == 10
         assert doubler.batches == [[0], [5]]
 
@@ -146,7 +145,7 @@ def test_a_graph_that_returns_too_few_rows_harms_no_later_call():
         stage = make_stage(lambda items: answers.pop(0))
         with pytest.raises(RuntimeError, match="expected 1 rows"):
             await stage(rows(1))
-        (values,), _ = await asyncio.wait_for(stage(rows(2)), 10)
+        ((values,),), _ = await asyncio.wait_for(stage(rows(2)), 10)
         assert values == 1
 
     asyncio.run(scenario())
@@ -161,8 +160,8 @@ def test_one_callers_failure_leaves_the_others_their_answers():
         await first
         good, bad, also_good = await asyncio.gather(*calls, return_exceptions=True)
         assert isinstance(bad, ArithmeticError)
-        assert good[0][0] == 2
-        assert also_good[0][0] == 8
+        assert good[0][0][0] == 2
+        assert also_good[0][0][0] == 8
 
     asyncio.run(scenario())
 
@@ -171,7 +170,7 @@ def test_stages_that_share_a_slot_take_turns():
     async def scenario():
         doubler = Doubler()
         slot, executor = asyncio.Semaphore(1), ThreadPoolExecutor(4)
-        stages = [Stage(name, doubler, slot=slot, executor=executor, max_batch_size=8) for name in ("one", "other")]
+        stages = [Stage({name: doubler}, slot=slot, executor=executor, max_batch_size=8) for name in ("one", "other")]
         doubler.gate.clear()
         calls = [asyncio.create_task(stage(rows(index))) for index, stage in enumerate(stages)]
         await asyncio.sleep(0.05)
@@ -179,5 +178,18 @@ def test_stages_that_share_a_slot_take_turns():
         doubler.gate.set()
         await asyncio.gather(*calls)
         assert doubler.batches == [[0], [1]]
+
+    asyncio.run(scenario())
+
+
+def test_graphs_in_a_row_feed_each_other_and_tell_their_times():
+    async def scenario():
+        doubler = Doubler()
+        graphs = {"twice": doubler, "next": lambda items: (items + 1,)}
+        stage = Stage(graphs, slot=asyncio.Semaphore(1), executor=ThreadPoolExecutor(1), max_batch_size=2)
+        ((doubled, sums), (last,)), passes = await stage(rows(1, 2, 3))
+        assert (doubled[:, 0].tolist(), sums.tolist(), last[:, 0].tolist()) == ([2, 4, 6], [1, 2, 3], [3, 5, 7])
+        assert [(one.graph, one.batch_size) for one in passes] == [("twice", 2), ("next", 2), ("twice", 1), ("next", 1)]
+        assert [one.queue_seconds for one in passes if one.graph == "next"] == [0, 0]
 
     asyncio.run(scenario())
