@@ -164,9 +164,9 @@ def _numbers_understood(column: Attribute) -> Attribute:
     codes = np.where(present, merged[column.codes], -1)
     if len(different) <= MANY:
         return Attribute(codes, tuple(_text(number) for number in different))
-    given = different[codes[present]]
-    # Where many numbers are equal, several quantiles fall together.
-    edges = np.unique(np.quantile(given, np.arange(1, BINS) / BINS, method="closest_observation"))
+    given = np.sort(different[codes[present]])
+    # Where many numbers are equal, several bins would start with the same one.
+    edges = np.unique(given[np.arange(1, BINS) * len(given) // BINS])
     edges = edges[edges > different[0]]
     bounds = [-math.inf, *edges.tolist(), math.inf]
     ranges = tuple(f"[{_text(low)}, {_text(high)})" for low, high in itertools.pairwise(bounds))

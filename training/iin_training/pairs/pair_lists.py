@@ -139,6 +139,6 @@ def _similarity(given: Any) -> float | None:
     if given is None:
         return None
     # In 32 bits a number may round to 1, which leaves a variance of 0.
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= np.float32(given) < 1:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not (0 <= given < 1 and np.float32(given) < 1):
         raise ValueError(f"similarity: expected a number in [0, 1), got {given!r}")
     return float(given)
