@@ -102,6 +102,13 @@ def test_many_equal_numbers_make_fewer_bins(tmp_path):
     assert sizes.min() > 0
 
 
+def test_missing_numbers_are_in_no_bin(tmp_path):
+    rows = [(f"{number}.png", "" if number % 3 == 0 else number) for number in range(100)]
+    column = read_attributes(write_csv(tmp_path / "t.csv", rows, ("file", "age"))).columns["age"]
+    assert (column.codes[::3] == -1).all()
+    assert (np.delete(column.codes, np.s_[::3]) >= 0).all()
+
+
 def test_numbers_that_are_names_are_not_binned(tmp_path):
     rows = [(f"{number}.png", 1000 + number // 2, number) for number in range(100)]
     path = write_csv(tmp_path / "t.csv", rows, ("file", "person", "age"))

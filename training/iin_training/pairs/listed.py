@@ -63,15 +63,14 @@ class ListedPairs:
                     f"factors, got {different} that share {shares}; list more, or take these out"
                 )
         self._images = images
-        # Pairs that share the residual come first in every batch, so that they can be distorted together.
-        self._sets = sorted(by_set, key=lambda shares: RESIDUAL not in shares)
+        self._sets = list(by_set)
         self._numbers = [torch.tensor([row[:2] for row in by_set[shares]]) for shares in self._sets]
         self._similarity = [torch.tensor([row[2] for row in by_set[shares]]) for shares in self._sets]
         self._similarity_told = not all(values.isnan().all() for values in self._similarity)
         self.concepts = tuple(dict.fromkeys(name for shares in by_set for name in sorted(shares.concepts)))
 
     def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
-        """Draw pairs, see `PairSource.draw`."""
+        """Draw pairs, see `PairSource.draw`; those that share the residual come first."""
         check_count(count)
         check_factors(self.concepts, factors)
         sizes = split_evenly(count, len(self._sets), generator)
