@@ -1,7 +1,6 @@
 """ColorMNIST drawn on the fly: batches of pictures, and pairs that share a set of factors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iin_training.data.colour import Augmentation, draw, jitter, pad_to, random_colours
+from iin_training.pairs.base import PairBatch
 
 __all__ = ["PAIR_KINDS", "ColouredDigits", "PairBatch"]
 
@@ -19,18 +19,6 @@ PAIR_KINDS: Mapping[str, frozenset[str]] = {
     "all_but_colour": frozenset({"digit", "residual"}),
     "nothing": frozenset(),
 }
-
-
-@dataclass(frozen=True)
-class PairBatch:
-    """Pictures in pairs, and what each pair shares."""
-
-    images_a: Tensor
-    """First pictures, `(N, 3, S, S)` in [-1, 1]."""
-    images_b: Tensor
-    """Second pictures, likewise."""
-    shared: Tensor
-    """Boolean `(N, K)`: does the pair share factor k, in the order of the factor names given."""
 
 
 class ColouredDigits:

@@ -1,0 +1,144 @@
+"""Pairs by class label share the label, are balanced, and are independent in everything else."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from iin_training.data.images import ImageArray, ImageFiles, image_folder, labels_of_folders
+from iin_training.pairs import MIN_PAIRS, SameLabel, Unrelated
+from PIL import Image
+from rich.console import Console
+
+FACTORS = ("residual", "digit")
+
+
+def numbered(count):
+    """Images of one level each, which is the number of the image."""
+    return ImageArray(np.arange(count, dtype=np.uint8)[:, None, None].repeat(2, 1).repeat(2, 2))
+
+
+def numbers(images):
+    return ((images[:, 0, 0, 0] + 1) * 127.5).round().long()
+
+
+def drawn(source, count, seed=0):
+    pairs = source.draw(count, FACTORS, torch.Generator().manual_seed(seed))
+    return numbers(pairs.images_a), numbers(pairs.images_b), pairs.shared
+
+
+def frequencies(values, size):
+    return np.bincount(values.numpy(), minlength=size) / len(values)
+
+
+labellings = st.lists(
+    st.one_of(st.none(), st.sampled_from(["cat", "dog", 0, 1.5, -1])), min_size=12, max_size=60
+).filter(lambda labels: len({label for label in labels if labels.count(label) > 4 and label is not None}) > 1)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(labels=labellings, balanced=st.booleans(), seed=st.integers(0, 2**31))
+def test_a_pair_is_two_different_labelled_images_of_one_label(labels, balanced, seed):
+    source = SameLabel(numbered(len(labels)), labels, "digit", balanced=balanced, drop_single=True)
+    first, second, shared = drawn(source, 40, seed)
+    for a, b in zip(first.tolist(), second.tolist(), strict=True):
+        assert a != b
+        assert labels[a] == labels[b]
+        assert labels[a] is not None
+    assert shared.tolist() == [[False, True]] * 40
+
+
+RARE = np.repeat([0, 1, 2], [90, 28, 2])
+
+
+@pytest.mark.parametrize(
+    ("balanced", "expected"), [(True, [1 / 3, 1 / 3, 1 / 3]), (False, [0.75, 28 / 120, 2 / 120])], ids=["even", "as is"]
+)
+def test_classes_come_evenly_or_as_often_as_their_images(balanced, expected):
+    source = SameLabel(numbered(len(RARE)), RARE, "digit", balanced=balanced)
+    first, second, _ = drawn(source, 60_000)
+    np.testing.assert_allclose(frequencies(torch.from_numpy(RARE)[first], 3), expected, atol=0.01)
+    # Every ordered pair of a class is as likely as any other: the rare class has two.
+    rare = first >= 118
+    if balanced:
+        np.testing.assert_allclose(float((first[rare] == 118).double().mean()), 0.5, atol=0.03)
+        np.testing.assert_allclose(frequencies(first[first < 90], 90), 1 / 90, atol=0.004)
+        np.testing.assert_allclose(frequencies(second[second < 90], 90), 1 / 90, atol=0.004)
+
+
+def test_everything_else_is_independent_in_a_pair():
+    labels = np.arange(200) % 2
+    first, second, _ = drawn(SameLabel(numbered(200), labels, "digit"), 4000)
+    other_a, other_b = (which // 2 % 2 for which in (first, second))  # an attribute that no label tells
+    table = np.histogram2d(other_a.numpy(), other_b.numpy(), bins=2)[0] / 4000
+    np.testing.assert_allclose(table, 0.25, atol=0.03)
+    position = np.corrcoef(first.numpy() // 2, second.numpy() // 2)[0, 1]
+    assert abs(position) < 0.06
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 1] * 8,
+        np.array([0, 1] * 8),
+        np.array(["a", "b"] * 8),
+        torch.tensor([0, 1] * 8),
+        np.array([0.0, np.nan, 2, 2] * 4),
+    ],
+    ids=["list", "array", "strings", "tensor", "nan"],
+)
+def test_labels_of_any_kind_are_understood(labels):
+    first, second, _ = drawn(SameLabel(numbered(16), labels, "digit"), 50)
+    assert all(labels[a] == labels[b] for a, b in zip(first.tolist(), second.tolist(), strict=True))
+
+
+def test_folders_of_classes_become_pairs(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            level = number + 100 * (name == "dog")
+            Image.new("L", (4, 4), level).save(tmp_path / name / f"{number}.png")
+    images = ImageFiles(image_folder(tmp_path), size=(4, 4), folder=tmp_path, console=Console(quiet=True))
+    first, second, _ = drawn(SameLabel(images, labels_of_folders(images), "digit"), 100)
+    assert torch.equal(first >= 100, second >= 100)
+    assert 30 < int((first >= 100).sum()) < 70
+
+
+def test_unrelated_pairs_are_independent_and_share_nothing():
+    first, second, shared = drawn(Unrelated(numbered(50)), 8000)
+    assert not shared.any()
+    assert (first != second).all()
+    for which in (first, second):
+        np.testing.assert_allclose(frequencies(which, 50), 1 / 50, atol=0.01)
+    assert abs(np.corrcoef(first.numpy(), second.numpy())[0, 1]) < 0.06
+    two = {tuple(pair) for pair in torch.stack(drawn(Unrelated(numbered(2)), 40)[:2], dim=1).tolist()}
+    assert two == {(0, 1), (1, 0)}
+
+
+BAD = {
+    "too few labels": ({"labels": [0, 1]}, "labels: expected one for each of the 12 images, got 2.*kept"),
+    "two dimensions": ({"labels": np.zeros((12, 2), int)}, "labels: expected one number or string an image"),
+    "single": (
+        {"labels": [0] * 6 + [1] * 5 + ["x"]},
+        "digit: expected at least two images .* one of 'x'; .*drop_single",
+    ),
+    "all single": ({"labels": list(range(12))}, "one of 0, 1, 2, 3, 4 and 7 more"),
+    "one class": ({"labels": [3] * 12}, "digit: expected at least two values .* got 1 values and 66 pairs"),
+    "no labels": ({"labels": [None] * 12}, "got 0 values and 0 pairs from 0 labelled"),
+    "few pairs": (
+        {"labels": [0, 0, 0, 1, 1, 1] + [None] * 6},
+        f"{MIN_PAIRS} different pairs in all, got 2 values and 6",
+    ),
+    "nothing left": ({"labels": list(range(12)), "drop_single": True}, "got 0 values"),
+}
+
+
+@pytest.mark.parametrize(("changed", "told"), BAD.values(), ids=BAD)
+def test_labels_that_make_no_pairs_are_refused(changed, told):
+    with pytest.raises(ValueError, match=told):
+        SameLabel(numbered(12), concept="digit", **changed)
+
+
+def test_one_image_is_related_to_none():
+    with pytest.raises(ValueError, match="images: expected at least 2, got 1"):
+        Unrelated(numbered(1))

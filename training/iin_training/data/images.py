@@ -1,0 +1,271 @@
+"""Images to train on, wherever they are: files read as they are needed, or an array in memory."""
+
+import functools
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor
+
+from iin_training.data.colour import Augmentation, jitter
+from iin_training.data.picture_files import ENDINGS, PictureShape, check_pictures, decode_levels, decoders
+
+__all__ = ["ImageArray", "ImageFiles", "Images", "image_folder", "labels_of_folders"]
+
+STILL = Augmentation(rotation=0.0, zoom=0.0, shear=0.0, shift=0.0)
+NAMED = 5  # broken files that a message names
+
+
+class Images(Protocol):
+    """Images by number, loaded a batch at a time."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Load a batch.
+
+        Args:
+            indices: which images, `(n,)` int64 from 0; any order, repeats allowed.
+            generator: decides the augmentation; None loads the images as they are. From the same state, the
+                n-th image of two batches of one length is distorted alike, whichever images they are.
+
+        Returns:
+            Images `(n, C, H, W)`, float32 in the model's range.
+
+        """
+        ...
+
+    def name(self, index: int) -> str:
+        """What lists and tables of the user's call the image `index`."""
+        ...
+
+
+class ImageFiles:
+    """Picture files, read and decoded when a batch asks for them; none is kept in memory."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        size: tuple[int, int],
+        channels: int = 3,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        folder: Path | None = None,
+        augmentation: Augmentation = STILL,
+        max_broken: float = 0.01,
+        console: Console | None = None,
+    ) -> None:
+        """Check every file: it is read and decoded once, in parallel.
+
+        Args:
+            paths: the files, in the order of their numbers. Rotation marked in EXIF is applied, transparency
+                laid on black; then the picture is resized bicubically until its short side fits, and cropped
+                around its centre.
+            size: height and width of the images, pixels.
+            channels: 1 for grey, 3 for RGB.
+            value_range: values of levels 0 and 255 of a channel.
+            folder: names of images are paths relative to this folder, with `/`; None takes the deepest folder that
+                holds all files.
+            augmentation: random distortion of what is loaded with a generator; empty corners become black.
+            max_broken: largest share of files in [0, 1) that may be missing or unreadable. They are left out, with a
+                warning; look at `kept` where labels come by position.
+            console: shows progress and the warning.
+
+        Raises:
+            ValueError: where too many files are broken, naming the first ones, or a setting is impossible.
+
+        """
+        self.shape = PictureShape(channels, *size)
+        self.value_range = _checked_range(value_range)
+        self.augmentation = augmentation
+        console = console or Console()
+        if not len(paths):
+            raise ValueError("paths: expected at least one picture file, got none")
+        if not 0 <= max_broken < 1:
+            raise ValueError(f"max_broken: expected a share in [0, 1), got {max_broken}")
+        names = _names(paths, folder)
+        checked = check_pictures(paths, self.shape, console)
+        broken = [position for position, found in enumerate(checked) if found.fault]
+        if broken:
+            faults = [f"  {paths[position]}: {checked[position].fault}" for position in broken[:NAMED]]
+            faults += [f"  and {len(broken) - NAMED} more"] if len(broken) > NAMED else []
+            told = f"{len(broken)} of {len(paths)} files are missing or unreadable"
+            if len(broken) == len(paths) or len(broken) > max_broken * len(paths):
+                raise ValueError(
+                    f"paths: expected at most a share of {max_broken:g} to be broken, but {told}:\n"
+                    + "\n".join(faults)
+                    + "\nrepair or remove them, or raise max_broken"
+                )
+            console.print("\n".join([f"warning: {told} and left out:", *faults]), markup=False, highlight=False)
+        self.kept: NDArray[np.int64] = np.array([p for p, found in enumerate(checked) if not found.fault], np.int64)
+        """Positions of these images among the paths given, `(N,)` ascending."""
+        self.left_out = frozenset(names[position] for position in broken)
+        """Names of the broken files."""
+        self.paths = tuple(Path(paths[position]) for position in self.kept)
+        """The files, by number of the image."""
+        self._names: tuple[str, ...] = tuple(names[position] for position in self.kept)
+        digest = hashlib.sha256()
+        for name, position in zip(self._names, self.kept, strict=True):
+            digest.update(name.encode() + b"\0" + checked[position].sha256)
+        self.sha256 = digest.hexdigest()
+        """Digest over names and contents of all images."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Read a batch, see `Images.load`; `ValueError` where a file can no longer be read."""
+        shape = self.shape
+        levels = np.empty((len(indices), shape.channels, shape.height, shape.width), np.uint8)
+        for row, pixels in zip(levels, decoders().map(self._read, indices.tolist()), strict=True):
+            row[:] = pixels
+        return _images_of_levels(levels, self.value_range, self.augmentation, generator)
+
+    def name(self, index: int) -> str:
+        """Path relative to the folder, with `/`."""
+        return self._names[index]
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        path = self.paths[index]
+        try:
+            return decode_levels(path.read_bytes(), self.shape)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path}: was a whole picture when it was checked, and is none any more: {error}"
+            ) from error
+
+
+class ImageArray:
+    """Images in memory as bytes, converted a batch at a time; their names are their numbers."""
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        *,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        augmentation: Augmentation = STILL,
+    ) -> None:
+        """Keep `images`, `(N, H, W)` or `(N, H, W, C)` with 1 or 3 channels, as they are (not copied).
+
+        Args:
+            images: levels of 0 to 255; a memory-mapped array stays on the disk.
+            value_range: values of levels 0 and 255 of a channel.
+            augmentation: random distortion of what is loaded with a generator; empty corners become black.
+
+        """
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
+            raise ValueError(
+                "images: expected uint8 of (N, H, W) or (N, H, W, C) with N at least 1, "
+                f"got {images.dtype} of {images.shape}; scale values to 0 to 255 and convert them"
+            )
+        self._images = images if images.ndim == 4 else images[..., None]
+        height, width, channels = self._images.shape[1:]
+        self.shape = PictureShape(channels, height, width)
+        self.value_range = _checked_range(value_range)
+        self.augmentation = augmentation
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def load(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Convert a batch, see `Images.load`."""
+        levels = np.ascontiguousarray(self._images[indices.numpy()].transpose(0, 3, 1, 2))
+        return _images_of_levels(levels, self.value_range, self.augmentation, generator)
+
+    def name(self, index: int) -> str:
+        """The number of the image."""
+        return str(range(len(self))[index])
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Digest over shape and contents of all images."""
+        digest = hashlib.sha256(str(self._images.shape).encode())
+        for image in self._images:
+            digest.update(image.tobytes())
+        return digest.hexdigest()
+
+
+def image_folder(folder: Path) -> list[Path]:
+    """All pictures in a folder and the folders in it, sorted by their paths.
+
+    Pictures are told by the ends of their names (.png, .jpg, ...). What is hidden (starts with a dot) is passed over,
+    and links to folders are not followed.
+
+    Raises:
+        ValueError: where there is no such folder, or no picture in it.
+
+    """
+    if not folder.is_dir():
+        raise ValueError(f"folder: expected a folder with pictures, got {folder}, which is none")
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = [name for name in files if not name.startswith(".") and name.lower().endswith(ENDINGS)]
+        found += [Path(parent, name) for name in shown]
+    if not found:
+        raise ValueError(f"folder: expected pictures ({', '.join(ENDINGS)}) in {folder}, found none")
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def labels_of_folders(images: Images) -> list[str]:
+    """Label of each image, `(N,)`: the first folder of its name, as `cat` for `cat/indoors/1.png`.
+
+    Raises:
+        ValueError: where an image lies in no folder, or all in the same.
+
+    """
+    names = [images.name(index) for index in range(len(images))]
+    outside = [name for name in names if "/" not in name]
+    if outside:
+        raise ValueError(
+            f"images: expected every name to start with the folder of its class, as cat/1.png, got {outside[0]} and "
+            f"{len(outside) - 1} more without; give ImageFiles the folder that holds the classes' folders"
+        )
+    labels = [name.split("/", 1)[0] for name in names]
+    if len(set(labels)) == 1:
+        raise ValueError(
+            f"images: expected folders of at least two classes, got {labels[0]} only; "
+            "give ImageFiles the folder that holds the classes' folders"
+        )
+    return labels
+
+
+def _names(paths: Sequence[Path], folder: Path | None) -> list[str]:
+    absolute = [os.path.abspath(path) for path in paths]
+    if folder is None:
+        prefix = os.path.commonpath({os.path.dirname(path) for path in absolute})
+    else:
+        prefix = os.path.abspath(folder)
+    prefix = os.path.join(prefix, "")
+    for path in absolute:
+        if not path.startswith(prefix):
+            raise ValueError(f"folder: expected the folder that holds every file, got {folder}, which has no {path}")
+    return [path[len(prefix) :].replace(os.sep, "/") for path in absolute]
+
+
+def _checked_range(value_range: tuple[float, float]) -> tuple[float, float]:
+    low, high = value_range
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"value_range: expected two finite numbers, the smaller one first, got {low:g} and {high:g}")
+    return low, high
+
+
+def _images_of_levels(
+    levels: NDArray[np.uint8],
+    value_range: tuple[float, float],
+    augmentation: Augmentation,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Levels `(n, C, H, W)` of 0 to 255 as float32 in the range, distorted where there is a generator."""
+    images = torch.from_numpy(levels).float() / 255
+    if generator is not None:
+        images = jitter(images, augmentation, generator)
+    low, high = value_range
+    return images * (high - low) + low

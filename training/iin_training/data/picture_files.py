@@ -1,0 +1,142 @@
+"""Pictures in files to 8-bit levels of one size, and the check that a whole list of files holds such pictures."""
+
+import functools
+import hashlib
+import io
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["ENDINGS", "Checked", "PictureShape", "check_pictures", "decode_levels", "decoders"]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+# 16-bit and float pictures would be clipped, not scaled, by a conversion to 8 bits.
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+DECODERS = 8  # threads; Pillow decodes without Python's lock
+PATIENCE = 2.0  # seconds of work before a progress bar appears
+SUBMITTED = 1024  # files handed to the threads at a time
+
+
+@dataclass(frozen=True)
+class PictureShape:
+    """What every picture is brought to."""
+
+    channels: int
+    """1 for grey, 3 for RGB."""
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no picture can be."""
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: expected 1 (grey) or 3 (RGB), got {self.channels}")
+        if min(self.height, self.width) < 1:
+            raise ValueError(f"size: expected a height and width of at least 1, got {self.height}x{self.width}")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a look at one file found."""
+
+    sha256: bytes
+    """Digest of its contents; empty where it could not be read."""
+    fault: str | None
+    """Why it is no picture that can be trained on; None where it is one."""
+
+
+@functools.cache
+def decoders() -> ThreadPoolExecutor:
+    """The threads that read and decode pictures."""
+    return ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1), thread_name_prefix="pictures")
+
+
+def decode_levels(data: bytes, shape: PictureShape) -> NDArray[np.uint8]:
+    """The picture in a file's bytes as `(C, H, W)` levels of 0 to 255.
+
+    Rotation marked in EXIF is applied and transparency laid on black; then the picture is resized bicubically
+    until its short side fits, and cropped around its centre. Of an animation the first frame counts.
+
+    Raises:
+        ValueError: where the bytes are no whole picture of 8 bits a channel.
+
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.mode in DEEP_MODES:
+                raise ValueError(f"expected 8 bits a channel, got mode {image.mode}; convert it to 8 bits")
+            # A large JPEG is decoded at a fraction of its size, at least twice what is asked for.
+            side = 2 * max(shape.height, shape.width)
+            image.draft(None, (side, side))
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            mode = "RGB" if shape.channels == 3 else "L"
+            flat = _on_black(image)
+            flat = flat if flat.mode == mode else flat.convert(mode)
+            flat = ImageOps.fit(flat, (shape.width, shape.height), Image.Resampling.BICUBIC)
+    except ValueError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"expected a picture ({', '.join(FORMATS)}), got {len(data)} bytes of something else"
+        ) from error
+    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
+        raise ValueError(f"expected a whole picture: {error}") from error
+    levels = np.frombuffer(flat.tobytes(), np.uint8).reshape(shape.height, shape.width, shape.channels)
+    return levels.transpose(2, 0, 1)
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    layered = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layered.size, (0, 0, 0, 255)), layered)
+
+
+def check_pictures(paths: Sequence[Path], shape: PictureShape, console: Console) -> list[Checked]:
+    """Read and decode every file once, in parallel; a progress bar appears where that takes long."""
+
+    def check(path: Path) -> Checked:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            return Checked(b"", error.strerror or str(error))
+        try:
+            decode_levels(data, shape)
+        except ValueError as error:
+            return Checked(b"", str(error))
+        return Checked(hashlib.sha256(data).digest(), None)
+
+    progress = Progress(
+        TextColumn("checking pictures"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    task = progress.add_task("", total=len(paths))
+    begin, found = time.monotonic(), list[Checked]()
+    try:
+        for start in range(0, len(paths), SUBMITTED):
+            for checked in decoders().map(check, paths[start : start + SUBMITTED]):
+                found.append(checked)
+                progress.advance(task)
+                if not progress.live.is_started and time.monotonic() - begin > PATIENCE:
+                    progress.start()
+    finally:
+        if progress.live.is_started:
+            progress.stop()
+    return found

@@ -1,0 +1,178 @@
+"""Tables of attributes beside pictures: CSV files, and CelebA's own list."""
+
+import csv
+import itertools
+import math
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iin_training.pairs.base import check_concept
+from iin_training.pairs.faults import Faults
+
+__all__ = ["BINS", "MANY", "Attribute", "Attributes", "read_attributes"]
+
+MANY = 20
+"""A numeric column of more different values than this is binned."""
+BINS = 10
+"""Quantiles that it is binned into."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One column of a table: the value of a concept for each picture."""
+
+    codes: NDArray[np.int64]
+    """Value of each row, `(N,)`, as its place in `values`; -1 where it is missing."""
+    values: tuple[str, ...]
+    """The different values as text, of a binned column as the range of each bin."""
+    edges: tuple[float, ...] = ()
+    """Of a binned column, the first number of every bin but the lowest; else empty."""
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """A table of attributes."""
+
+    files: tuple[str, ...]
+    """Name of the picture of each of N rows."""
+    columns: Mapping[str, Attribute]
+    """The columns by name of the concept, in the table's order."""
+
+
+def read_attributes(path: Path, *, categorical: Collection[str] = ()) -> Attributes:
+    """Read a table of attributes.
+
+    Two formats are told apart by the first line:
+
+    - CSV with commas and a header: the first column names the picture's file, every other column is a concept.
+      Empty cells and `nan` are missing values.
+    - CelebA's `list_attr_celeba.txt`: the number of rows; the names of the attributes; then on each line a file and
+      its values, separated by blanks.
+
+    Values are categories. Only a column of numbers with more than `MANY` different values is binned into at most
+    `BINS` quantiles, so that "same value" means "same bin".
+
+    Args:
+        path: the table, UTF-8.
+        categorical: columns whose numbers are names, such as the number of a person, and are never binned.
+
+    Raises:
+        ValueError: where the table is broken, with file and line of every mistake, or a name is not a column's.
+
+    """
+    faults = Faults(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            if first.strip().isdecimal():
+                table = _read_celeba(int(first), file, faults)
+            else:
+                file.seek(0)
+                table = _read_csv(file, faults)
+    except OSError as error:
+        raise ValueError(f"{path}: expected a readable table of attributes: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: expected a CSV file in UTF-8: {error}") from error
+    faults.raise_any()
+    unknown = sorted(set(categorical) - set(table.columns))
+    if unknown:
+        raise ValueError(
+            f"categorical: expected columns of {path} ({', '.join(table.columns)}), got {', '.join(unknown)}"
+        )
+    return replace(
+        table,
+        columns={
+            name: column if name in categorical else _numbers_understood(column)
+            for name, column in table.columns.items()
+        },
+    )
+
+
+def _read_csv(file: Iterable[str], faults: Faults) -> Attributes:
+    reader = csv.reader(file)
+    names = [name.strip() for name in next(reader, [])][1:]
+    rows = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+    return _collect(1, names, rows, "file and at least one concept, separated by commas", faults)
+
+
+def _read_celeba(count: int, file: Iterable[str], faults: Faults) -> Attributes:
+    lines = iter(file)
+    names = next(lines, "").split()
+    table = _collect(2, names, ((line, text.split()) for line, text in enumerate(lines, 3)), "names", faults)
+    if len(table.files) != count:
+        faults.add(1, f"expected {count} rows, as this line says, got {len(table.files)}; is the file whole?")
+    return table
+
+
+def _collect(
+    header: int, names: Sequence[str], rows: Iterator[tuple[int, list[str]]], columns: str, faults: Faults
+) -> Attributes:
+    """The table of `rows` (line, cells); cells are kept as codes, since the same few texts come again and again."""
+    if not names:
+        faults.add(header, f"expected a header with the names of columns ({columns}), got no concept")
+        return Attributes((), {})
+    for name in names:
+        try:
+            check_concept(name, "name of a column")
+        except ValueError as error:
+            faults.add(header, str(error))
+    if len(set(names)) != len(names):
+        faults.add(header, "expected each name of a column once, got " + ", ".join(names))
+    codes, values = [array("q") for _ in names], [dict[str, int]() for _ in names]
+    lines: dict[str, int] = {}
+    for line, cells in rows:
+        if not any(cells):
+            continue
+        if len(cells) != 1 + len(names):
+            faults.add(line, f"expected {1 + len(names)} cells, as in the header, got {len(cells)}")
+            continue
+        file = PurePosixPath(cells[0]).as_posix()
+        if not cells[0] or file in lines:
+            given = f"{file}, as on line {lines[file]}" if file in lines else "an empty one"
+            faults.add(line, f"expected a file name that no other row has, got {given}")
+            continue
+        lines[file] = line
+        for cell, column, known in zip(cells[1:], codes, values, strict=True):
+            missing = not cell or cell.lower() == "nan"
+            column.append(-1 if missing else known.setdefault(cell, len(known)))
+    if not lines:
+        faults.add(header, "expected a row for each picture, got none")
+    return Attributes(
+        tuple(lines),
+        {
+            name: Attribute(np.array(column, np.int64), tuple(known))
+            for name, column, known in zip(names, codes, values, strict=True)
+        },
+    )
+
+
+def _numbers_understood(column: Attribute) -> Attribute:
+    """A column of numbers with equal ones made one value (1 and 1.0), and binned where there are many."""
+    try:
+        numbers = np.array([float(value) for value in column.values])
+    except ValueError:
+        return column
+    if not np.isfinite(numbers).all() or not len(numbers):
+        return column
+    different, merged = np.unique(numbers, return_inverse=True)
+    present = column.codes >= 0
+    codes = np.where(present, merged[column.codes], -1)
+    if len(different) <= MANY:
+        return Attribute(codes, tuple(_text(number) for number in different))
+    given = np.sort(different[codes[present]])
+    # Where many numbers are equal, several bins would start with the same one.
+    edges = np.unique(given[np.arange(1, BINS) * len(given) // BINS])
+    edges = edges[edges > different[0]]
+    bounds = [-math.inf, *edges.tolist(), math.inf]
+    ranges = tuple(f"[{_text(low)}, {_text(high)})" for low, high in itertools.pairwise(bounds))
+    bins = np.searchsorted(edges, different, side="right")
+    return Attribute(np.where(present, bins[codes], -1), ranges, tuple(edges.tolist()))
+
+
+def _text(number: float) -> str:
+    return str(int(number)) if number.is_integer() else repr(float(number))

@@ -1,0 +1,79 @@
+"""Pairs of images with the same value of an attribute."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from iin_training.data.images import Images
+from iin_training.pairs.attribute_tables import Attributes
+from iin_training.pairs.base import PairBatch, Shares, check_count, check_factors, load_pairs, split_evenly
+from iin_training.pairs.classes import Classes
+
+__all__ = ["SameAttribute"]
+
+
+class SameAttribute:
+    """Two different images with the same value of one attribute; everything else is drawn anew.
+
+    Source: Esser, Rombach, Ommer (CVPR 2020), section 4, attributes of CelebA.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        attributes: Attributes,
+        concepts: Sequence[str] | None = None,
+        *,
+        balanced: bool = True,
+        drop_single: bool = False,
+    ) -> None:
+        """Join images and table by name; an image without a row, or with an empty cell, is left out there.
+
+        Args:
+            images: N images.
+            attributes: as `read_attributes` gives them; files are named as the images are.
+            concepts: the columns to learn, in their order; None takes all.
+            balanced: draw every value as often as any other, however rare it is; False: as often as its images are.
+            drop_single: leave out values of one single image instead of refusing them.
+
+        Raises:
+            ValueError: where no row names an image, a column does not exist, or cannot be paired.
+
+        """
+        if isinstance(concepts, str):
+            raise ValueError(f"concepts: expected a list of columns, got the string {concepts!r}; write [{concepts!r}]")
+        self.concepts = tuple(attributes.columns) if concepts is None else tuple(concepts)
+        unknown = [name for name in self.concepts if name not in attributes.columns]
+        if unknown or not self.concepts or len(set(self.concepts)) != len(self.concepts):
+            raise ValueError(
+                f"concepts: expected one or more columns of the table ({', '.join(attributes.columns)}), each once, "
+                f"got {', '.join(self.concepts) or 'none'}"
+            )
+        row_of = {file: row for row, file in enumerate(attributes.files)}
+        rows = np.array([row_of.get(images.name(index), -1) for index in range(len(images))], np.int64)
+        if (rows < 0).all():
+            raise ValueError(
+                f"attributes: expected files named as the images are, such as {images.name(0)}, got names such as "
+                f"{attributes.files[0]}; give ImageFiles the folder that these names are relative to"
+            )
+        self._images = images
+        self._classes = []
+        for name in self.concepts:
+            column = attributes.columns[name]
+            codes = np.where(rows >= 0, column.codes[rows], -1)
+            self._classes.append(
+                Classes(name, codes, column.values, balanced=balanced, drop_single=drop_single),
+            )
+
+    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
+        """Draw pairs, see `PairSource.draw`; as many of one concept as of another."""
+        check_count(count)
+        check_factors(self.concepts, factors)
+        numbers = split_evenly(count, len(self.concepts), generator)
+        chosen, shared = [], []
+        for name, classes, number in zip(self.concepts, self._classes, numbers, strict=True):
+            chosen.append(torch.stack(classes.draw(number, generator)))
+            shared.append(Shares(frozenset({name})).columns(number, factors))
+        first, second = torch.cat(chosen, dim=1)
+        return PairBatch(*load_pairs(self._images, first, second, generator), torch.cat(shared))

@@ -1,0 +1,171 @@
+"""Pairs of images and the set of factors that they share: the batch, the contract of a source, and what sources use."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from iin_bundle.factors import RESIDUAL
+from torch import Tensor
+
+from iin_training.data.images import Images
+
+__all__ = [
+    "MIN_PAIRS",
+    "PairBatch",
+    "PairSource",
+    "Shares",
+    "check_concept",
+    "check_count",
+    "check_factors",
+    "join_batches",
+    "load_pairs",
+    "split_evenly",
+]
+
+MIN_PAIRS = 10
+"""Fewest different pairs that a concept can be learnt from; a source with fewer is refused."""
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Pictures in pairs, and what each pair shares."""
+
+    images_a: Tensor
+    """First pictures, `(N, C, H, W)` in the model's range."""
+    images_b: Tensor
+    """Second pictures, likewise."""
+    shared: Tensor
+    """Boolean `(N, K)`: does the pair share factor k, in the order of the factor names given."""
+    similarity: Tensor | None = None
+    """Correlation of what the pair shares, `(N,)` float32 in [0, 1), NaN where the pair does not say; None where
+    none of them does."""
+
+    def __len__(self) -> int:
+        return len(self.shared)
+
+    def similarity_or(self, default: float) -> Tensor:
+        """Similarity of each pair, `(N,)` float32, with `default` where the pair does not say."""
+        if self.similarity is None:
+            return torch.full((len(self),), default, device=self.shared.device)
+        return self.similarity.nan_to_num(nan=default)
+
+
+class PairSource(Protocol):
+    """Where pairs come from."""
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """Named factors that its pairs are said to share or to differ in, never `residual`.
+
+        A model that is trained on them must have each as a factor.
+        """
+        ...
+
+    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
+        """Draw `count` pairs, at least 1.
+
+        Args:
+            count: number of pairs N.
+            factors: names of the model's K factors, `residual` included, in the order of the columns of `shared`.
+            generator: all randomness comes from it, so its state decides the batch.
+
+        Raises:
+            ValueError: where a pair speaks of a concept that is not among `factors`.
+
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The set of factors that a pair shares: the named ones, or everything but the named ones."""
+
+    names: frozenset[str]
+    """Concepts, or `residual`."""
+    everything_but: bool = False
+    """True where the pair shares all factors of the model except `names`."""
+
+    def __contains__(self, name: str) -> bool:
+        return (name in self.names) != self.everything_but
+
+    @property
+    def concepts(self) -> frozenset[str]:
+        """The names without `residual`."""
+        return self.names - {RESIDUAL}
+
+    def columns(self, count: int, factors: Sequence[str]) -> Tensor:
+        """Boolean `(count, K)`, a row a pair, a column a factor; the names must be among `factors`."""
+        check_factors(self.names, factors)
+        return torch.tensor([name in self for name in factors]).expand(count, -1)
+
+    def __str__(self) -> str:
+        return ";".join(("!" if self.everything_but else "") + name for name in sorted(self.names)) or "nothing"
+
+
+def check_concept(name: str, field: str = "concept") -> str:
+    """`name`, where it can name a factor; else `ValueError` for `field`."""
+    if not name or name != name.strip() or name == RESIDUAL or name.startswith("!") or ";" in name:
+        raise ValueError(
+            f"{field}: expected a name without ; or ! in front or blanks around, other than {RESIDUAL} "
+            f"(which stands for everything that has no name), got {name!r}"
+        )
+    return name
+
+
+def check_factors(names: Collection[str], factors: Sequence[str]) -> None:
+    """Refuse `factors` that miss one of `names`, or hold a name twice."""
+    missing = sorted(set(names) - set(factors))
+    if missing or len(set(factors)) != len(factors):
+        fault = f"no {', '.join(missing)}" if missing else "one of them twice"
+        raise ValueError(
+            f"factors: expected every factor once that pairs speak of, got {', '.join(factors)} and {fault}; "
+            "add it to the model's factors, or leave out the source of such pairs"
+        )
+
+
+def check_count(count: int) -> None:
+    """Refuse a number of pairs that is not positive."""
+    if count < 1:
+        raise ValueError(f"count: expected at least 1 pair, got {count}")
+
+
+def split_evenly(count: int, parts: int, generator: torch.Generator) -> list[int]:
+    """`count` in `parts` numbers that differ by at most 1; which are larger is drawn, so none is smaller for ever."""
+    numbers = [count // parts] * parts
+    for part in torch.randperm(parts, generator=generator)[: count % parts].tolist():
+        numbers[part] += 1
+    return numbers
+
+
+def load_pairs(
+    images: Images, first: Tensor, second: Tensor, generator: torch.Generator, *, alike: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Load the images `first` and `second`, both `(n,)`.
+
+    `alike` distorts the two images of a pair alike, as a pair must be that shares the residual.
+    """
+    again = generator.clone_state() if alike else generator
+    return images.load(first, generator), images.load(second, again)
+
+
+def join_batches(batches: Iterable[PairBatch]) -> PairBatch:
+    """One batch after another; `ValueError` where their images differ in shape."""
+    batches = list(batches)
+    if len(batches) == 1:
+        return batches[0]
+    shapes: Collection[tuple[int, ...]] = {tuple(batch.images_a.shape[1:]) for batch in batches}
+    if len(shapes) > 1:
+        raise ValueError(
+            "images: expected the same channels, height and width from all sources of pairs, got "
+            + " and ".join("x".join(map(str, shape)) for shape in sorted(shapes))
+        )
+    similarity = None
+    if any(batch.similarity is not None for batch in batches):
+        similarity = torch.cat([batch.similarity_or(torch.nan) for batch in batches])
+    return PairBatch(
+        torch.cat([batch.images_a for batch in batches]),
+        torch.cat([batch.images_b for batch in batches]),
+        torch.cat([batch.shared for batch in batches]),
+        similarity,
+    )

@@ -1,0 +1,106 @@
+"""Pairs that the user lists in a file."""
+
+import math
+from pathlib import Path
+
+import torch
+from iin_bundle.factors import RESIDUAL
+
+from iin_training.data.images import ImageFiles, Images
+from iin_training.pairs.base import (
+    MIN_PAIRS,
+    PairBatch,
+    Shares,
+    check_count,
+    check_factors,
+    join_batches,
+    load_pairs,
+    split_evenly,
+)
+from iin_training.pairs.faults import Faults
+from iin_training.pairs.pair_lists import ListedPair, read_pair_list
+
+__all__ = ["ListedPairs"]
+
+
+class ListedPairs:
+    """Pairs out of a list, every set of shared factors as often as any other.
+
+    The two images of a pair that shares the residual are distorted alike.
+    Source: Esser, Rombach, Ommer (CVPR 2020), section 3.2; pairs that share everything but one concept are what its
+    sketches give.
+    """
+
+    def __init__(self, images: Images, path: Path) -> None:
+        """Read the list.
+
+        Args:
+            images: the images that it names.
+            path: a `.csv` or `.jsonl` file, see `read_pair_list`. Pairs with a picture that `ImageFiles` left out as
+                broken are left out too.
+
+        Raises:
+            ValueError: with file and line of every mistake; where a set of shared factors has too few pairs.
+
+        """
+        numbers = {images.name(index): index for index in range(len(images))}
+        left_out = images.left_out if isinstance(images, ImageFiles) else frozenset[str]()
+        faults = Faults(path)
+        by_set: dict[Shares, list[tuple[int, int, float]]] = {}
+        for pair in read_pair_list(path, faults):
+            rows = by_set.setdefault(pair.shares, [])
+            if not _unknown_told(pair, numbers, left_out, faults):
+                similarity = math.nan if pair.similarity is None else pair.similarity
+                if pair.image_a in numbers and pair.image_b in numbers:
+                    rows.append((numbers[pair.image_a], numbers[pair.image_b], similarity))
+        faults.raise_any()
+        if not by_set:
+            raise ValueError(f"{path}: expected a list of pairs, got none")
+        for shares, rows in by_set.items():
+            if (different := len({frozenset(row[:2]) for row in rows})) < MIN_PAIRS:
+                raise ValueError(
+                    f"{path}: expected at least {MIN_PAIRS} different pairs of readable images for each set of shared "
+                    f"factors, got {different} that share {shares}; list more, or take these out"
+                )
+        self._images = images
+        self._sets = list(by_set)
+        self._numbers = [torch.tensor([row[:2] for row in by_set[shares]]) for shares in self._sets]
+        self._similarity = [torch.tensor([row[2] for row in by_set[shares]]) for shares in self._sets]
+        self._similarity_told = not all(values.isnan().all() for values in self._similarity)
+        self.concepts = tuple(dict.fromkeys(name for shares in by_set for name in sorted(shares.concepts)))
+
+    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
+        """Draw pairs, see `PairSource.draw`; those that share the residual come first."""
+        check_count(count)
+        check_factors(self.concepts, factors)
+        sizes = split_evenly(count, len(self._sets), generator)
+        rows = [
+            torch.randint(len(listed), (size,), generator=generator)
+            for listed, size in zip(self._numbers, sizes, strict=True)
+        ]
+        parts = []
+        for alike in (True, False):
+            own = [
+                number for number, shares in enumerate(self._sets) if (RESIDUAL in shares) == alike and sizes[number]
+            ]
+            if not own:
+                continue
+            first, second = torch.cat([self._numbers[number][rows[number]] for number in own]).T
+            shared = torch.cat([self._sets[number].columns(sizes[number], factors) for number in own])
+            similarity = torch.cat([self._similarity[number][rows[number]] for number in own])
+            parts.append(
+                PairBatch(
+                    *load_pairs(self._images, first, second, generator, alike=alike),
+                    shared,
+                    similarity if self._similarity_told else None,
+                )
+            )
+        return join_batches(parts)
+
+
+def _unknown_told(pair: ListedPair, numbers: dict[str, int], left_out: frozenset[str], faults: Faults) -> bool:
+    """Note images of a pair that do not exist; true where there are any."""
+    unknown = [name for name in (pair.image_a, pair.image_b) if name not in numbers and name not in left_out]
+    if unknown:
+        faults.add(pair.line, f"expected names of images, such as {next(iter(numbers))}, got {' and '.join(unknown)}")
+    return bool(unknown)

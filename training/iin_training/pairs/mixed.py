@@ -1,0 +1,73 @@
+"""Several sources of pairs in every batch."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from iin_training.pairs.base import PairBatch, PairSource, check_count, join_batches
+
+__all__ = ["Mixed"]
+
+
+class Mixed:
+    """Pairs of several sources in fixed shares of every batch, in the order of the sources."""
+
+    def __init__(self, sources: Mapping[PairSource, float] | Sequence[tuple[PairSource, float]]) -> None:
+        """Weigh the sources.
+
+        Args:
+            sources: each with its weight, relative to the sum; 0 leaves a source out, its concepts too. Several
+                may speak of one concept: by the same name they mean the same.
+
+        Raises:
+            ValueError: where a weight is impossible, or two concepts differ by letter case or punctuation only.
+
+        """
+        weighted = list(sources.items() if isinstance(sources, Mapping) else sources)
+        weights = [float(weight) for _, weight in weighted]
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights) > 0:
+            raise ValueError(f"sources: expected finite weights of at least 0, not all 0, got {weights or 'none'}")
+        self._sources = [(source, weight / sum(weights)) for source, weight in weighted if weight > 0]
+        self.concepts = tuple(dict.fromkeys(name for source, _ in self._sources for name in source.concepts))
+        _check_spelling(self.concepts)
+
+    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
+        """Draw pairs, see `PairSource.draw`; each source gives its share, rounded so that they sum to `count`.
+
+        Raises:
+            ValueError: also where the share of a source rounds to no pair, since it would never be seen.
+
+        """
+        check_count(count)
+        numbers = _round_shares(count, [share for _, share in self._sources])
+        if not all(numbers):
+            raise ValueError(
+                f"count: expected enough pairs for one of each of the {len(numbers)} sources, got {count}, which "
+                f"gives them {numbers}; use larger batches, or raise the weights of rare sources"
+            )
+        return join_batches(
+            source.draw(number, factors, generator) for (source, _), number in zip(self._sources, numbers, strict=True)
+        )
+
+
+def _round_shares(count: int, shares: Sequence[float]) -> list[int]:
+    """Whole numbers that sum to `count`, each the share of it rounded down or up (largest remainders first)."""
+    numbers = [math.floor(count * share) for share in shares]
+    remainders = [count * share - number for share, number in zip(shares, numbers, strict=True)]
+    largest = sorted(range(len(shares)), key=lambda part: (-round(remainders[part], 9), part))
+    for part in largest[: count - sum(numbers)]:
+        numbers[part] += 1
+    return numbers
+
+
+def _check_spelling(concepts: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in concepts:
+        other = seen.setdefault(re.sub(r"[\W_]", "", name.casefold()) or name, name)
+        if other != name:
+            raise ValueError(
+                f"sources: expected one spelling of a concept, got {other!r} and {name!r}; "
+                "rename one, to the same name or to one that differs more"
+            )
