@@ -59,6 +59,20 @@ class Given:
     """`(n, C, H, W)`, `(n, *latent_shape)` or `(n, D)`."""
     field: str
     """Where they stand in the request, for error messages."""
+    fields: tuple[str, ...] = ()
+    """Where each item stands, if they stand in several places."""
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Given]") -> "Given":
+        """Parts of one kind as one array, so that they pass the stages together."""
+        if len(parts) == 1:
+            return parts[0]
+        fields = tuple(name for one in parts for name in one.fields or (one.field,) * len(one.items))
+        return cls(parts[0].kind, np.concatenate([one.items for one in parts]), parts[0].field, fields)
+
+    def field_of(self, row: int) -> str:
+        """Where item `row` stands."""
+        return self.fields[row] if self.fields else self.field
 
 
 @dataclass
@@ -179,15 +193,18 @@ class Engine:
         finally:
             self._items -= items
 
-    async def _pass(self, row: tuple[str, ...], items: Array, trace: Trace, field: str) -> list[Outputs]:
-        """The outputs of each graph of a row."""
-        outputs, passes = await self._stages[row](items)
+    async def _pass(
+        self, roles: tuple[str, ...], items: Array, trace: Trace, field_of: Callable[[int], str]
+    ) -> list[Outputs]:
+        """The outputs of each graph of a row; `field_of` names the item that a row of the arrays stands for."""
+        outputs, passes = await self._stages[roles](items)
         trace.passes += passes
         if not all(one.finite for one in passes):  # somebody's in the batch
-            for role, own in zip(row, outputs, strict=True):
-                if not all(np.isfinite(output).all() for output in own):
+            for role, own in zip(roles, outputs, strict=True):
+                broken = [~np.isfinite(output).reshape(len(items), -1).all(axis=1) for output in own]
+                if (rows := np.flatnonzero(np.any(broken, axis=0))).size:
                     raise InvalidInput(
-                        field,
+                        field_of(int(rows[0])),
                         "values that the model maps to finite ones",
                         f"an overflow in the {role}",
                         "use smaller values",
@@ -202,8 +219,7 @@ class Engine:
         """Factors of each, those of one kind through the stages together."""
         kinds = sorted({one.kind for one in given})
         groups = [[one for one in given if one.kind == kind] for kind in kinds]
-        joined = [Given(group[0].kind, _joined([one.items for one in group]), group[0].field) for group in groups]
-        found = await _together([self.factors_of(one, trace) for one in joined])
+        found = await _together([self.factors_of(Given.joined(group), trace) for group in groups])
         rows = {
             kind: iter(np.split(factors, np.cumsum([len(one.items) for one in group])[:-1]))
             for kind, group, factors in zip(kinds, groups, found, strict=True)
@@ -216,18 +232,18 @@ class Engine:
             parts = await _together([self._interpret_one(one, trace) for one in given])
             found = parts[0] if len(parts) == 1 else Interpreted.joined(parts)
             if HEAD in self._stages:
-                ((probabilities,),) = await self._pass(HEAD, found.latents, trace, given[0].field)
+                ((probabilities,),) = await self._pass(HEAD, found.latents, trace, _field_of_all(given))
                 found = replace(found, probabilities=probabilities)
         return found
 
     async def _interpret_one(self, given: Given, trace: Trace) -> Interpreted:
         if given.kind == "factors":
-            ((latents, log_dets),) = await self._pass(("inverse",), given.items, trace, given.field)
+            ((latents, log_dets),) = await self._pass(("inverse",), given.items, trace, given.field_of)
             return Interpreted(latents, given.items, *self._likelihoods(given.items, -log_dets))
         if given.kind == "latent":
-            (scored,) = await self._pass(("transform",), given.items, trace, given.field)
+            (scored,) = await self._pass(("transform",), given.items, trace, given.field_of)
             return Interpreted(given.items, *scored)
-        (latents,), scored = await self._pass(("encoder", "transform"), given.items, trace, given.field)
+        (latents,), scored = await self._pass(("encoder", "transform"), given.items, trace, given.field_of)
         return Interpreted(latents, *scored)
 
     async def edit(self, targets: Sequence[Given], edits: Sequence[PendingEdit], trace: Trace) -> Decoded:
@@ -247,7 +263,7 @@ class Engine:
                     assert isinstance(edit.operation, Replace)
                     edit = replace(edit, operation=replace(edit.operation, source=next(sources)))
                 factors = apply_edit(factors, edit, self.layout)
-            return Decoded(await self._decode(factors, trace, "targets"), factors)
+            return Decoded(await self._decode(factors, trace, _field_of_all(targets)), factors)
 
     async def sample(
         self,
@@ -273,16 +289,25 @@ class Engine:
                 factors = np.float32(temperature) * draw_prior(seed, indices, self.layout.size)
                 for name, values in held:
                     factors[:, self.layout.slice(name)] = values
-                yield first, Decoded(await self._decode(factors, trace, "temperature"), factors), trace
+                yield first, Decoded(await self._decode(factors, trace, lambda _: "temperature"), factors), trace
                 trace = Trace()
 
-    async def _decode(self, factors: Array, trace: Trace, field: str) -> Array:
-        _, (images,) = await self._pass(("inverse", "decoder"), factors, trace, field)
+    async def _decode(self, factors: Array, trace: Trace, field_of: Callable[[int], str]) -> Array:
+        _, (images,) = await self._pass(("inverse", "decoder"), factors, trace, field_of)
         return images
 
     def _need_decoder(self) -> None:
         if ("inverse", "decoder") not in self._stages:
             raise Unsupported(f"the model '{self.manifest.name}' has no decoder, so it can interpret only")
+
+
+def _field_of_all(given: Sequence[Given]) -> Callable[[int], str]:
+    """The field of a row of everything given together."""
+
+    def field_of(row: int) -> str:
+        return [one.field_of(item) for one in given for item in range(len(one.items))][row]
+
+    return field_of
 
 
 def _joined(parts: Sequence[Array]) -> Array:

@@ -50,7 +50,7 @@ class RequestReader:
         total = sum(len(one.items) for one in given)
         if total > self.limits.max_items:
             raise self._too_many(field, total)
-        return _joined(given)
+        return [Given.joined(given)] if len({one.kind for one in given}) == 1 else given
 
     async def input(self, value: pb.Input, field: str, *, resize: bool, trace: Trace) -> Given:
         """One input as an array of items."""
@@ -204,10 +204,3 @@ class RequestReader:
         if value not in (pb.IMAGE_FORMAT_PNG, pb.IMAGE_FORMAT_RAW):
             raise InvalidInput("format", "IMAGE_FORMAT_PNG or IMAGE_FORMAT_RAW", str(value))
         return value
-
-
-def _joined(given: list[Given]) -> list[Given]:
-    """Neighbours of one kind as one array, so that they pass the stages together."""
-    if len(given) == 1 or len({one.kind for one in given}) > 1:
-        return given
-    return [Given(given[0].kind, np.concatenate([one.items for one in given]), given[0].field.split("[")[0])]

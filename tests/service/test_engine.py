@@ -105,6 +105,19 @@ def test_an_overflow_harms_its_own_call_only(engine, images, bundle):
     assert bad.field == "inputs[0].latent"
 
 
+def test_an_overflow_in_a_joined_list_names_its_item(engine, images, bundle):
+    latents = np.zeros((1, *bundle.manifest.latent_shape), np.float32)
+    given = [Given("latent", latents + value, f"inputs[{index}].latent") for index, value in enumerate((0, 3e38, 1))]
+    with pytest.raises(InvalidInput) as caught:
+        asyncio.run(engine.interpret([Given.joined(given)], Trace()))
+    assert caught.value.field == "inputs[1].latent"
+    factors = Given("factors", np.full((2, bundle.manifest.size), 3e38, np.float32), "targets[1].factors")
+    with pytest.raises(InvalidInput) as caught:
+        targets, resample = [Given("image", images[:1], "targets[0]"), factors], Edit("digit", Resample(0, 1.0))
+        asyncio.run(engine.edit(targets, [PendingEdit(resample)], Trace()))
+    assert caught.value.field == "targets[1].factors"
+
+
 def test_a_call_past_the_bound_is_refused_at_once_and_the_others_end(bundle, sessions, images):
     engine = Engine(bundle.manifest, sessions.runner, Limits(max_queued_items=8))
 
