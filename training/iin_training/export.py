@@ -3,7 +3,6 @@
 import datetime
 import logging
 import shutil
-import subprocess
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from torch import Tensor, nn
 
 from iin_training.evaluation import Evaluation
 from iin_training.flows import Flow
+from iin_training.git import git_commit
 from iin_training.model_card import write_model_card
 from iin_training.models.autoencoder import Autoencoder
 
@@ -265,23 +265,9 @@ def _provenance(what: Exported) -> Provenance:
     return Provenance(
         recipe=what.recipe,
         seed=what.seed,
-        git_commit=_git_commit(),
+        git_commit=git_commit(Path(__file__)),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions={library: version(library) for library in LIBRARIES},
         data_set=what.data_set,
         data_set_sha256=what.data_set_sha256,
     )
-
-
-def _git_commit() -> str:
-    try:
-        result = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return "unknown"
-    return result.stdout.strip() if result.returncode == 0 else "unknown"
