@@ -130,7 +130,7 @@ class Provenance:
     recipe: str
     seed: int
     git_commit: str
-    """Commit of the training code, `unknown` outside a checkout."""
+    """Commit of the training code, with `+changes` where the checkout differed from it; `unknown` outside one."""
     created: str
     """UTC time of the export, ISO 8601."""
     versions: dict[str, str]

@@ -3,11 +3,9 @@
 import argparse
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from iin_bundle import BundleError, read_bundle
 
 from iin_service.environment import PORTS_PER_KIND, free_ports, port_is_free, private_cluster, serve_settings
+from iin_service.guard import guarded_folder
 
 __all__ = ["main"]
 
@@ -92,42 +91,42 @@ def _serve(given: argparse.Namespace, command: list[str]) -> int:
     for number in STOP_SIGNALS:
         signal.signal(number, _interrupt)
     settings = serve_settings(haproxy=given.proxy == "haproxy")
-    folder = Path(tempfile.mkdtemp(prefix="iin-"))
-    os.environ |= settings | (private_cluster(folder) if given.address is None else {})
+    before = os.environ.copy()  # for the command, which is no part of Ray
+    with guarded_folder() if given.address is None else contextlib.nullcontext() as folder:
+        os.environ |= settings | (private_cluster(folder) if folder is not None else {})
 
-    # Ray reads its settings when it is imported.
-    from iin_service import app
+        # Ray reads its settings when it is imported.
+        from iin_service import app
 
-    options = app.ServeOptions(
-        application=given.name or name,
-        bundle=given.bundle.resolve(),
-        replicas=given.replicas,
-        cpus=given.cpus,
-        gpus=given.gpus,
-    )
-    deployed = None
-    print(f"iin-serve: starting {given.replicas} replica(s) of {name} ...", file=sys.stderr, flush=True)
-    try:
-        if given.address is None:
-            head = "127.0.0.1"
-            app.start_ray(folder, cpus=given.replicas * given.cpus, gpus=given.replicas * given.gpus)
-        else:
-            head = app.join_ray(given.address, settings)
-        for number in STOP_SIGNALS:  # Ray installed its own
-            signal.signal(number, _interrupt)
-        app.deploy(options, host=host, port=port, http_port=http_port)
-        deployed = options.application
-        endpoint = f"{head if host == '0.0.0.0' else host}:{port}"
-        _wait_until_ready(endpoint, options.application)
-        return _until_done(command, endpoint)
-    except KeyboardInterrupt:
-        return 130  # before it was ready
-    finally:
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # a second one would leave half of it running
-        print("iin-serve: stopping ...", file=sys.stderr, flush=True)
-        app.stop(deployed, private=given.address is None)
-        shutil.rmtree(folder, ignore_errors=True)
+        options = app.ServeOptions(
+            application=given.name or name,
+            bundle=given.bundle.resolve(),
+            replicas=given.replicas,
+            cpus=given.cpus,
+            gpus=given.gpus,
+        )
+        deployed = None
+        print(f"iin-serve: starting {given.replicas} replica(s) of {name} ...", file=sys.stderr, flush=True)
+        try:
+            if folder is not None:
+                head = "127.0.0.1"
+                app.start_ray(folder, cpus=given.replicas * given.cpus, gpus=given.replicas * given.gpus)
+            else:
+                head = app.join_ray(given.address, settings)
+            for number in STOP_SIGNALS:  # Ray installed its own
+                signal.signal(number, _interrupt)
+            app.deploy(options, host=host, port=port, http_port=http_port)
+            deployed = options.application
+            endpoint = f"{head if host == '0.0.0.0' else host}:{port}"
+            _wait_until_ready(endpoint, options.application)
+            return _until_done(command, endpoint, before)
+        except KeyboardInterrupt:
+            return 130  # before it was ready
+        finally:
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # a second one would leave half of it running
+            print("iin-serve: stopping ...", file=sys.stderr, flush=True)
+            app.stop(deployed, private=folder is not None)
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -153,10 +152,10 @@ def _wait_until_ready(endpoint: str, application: str) -> None:
             ) from error
 
 
-def _until_done(command: list[str], endpoint: str) -> int:
-    """Wait for the command, or without one for a signal."""
+def _until_done(command: list[str], endpoint: str, environment: dict[str, str]) -> int:
+    """Wait for the command in `environment`, or without one for a signal."""
     if command:
-        child = subprocess.Popen(command, env=os.environ | {"IIN_ADDRESS": endpoint})
+        child = subprocess.Popen(command, env=environment | {"IIN_ADDRESS": endpoint})
         try:
             return child.wait()
         except KeyboardInterrupt:

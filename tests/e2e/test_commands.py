@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -121,6 +122,20 @@ def test_a_stop_leaves_no_process_and_no_port(digits_bundle, tmp_path, signal_):
     host, port = one.address.split(":")
     with socket.socket() as probe:
         assert probe.connect_ex((host, int(port))) != 0
+
+
+def test_a_killed_service_leaves_nothing_either(digits_bundle, tmp_path):
+    with serving(digits_bundle, tmp_path / "log") as one:
+        started = psutil.Process(one.process.pid).children(recursive=True)
+        titles = " ".join(" ".join(child.cmdline()) for child in started)
+        assert all(word in titles for word in ("raylet", "gcs_server", "ray::ServeReplica", "haproxy"))
+        (guard,) = (child for child in started if "guard.py" in " ".join(child.cmdline()))
+        folder = Path(guard.cmdline()[-1])
+        assert (folder / "ray").is_dir()
+        one.process.kill()
+    _, alive = psutil.wait_procs(started, timeout=120)
+    assert alive == []
+    assert not folder.exists()
 
 
 JOINED = """

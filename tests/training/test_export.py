@@ -1,6 +1,7 @@
 """Export refuses what does not reproduce its network, and replaces a bundle whole or not at all."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,9 +97,34 @@ def test_an_inverse_that_does_not_undo_the_transform_is_refused(tmp_path):
         read_bundle(tmp_path / "bundle")
 
 
+def test_a_crash_while_a_bundle_is_replaced_loses_none_and_hinders_no_later_export(old, monkeypatch):
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name == "bundle.partial":
+            raise OSError("power cut")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="power cut"):
+        export_bundle(old, encoder(), flow(), what("lost"))
+    assert (old.with_name("bundle.replaced") / "manifest.json").read_text() == "the older one"
+    assert read_bundle(old.with_name("bundle.partial")).manifest.name == "lost"
+
+    monkeypatch.undo()
+    with pytest.raises(ExportError):
+        export_bundle(old, encoder(OtherInGraph), flow(), what())
+    assert (old / "manifest.json").read_text() == "the older one"
+
+    export_bundle(old, encoder(), flow(), what("new"))
+    assert read_bundle(old).manifest.name == "new"
+    assert [path.name for path in old.parent.iterdir()] == ["bundle"]
+
+
 def test_a_new_bundle_replaces_the_old_one_whole(old):
-    (old.with_name("bundle.partial")).mkdir()
-    (old.with_name("bundle.partial") / "rest-of-a-crash.onnx").write_bytes(b"?")
+    for leftover in ("bundle.partial", "bundle.replaced"):
+        old.with_name(leftover).mkdir()
+        (old.with_name(leftover) / "rest-of-a-crash.onnx").write_bytes(b"?")
     bundle = export_bundle(old, encoder(), flow(), what("new"))
     assert sorted(path.name for path in old.parent.iterdir()) == ["bundle"]
     assert sorted(path.relative_to(old).as_posix() for path in old.rglob("*") if path.is_file()) == [

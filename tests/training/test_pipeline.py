@@ -14,7 +14,7 @@ from rich.console import Console
 
 def write_digits(folder, seed):
     """Sixty 8x8 pictures of three classes as IDX files."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     images = np.random.default_rng(seed).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     labels = (np.arange(60) % 3).astype(np.uint8)
     for name, array in (("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)):
@@ -42,7 +42,7 @@ def test_a_finished_run_is_reused_and_says_so(brief_recipe, digits_bundle):
     before = {path: path.stat().st_mtime_ns for path in digits_bundle.parent.rglob("*")}
     said = io.StringIO()
     bundle = run_recipe(brief_recipe, digits_bundle.parent, Console(file=said, width=1000))
-    assert "made before with the same settings, reused" in said.getvalue()
+    assert "made before with the same settings and data, reused" in said.getvalue()
     assert bundle.manifest == read_bundle(digits_bundle).manifest
     assert {path: path.stat().st_mtime_ns for path in digits_bundle.parent.rglob("*")} == before
 
@@ -77,6 +77,19 @@ def test_checkpoints_of_other_data_are_refused(brief_recipe, tmp_path):
         run_recipe(first, tmp_path / "run", Console(quiet=True))
     with pytest.raises(ValueError, match=r"made with other settings .*data"):
         run_recipe(second, tmp_path / "run", Console(quiet=True))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+def test_a_finished_bundle_of_other_data_under_the_same_path_is_not_reused(brief_recipe, tmp_path):
+    schedule = replace(brief_recipe.transform.optimiser, steps=3, batch_size=4)
+    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=1), sizes=(2, 2), optimiser=schedule)
+    run = tmp_path / "run"
+    first = run_recipe(recipe, run, Console(quiet=True))
+    assert run_recipe(recipe, run, Console(quiet=True)).manifest == first.manifest
+
+    write_digits(tmp_path / "digits", seed=2)
+    with pytest.raises(ValueError, match=r"made with other settings .*data\.sha256"):
+        run_recipe(recipe, run, Console(quiet=True))
 
 
 @pytest.mark.parametrize("name", RECIPES)

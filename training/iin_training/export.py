@@ -3,7 +3,6 @@
 import datetime
 import logging
 import shutil
-import subprocess
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from torch import Tensor, nn
 
 from iin_training.evaluation import Evaluation
 from iin_training.flows import Flow
+from iin_training.git import git_commit
 from iin_training.model_card import write_model_card
 from iin_training.models.autoencoder import Autoencoder
 
@@ -106,6 +106,7 @@ def export_bundle(directory: Path, encoder: Autoencoder, transform: Flow, what: 
 
     It is built beside its place and moved there when everything has been checked: parity of every
     graph with its network at batches of 1, 3 and 32, the round trip, then reading and golden run.
+    What an interrupted export left beside the place is cleared away first.
 
     Raises:
         ExportError: naming the graph, the measured and the allowed error.
@@ -113,6 +114,7 @@ def export_bundle(directory: Path, encoder: Autoencoder, transform: Flow, what: 
     """
     building = directory.with_name(directory.name + ".partial")
     shutil.rmtree(building, ignore_errors=True)
+    _settle(directory)
     building.mkdir(parents=True)
     encoder, transform = encoder.cpu().eval(), transform.cpu().eval()
     images, latents = what.images.cpu().contiguous(), what.latents.cpu()
@@ -165,9 +167,27 @@ def export_bundle(directory: Path, encoder: Autoencoder, transform: Flow, what: 
     bundle = read_bundle(building)
     runs = {role: open_runner(bundle.graph_path(role)) for role in manifest.graphs}
     check_golden(bundle, lambda role, items: runs[role](items))
-    shutil.rmtree(directory, ignore_errors=True)
-    building.replace(directory)
+    _replace(directory, building)
     return Bundle(directory, bundle.manifest, bundle.golden)
+
+
+def _replace(directory: Path, building: Path) -> None:
+    """Put `building` in the place of `directory`; the old bundle is there, or beside it, until the new one is."""
+    if directory.exists():
+        directory.rename(_aside(directory))
+    building.rename(directory)
+    _settle(directory)
+
+
+def _settle(directory: Path) -> None:
+    """Remove the bundle that was moved aside or, where no other took its place, move it back."""
+    if not directory.exists() and _aside(directory).exists():
+        _aside(directory).rename(directory)
+    shutil.rmtree(_aside(directory), ignore_errors=True)
+
+
+def _aside(directory: Path) -> Path:
+    return directory.with_name(directory.name + ".replaced")
 
 
 def _export_graph(
@@ -245,23 +265,9 @@ def _provenance(what: Exported) -> Provenance:
     return Provenance(
         recipe=what.recipe,
         seed=what.seed,
-        git_commit=_git_commit(),
+        git_commit=git_commit(Path(__file__)),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions={library: version(library) for library in LIBRARIES},
         data_set=what.data_set,
         data_set_sha256=what.data_set_sha256,
     )
-
-
-def _git_commit() -> str:
-    try:
-        result = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return "unknown"
-    return result.stdout.strip() if result.returncode == 0 else "unknown"

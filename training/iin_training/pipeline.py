@@ -33,11 +33,11 @@ def run_recipe(recipe: Recipe, directory: Path, console: Console) -> Bundle:
     What an earlier run of the same recipe made there is reused, down to the last checkpoint.
     """
     settings = json.loads(json.dumps(asdict(recipe), default=str))
-    if (bundle := _finished(directory, settings)) is not None:
-        console.print(f"{directory / 'bundle'}: made before with the same settings, reused")
+    digits = load_digits(recipe.data.idx_dir, held_out=recipe.data.held_out, seed=recipe.seed)
+    if (bundle := _finished(directory, settings, digits.sha256)) is not None:
+        console.print(f"{directory / 'bundle'}: made before with the same settings and data, reused")
         return bundle
     size = recipe.data.image_size
-    digits = load_digits(recipe.data.idx_dir, held_out=recipe.data.held_out, seed=recipe.seed)
     inputs = {"data": asdict(recipe.data) | {"idx_dir": None, "sha256": digits.sha256}}
     run = Run(directory, seed=recipe.seed, checkpoint_every=recipe.checkpoint_every, console=console, inputs=inputs)
     console.print(f"data: {digits.name}, {len(digits.labels)} for training, {len(digits.held_out_labels)} held out")
@@ -84,13 +84,15 @@ def run_recipe(recipe: Recipe, directory: Path, console: Console) -> Bundle:
     return bundle
 
 
-def _finished(directory: Path, settings: object) -> Bundle | None:
-    """The bundle of an earlier run with the same settings, verified again."""
+def _finished(directory: Path, settings: object, data_sha256: str) -> Bundle | None:
+    """The bundle of an earlier run with the same settings and data, verified again."""
     path = directory / SETTINGS
     if not path.is_file() or json.loads(path.read_text()) != settings:
         return None
     try:
         bundle = read_bundle(directory / "bundle")
+        if bundle.manifest.provenance.data_set_sha256 != data_sha256:
+            return None  # the files that the settings name hold something else by now
         runs = {role: open_runner(bundle.graph_path(role)) for role in bundle.manifest.graphs}
         check_golden(bundle, lambda role, items: runs[role](items))
     except BundleError:
