@@ -112,7 +112,8 @@ def _check_outputs(role: str, run: Callable[[Tensor], Tensor], items: Tensor, wh
             alone = run(items[index : index + 1])
         except Exception as error:  # whatever a stranger's forward raises
             raise ValueError(
-                f"{role}: expected {what} for a batch of 1, got: {error}; it must take batches of any size"
+                f"{role}: expected {what} for a batch of 1, got: {error}; let it take batches of any size "
+                "(normalisation: with fixed statistics)"
             ) from error
         if alone.shape != outputs[:1].shape:
             raise ValueError(

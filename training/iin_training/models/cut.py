@@ -53,9 +53,11 @@ def cut(classifier: nn.Module, path: str, *, image_shape: tuple[int, int, int]) 
     _check_calls(classifier, module, path, images)
     traced = _trace(classifier, module, path, images)
     marks = [node for node in traced.graph.nodes if node.target is torch.ops.iin_training.cut_here.default]
-    if len(marks) != 1:
+    (logits,) = next(node for node in traced.graph.nodes if node.op == "output").args[0]
+    if len(marks) != 1 or marks[0] not in _before([logits], []):
         raise ValueError(
-            f"path: expected '{path}' outside torch.cond and its like, found it there; cut at the module around them"
+            f"path: expected the logits to depend on '{path}', got logits that do not use its output, or use it inside "
+            "torch.cond or its like; cut at a module on the straight way to the logits"
         )
     mark = marks[0]
     (image,) = (node for node in traced.graph.nodes if node.op == "placeholder")
@@ -64,7 +66,6 @@ def cut(classifier: nn.Module, path: str, *, image_shape: tuple[int, int, int]) 
             f"path: expected '{path}' to give a row for every image, got shape {list(mark.meta['val'].shape)} for "
             f"{list(image.meta['val'].shape)}; cut at a module before the batch axis is merged with another"
         )
-    (logits,) = next(node for node in traced.graph.nodes if node.op == "output").args[0]
     return _first_part(traced, image, mark), _second_part(traced, image, mark, logits, path)
 
 
@@ -124,10 +125,10 @@ def _trace(classifier: nn.Module, module: nn.Module, path: str, images: Tensor) 
             program = program.run_decompositions({})  # no operation changes a value in place: the latent stays whole
             traced = program.module(check_guards=False)
     except Exception as error:  # torch.export raises classes of its own for every fault
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(
             f"classifier: expected a forward that torch.export follows for batches of any size, got: {reason}; change "
-            f"its forward, or {REMEDY} ('{path}' is where they meet)"
+            f"its forward (x.shape[0] rather than len(x), no branches on values), or {REMEDY}"
         ) from error
     finally:
         handle.remove()
@@ -155,11 +156,6 @@ def _second_part(traced: fx.GraphModule, image: fx.Node, mark: fx.Node, logits: 
         if node.target is torch.ops.aten.sym_size.int and str(node.meta["val"]) in sizes
     }
     needed = _before([logits], [mark, *known])
-    if mark not in needed:
-        raise ValueError(
-            f"path: expected the logits to depend on '{path}', got logits that do not use its output; "
-            "cut at a module on the way to the logits"
-        )
     if image in needed:
         crossing = _crossing([node for node in needed if node not in known], mark)
         raise ValueError(

@@ -3,10 +3,8 @@
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnx.compose
-import onnx.utils
 import onnxruntime
 import torch
 from onnx import TensorProto, helper
@@ -48,7 +46,7 @@ class OnnxModule(nn.Module):
             self._session = onnxruntime.InferenceSession(self._content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime and protobuf raise classes of their own for every fault
             raise ValueError(
-                f"{self.name}: expected a graph of less than 2 GiB that onnxruntime loads, got: {error}; "
+                f"{self.name}: expected a graph of less than 2 GiB that onnxruntime loads, got: {_line(error)}; "
                 "export it again with operators of the standard ONNX domains"
             ) from error
 
@@ -59,10 +57,14 @@ class OnnxModule(nn.Module):
             (found,) = self._session.run(None, {self._session.get_inputs()[0].name: given})
         except Exception as error:
             raise ValueError(
-                f"{self.name}: expected a graph that takes batches of shape {list(given.shape)}, got: {error}; "
+                f"{self.name}: expected a graph that takes batches of shape {list(given.shape)}, got: {_line(error)}; "
                 f"check image_shape, and if the batch size is to blame {DYNAMIC}"
             ) from error
-        return torch.from_numpy(np.asarray(found)).to(items.device)
+        if found.shape[:1] != given.shape[:1]:
+            raise ValueError(
+                f"{self.name}: expected a row for each of the {len(given)} items, got shape {list(found.shape)}; {DYNAMIC}"
+            )
+        return torch.from_numpy(found).to(items.device)
 
     def digest(self) -> str:
         """Hexadecimal sha256 of the graph, weights included."""
@@ -99,7 +101,7 @@ def _load(path: Path) -> onnx.ModelProto:
     except Exception as error:  # protobuf's DecodeError, onnx's ValidationError, OSError
         raise ValueError(
             f"{path}: expected a whole ONNX file, and beside it every file of external data that it names, "
-            f"got: {error}; copy it again with all that belongs to it"
+            f"got: {_line(error)}; copy it again with all that belongs to it"
         ) from error
 
 
@@ -110,7 +112,7 @@ def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def _with_one_output(model: onnx.ModelProto, output: str | None, name: str) -> onnx.ModelProto:
-    """The part of the graph that leads from its only input to one output."""
+    """The graph with one input and one output; what only led to others stays, but is not run."""
     inputs, outputs = ([value.name for value in side] for side in (_inputs(model), model.graph.output))
     if len(inputs) != 1:
         raise ValueError(
@@ -123,9 +125,11 @@ def _with_one_output(model: onnx.ModelProto, output: str | None, name: str) -> o
         )
     if output is not None and output not in outputs:
         raise ValueError(f"{name}: output: expected one of {', '.join(outputs)}, got '{output}'")
-    if len(outputs) == 1:
-        return model
-    return onnx.utils.Extractor(model).extract_model(inputs, [output])
+    kept = onnx.ModelProto()
+    kept.CopyFrom(model)
+    del kept.graph.output[:]
+    kept.graph.output.extend(value for value in model.graph.output if output in (None, value.name))
+    return kept
 
 
 def _check_tensor(value: onnx.ValueInfoProto, name: str) -> None:
@@ -154,3 +158,8 @@ def _renamed(model: onnx.ModelProto, input_name: str, output_name: str) -> onnx.
     del graph.node[:]
     graph.node.extend(nodes)
     return model
+
+
+def _line(error: Exception) -> str:
+    """What went wrong, on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
