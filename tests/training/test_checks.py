@@ -102,10 +102,13 @@ def broken(name):
         ("squeezed batch", r"encoder: expected shape \[1, 2, 4\] for a batch of 1, got \[2, 4\]; its shape .*squeeze"),
         ("shape of the data", r"encoder: expected shape \[1, 5\] for a batch of 1, got \[1, 6\]"),
         ("no single image", r"encoder: expected latents for a batch of 1, got: .*batches of any size"),
-        ("constant", r"images: expected at least 32 with latents of their own, got 1 among 200"),
-        ("mostly off", r"encoder: expected latents that vary .* got 9 of 17 dimensions that are constant over 200 images"),
+        ("constant", r"images: expected at least 32 with latents of their own, got 1 of 200"),
+        (
+            "mostly off",
+            r"encoder: expected latents that vary .* got 9 of 17 dimensions that are constant over 200 images",
+        ),
         ("tiny", r"standard deviations of about 1, got .*e-0.*; multiply them by a constant"),
-        ("few classes", r"images: expected at least 32 with latents of their own, got \d among 200"),
+        ("few classes", r"images: expected at least 32 with latents of their own, got \d of 200"),
         ("decoder with dropout", r"decoder: expected the same images for the same batch"),
         ("decoder of levels", r"decoder: expected images in value_range, \[0, 1\], got \d+% of the values outside"),
         ("head of logits", r"head: expected probabilities in \[0, 1\], got .*head_gives='logits'"),
@@ -124,7 +127,7 @@ def test_what_cannot_be_interpreted_is_refused(name, words, images):
         (lambda images: images[:, :, :3], r"images: expected shape .* got \[200, 1, 3, 4\]"),
         (lambda images: 255 * images, r"images: expected values in \[0, 1\], the model's value_range, got .* to 25\d"),
         (lambda images: images * math.nan, r"images: expected values in \[0, 1\].* got nan to nan"),
-        (lambda images: images[:1].expand(200, -1, -1, -1), r"latents of their own, got 1 among 200"),
+        (lambda images: images[:1].expand(200, -1, -1, -1), r"latents of their own, got 1 of 200"),
     ],
 )
 def test_images_that_tell_nothing_are_refused(change, words, images):

@@ -198,7 +198,17 @@ def test_an_image_that_is_used_again_after_the_cut_is_named():
             "x.shape[0] rather than len(x)",
         ),
     ],
-    ids=["twice", "never", "tuple", "several logits", "maps", "beside", "merged batch", "branches on values", "fixed batch"],
+    ids=[
+        "twice",
+        "never",
+        "tuple",
+        "several logits",
+        "maps",
+        "beside",
+        "merged batch",
+        "branches on values",
+        "fixed batch",
+    ],
 )
 def test_what_cannot_be_cut_is_refused(forward_of, path, words):
     assert words in refusal(Wrong(forward_of), path)

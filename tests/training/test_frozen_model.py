@@ -201,7 +201,10 @@ class Fixed(nn.Module):
         ({"encoder": Fixed([torch.rand(2, 3)] * 3)}, r"or two \(mean, log_variance\), got 3 values"),
         ({"encoder": Fixed((torch.rand(2, 3), torch.rand(2, 4)))}, r"one shape, got \[2, 3\] and \[2, 4\]"),
         ({"encoder": Fixed(torch.rand(2, 3).double())}, r"encoder: expected float32, got torch\.float64; convert"),
-        ({"encoder": Fixed(torch.rand(8, 3))}, r"encoder: expected shape \[2, '\.\.\.'\] .* got \[8, 3\]; keep the batch"),
+        (
+            {"encoder": Fixed(torch.rand(8, 3))},
+            r"encoder: expected shape \[2, '\.\.\.'\] .* got \[8, 3\]; keep the batch",
+        ),
         ({"encoder": Fixed(torch.rand(2))}, r"encoder: expected shape \[2, '\.\.\.'\] .* got \[2\]"),
         ({"encoder": Fixed(torch.rand(2, 1, 1))}, r"latents of at least 2 dimensions, got shape \[2, 1, 1\]"),
         ({"decoder": nn.Linear(3, 3)}, r"decoder: expected a network that takes .* \[2, 2, 4, 4\], got: "),

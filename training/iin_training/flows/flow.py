@@ -47,7 +47,9 @@ class Flow(FlowBlock):
             batch, _ = block(batch)
 
 
-def interpretation_flow(latent_shape: int | tuple[int, ...], *, blocks: int, hidden: int, depth: int, seed: int) -> Flow:
+def interpretation_flow(
+    latent_shape: int | tuple[int, ...], *, blocks: int, hidden: int, depth: int, seed: int
+) -> Flow:
     """The network T: `blocks` times [ActNorm, double affine coupling, fixed permutation].
 
     `latent_shape` is that of one latent: D or `(D,)`, or `(C, H, W)` for spatial latents, which T flattens first.

@@ -117,8 +117,8 @@ def _check_outputs(role: str, run: Callable[[Tensor], Tensor], items: Tensor, wh
             ) from error
         if alone.shape != outputs[:1].shape:
             raise ValueError(
-                f"{role}: expected shape {list(outputs[:1].shape)} for a batch of 1, got {list(alone.shape)}; its shape "
-                "may depend on nothing but the batch size (squeeze(1) rather than squeeze())"
+                f"{role}: expected shape {list(outputs[:1].shape)} for a batch of 1, got {list(alone.shape)}; its "
+                "shape may depend on nothing but the batch size (squeeze(1) rather than squeeze())"
             )
         if not _near(alone, outputs[index : index + 1], scale):
             raise ValueError(
@@ -155,7 +155,7 @@ def _findings(latents: Tensor) -> Findings:
     rows = latents.flatten(1).double().unique(dim=0)  # an image given twice is no reason for noise
     if len(rows) < LEAST_IMAGES:
         raise ValueError(
-            f"images: expected at least {LEAST_IMAGES} with latents of their own, got {len(rows)} among {len(latents)}; "
+            f"images: expected at least {LEAST_IMAGES} with latents of their own, got {len(rows)} of {len(latents)}; "
             "give different images, or a model that tells these apart"
         )
     std, mean = torch.std_mean(rows, dim=0)
@@ -169,8 +169,8 @@ def _findings(latents: Tensor) -> Findings:
         )
     if scale < SMALLEST_SCALE:
         raise ValueError(
-            f"encoder: expected latents with standard deviations of about 1, got {float(scale):.2g} for the middle one; "
-            "multiply them by a constant at the encoder's end, and divide where decoder and head begin"
+            f"encoder: expected latents with standard deviations of about 1, got {float(scale):.2g} for the middle "
+            "one; multiply them by a constant at the encoder's end, and divide where decoder and head begin"
         )
     ordered = rows.sort(dim=0).values
     repeated = (ordered[2:] == ordered[:-2]).any(dim=0) & ~constant  # three times: no chance among float32 values

@@ -62,7 +62,7 @@ class OnnxModule(nn.Module):
             ) from error
         if found.shape[:1] != given.shape[:1]:
             raise ValueError(
-                f"{self.name}: expected a row for each of the {len(given)} items, got shape {list(found.shape)}; {DYNAMIC}"
+                f"{self.name}: expected a row for each of {len(given)} items, got shape {list(found.shape)}; {DYNAMIC}"
             )
         return torch.from_numpy(found).to(items.device)
 
