@@ -102,12 +102,18 @@ def _export(
                 verbose=False,
             )
         except Exception as error:  # the exporter raises classes of its own for every fault
-            reason = " ".join(str(error.__cause__ or error).split())[:300]
-            raise ExportError(
-                f"{role}: expected a network that torch.onnx exports for batches of any size, got: {reason}; change "
-                "its forward (x.shape[0] rather than len(x), no branches on values), or give an ONNX file instead"
-            ) from error
+            raise _not_exported(role, " ".join(str(error.__cause__ or error).split())[:300]) from error
     onnx.checker.check_model(path, full_check=True)
+    shape = onnx.load(path).graph.input[0].type.tensor_type.shape
+    if shape.dim[0].HasField("dim_value"):  # the exporter would rather fix an axis than fail
+        raise _not_exported(role, f"a graph for batches of {shape.dim[0].dim_value} only")
+
+
+def _not_exported(role: str, reason: str) -> ExportError:
+    return ExportError(
+        f"{role}: expected a network that torch.onnx exports for batches of any size, got: {reason}; change "
+        "its forward (x.shape[0] rather than len(x), no branches on values), or give an ONNX file instead"
+    )
 
 
 def open_runner(path: Path) -> Callable[[Array], tuple[Array, ...]]:
