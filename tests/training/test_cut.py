@@ -255,3 +255,21 @@ def test_a_transformer_is_cut_between_its_layers():
     first, second = cut(model, "layers.1", image_shape=SHAPE)
     assert first(images).shape == (3, 4, 8)
     torch.testing.assert_close(second(first(images)), model(images), rtol=0, atol=1e-5)
+
+
+def test_parts_move_with_the_tensors_that_the_forward_makes():
+    def forward_of(self, images):
+        maps = self.act(self.conv(images) + torch.arange(8, device=images.device))
+        weights = torch.linspace(0, 1, 4, device=maps.device) * torch.tensor([1.0, 2, 3, 4])
+        return self.last(means(maps) * weights)
+
+    model = Wrong(forward_of)
+    images = torch.randn(3, *SHAPE)
+    expected = model(images)
+    parts = cut(model, "act", image_shape=SHAPE)
+    torch.testing.assert_close(parts[1](parts[0](images)), expected)
+    # Shapes alone, on a device that every machine has; tensors of two devices would not mix there either.
+    found = images.to("meta")
+    for part in parts:
+        found = part.to("meta")(found)
+    assert (found.device.type, found.shape) == ("meta", (3, 2))

@@ -3,7 +3,7 @@
 import difflib
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -23,6 +23,18 @@ def _cut_here(value: Tensor) -> Tensor:
 @_cut_here.register_fake
 def _(value: Tensor) -> Tensor:
     return torch.empty_like(value)
+
+
+class _Part(fx.GraphModule):
+    """A graph that moves between devices with the tensors that it makes itself, for which tracing wrote one down."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Part":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch has no types here
+        for node in self.graph.nodes:
+            if (device := node.kwargs.get("device")) is not None:
+                node.update_kwarg("device", fn(torch.empty(0, device=device)).device)
+        self.recompile()
+        return self
 
 
 def cut(classifier: nn.Module, path: str, *, image_shape: tuple[int, int, int]) -> tuple[nn.Module, nn.Module]:
@@ -228,4 +240,4 @@ def _part(
             copied[node] = graph.node_copy(node, lambda inner: copied[inner])
     graph.output(copied[result])
     graph.lint()
-    return fx.GraphModule(traced, graph).eval()
+    return _Part(traced, graph).eval()
