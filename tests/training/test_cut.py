@@ -91,10 +91,20 @@ def test_the_second_part_after_the_first_is_the_classifier(classifier, path):
     first, second = cut(classifier, path, image_shape=SHAPE)
     for rows in (1, 5):
         latents = first(images[:rows])
-        kept = latents.clone()
         torch.testing.assert_close(latents, seen[0][:rows], rtol=0, atol=1e-6)
         torch.testing.assert_close(second(latents), expected[:rows], rtol=0, atol=1e-6)
-        assert torch.equal(latents, kept)  # nothing in the second part writes into them
+
+
+def test_an_operation_in_place_after_the_cut_leaves_the_latents_alone():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)).eval()
+    images = torch.randn(6, *SHAPE)
+    first, second = cut(model, "1", image_shape=SHAPE)
+    latents = first(images)
+    kept = latents.clone()
+    torch.testing.assert_close(second(latents), model(images))
+    assert torch.equal(latents, kept)
+    assert (latents < 0).any()
 
 
 def test_the_parts_share_the_classifiers_own_weights(classifier):
