@@ -1,6 +1,7 @@
 """Export refuses what does not reproduce its network, and replaces a bundle whole or not at all."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -121,3 +122,20 @@ def test_a_new_bundle_replaces_the_old_one_whole(old):
     assert manifest["provenance"]["seed"] == 5
     assert manifest["provenance"]["versions"]["torch"] == torch.__version__
     assert manifest["log_likelihood_quantiles"]["values"][0] == -9
+
+
+class Louder(Autoencoder):
+    """An autoencoder of latents a thousand times as large."""
+
+    def posterior(self, images):
+        mean, log_variance = super().posterior(images)
+        return 1000 * mean, log_variance
+
+
+def test_the_round_trip_of_large_latents_is_judged_by_their_size(tmp_path):
+    latents = 1000 * what().latents
+    louder = flow()
+    louder.initialize(latents)
+    bundle = export_bundle(tmp_path / "bundle", encoder(Louder), louder, replace(what(), latents=latents))
+    assert bundle.manifest.tolerances.round_trip == pytest.approx(1e-5 * 1000, rel=0.05)
+    assert 0 < bundle.manifest.round_trip_error < bundle.manifest.tolerances.round_trip

@@ -37,7 +37,8 @@ from iin_training.models.frozen import FrozenModel
 
 __all__ = ["ExportError", "Exported", "export_bundle", "open_runner"]
 
-ROUND_TRIP_TOLERANCE = 1e-4  # for latents of about 1; of larger ones, float32 keeps fewer decimals
+ROUND_TRIP_TOLERANCE = 1e-4
+ROUND_TRIP_SHARE = 1e-5  # of the latents' root mean square, where that is more: float32 keeps no more decimals
 GOLDEN_ROWS = 4
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 Array = NDArray[np.float32]
@@ -109,7 +110,7 @@ def export_bundle(directory: Path, model: FrozenModel, transform: Flow, what: Ex
         given, *found = (_spec(name, array) for name, array in arrays.items())
         graphs[role] = Graph(file=file_entry(building, path.name), inputs=(given,), outputs=tuple(found))
     np.savez(building / "golden.npz", allow_pickle=False, **golden)
-    allowed = ROUND_TRIP_TOLERANCE * max(1.0, float(latents.square().mean().sqrt()))
+    allowed = max(ROUND_TRIP_TOLERANCE, ROUND_TRIP_SHARE * float(latents.square().mean().sqrt()))
     error = _round_trip_error(building, latents.numpy(), allowed)
     (channels, height, width), (minimum, maximum) = model.image_shape, model.value_range
     image = ImageSpec(layout="NCHW", channels=channels, height=height, width=width, minimum=minimum, maximum=maximum)
