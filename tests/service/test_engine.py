@@ -112,8 +112,8 @@ def test_an_overflow_in_a_joined_list_names_its_item(engine, images, bundle):
         asyncio.run(engine.interpret([Given.joined(given)], Trace()))
     assert caught.value.field == "inputs[1].latent"
     factors = Given("factors", np.full((2, bundle.manifest.size), 3e38, np.float32), "targets[1].factors")
+    targets, resample = [Given("image", images[:1], "targets[0]"), factors], Edit("digit", Resample(0, 1.0))
     with pytest.raises(InvalidInput) as caught:
-        targets, resample = [Given("image", images[:1], "targets[0]"), factors], Edit("digit", Resample(0, 1.0))
         asyncio.run(engine.edit(targets, [PendingEdit(resample)], Trace()))
     assert caught.value.field == "targets[1].factors"
 

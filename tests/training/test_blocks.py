@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iin_training.flows import ActNorm, DoubleCoupling, Flow, Permutation, interpretation_flow
+from iin_training.flows import ActNorm, DoubleCoupling, Flatten, Flow, Permutation, interpretation_flow
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -98,3 +98,24 @@ def test_a_coupling_needs_two_dimensions():
 def test_a_flow_needs_a_block():
     with pytest.raises(ValueError, match="expected at least one block, got none"):
         Flow([])
+
+
+def test_a_flow_of_spatial_latents_works_on_them_row_by_row():
+    batch = torch.randn(9, 2, 3, 2)
+    flow = interpretation_flow((2, 3, 2), blocks=2, hidden=8, depth=1, seed=0)
+    flow.initialize(batch)
+    of_vectors = Flow(list(flow.blocks)[1:])
+    for found, expected in zip(flow(batch), of_vectors(batch.flatten(1)), strict=True):
+        assert torch.equal(found, expected)
+    assert flow.inverse(torch.randn(4, 12))[0].shape == (4, 2, 3, 2)
+
+
+def test_flat_latents_need_no_flattening():
+    flow = interpretation_flow((6,), blocks=1, hidden=8, depth=1, seed=0)
+    assert [type(block) for block in flow.blocks] == [ActNorm, DoubleCoupling, Permutation]
+
+
+@pytest.mark.parametrize("shape", [(), (3, 0, 2)])
+def test_flatten_refuses_a_shape_without_dimensions(shape):
+    with pytest.raises(ValueError, match=r"shape: expected positive sizes, as in \(C, H, W\)"):
+        Flatten(shape)

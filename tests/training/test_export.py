@@ -1,16 +1,17 @@
 """Export refuses what does not reproduce its network, and replaces a bundle whole or not at all."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from iin_bundle import BundleError, Figure, ImageSpec, read_bundle
+from iin_bundle import BundleError, Figure, read_bundle
 from iin_bundle.factors import FactorLayout
 from iin_training.evaluation import Evaluation
 from iin_training.export import Exported, ExportError, export_bundle
 from iin_training.flows import Flow, interpretation_flow
-from iin_training.models.autoencoder import Autoencoder
+from iin_training.models.autoencoder import Autoencoder, freeze
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
 
@@ -26,22 +27,22 @@ class SkewedInverse(Flow):
 class OtherInGraph(Autoencoder):
     """An encoder that computes something else in its graph than in torch."""
 
-    def encode(self, images):
-        latents = super().encode(images)
-        return latents + 0.5 if torch.compiler.is_exporting() else latents
+    def posterior(self, images):
+        mean, log_variance = super().posterior(images)
+        return mean + 0.5 if torch.compiler.is_exporting() else mean, log_variance
 
 
 class OtherInLargeBatches(Autoencoder):
     """An encoder whose graph is right for the batch it was exported with, and wrong for larger ones."""
 
-    def encode(self, images):
-        latents = super().encode(images)
-        return latents if torch.compiler.is_exporting() or len(images) < 32 else latents + 0.5
+    def posterior(self, images):
+        mean, log_variance = super().posterior(images)
+        return mean if torch.compiler.is_exporting() or len(images) < 32 else mean + 0.5, log_variance
 
 
 def encoder(kind=Autoencoder):
     torch.manual_seed(0)
-    return kind(image_size=8, channels=3, width=4, latent_size=4).eval().requires_grad_(False)
+    return freeze(kind(image_size=8, channels=3, width=4, latent_size=4))
 
 
 def flow(kind=Flow):
@@ -55,7 +56,6 @@ def what(name="tiny"):
     return Exported(
         name=name,
         version="7",
-        image=ImageSpec(layout="NCHW", channels=3, height=8, width=8, minimum=-1.0, maximum=1.0),
         layout=FactorLayout.from_sizes({"residual": 2, "digit": 1, "colour": 1}),
         evaluation=Evaluation({"swap": Figure(value=0.5, meaning="half")}, log_likelihoods),
         latents=torch.randn(1200, 4, generator=numbers),
@@ -148,3 +148,20 @@ def test_a_new_bundle_replaces_the_old_one_whole(old):
     assert manifest["provenance"]["seed"] == 5
     assert manifest["provenance"]["versions"]["torch"] == torch.__version__
     assert manifest["log_likelihood_quantiles"]["values"][0] == -9
+
+
+class Louder(Autoencoder):
+    """An autoencoder of latents a thousand times as large."""
+
+    def posterior(self, images):
+        mean, log_variance = super().posterior(images)
+        return 1000 * mean, log_variance
+
+
+def test_the_round_trip_of_large_latents_is_judged_by_their_size(tmp_path):
+    latents = 1000 * what().latents
+    louder = flow()
+    louder.initialize(latents)
+    bundle = export_bundle(tmp_path / "bundle", encoder(Louder), louder, replace(what(), latents=latents))
+    assert bundle.manifest.tolerances.round_trip == pytest.approx(1e-5 * 1000, rel=0.05)
+    assert 0 < bundle.manifest.round_trip_error < bundle.manifest.tolerances.round_trip

@@ -1,33 +1,48 @@
 """The laws that every invertible block keeps; a new block joins by adding its name to BLOCKS."""
 
+import math
+
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from iin_training.flows import ActNorm, DoubleCoupling, Flow, Permutation, interpretation_flow
+from iin_training.flows import ActNorm, DoubleCoupling, Flatten, Flow, Permutation, interpretation_flow
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+# Name -> (shape of one latent, block with parameters from a seed). Factors are vectors of as many dimensions.
 BLOCKS = {
-    "actnorm": (6, lambda seed: ActNorm(6)),
-    "coupling of an even size": (6, lambda seed: DoubleCoupling(6, hidden=8, depth=2)),
-    "coupling of an odd size": (5, lambda seed: DoubleCoupling(5, hidden=8, depth=1)),
-    "permutation": (7, lambda seed: Permutation(7, seed=seed)),
-    "flow of one block": (3, lambda seed: Flow([ActNorm(3)])),
-    "interpretation flow": (5, lambda seed: interpretation_flow(5, blocks=3, hidden=8, depth=3, seed=seed)),
+    "actnorm": ((6,), lambda seed: ActNorm(6)),
+    "coupling of an even size": ((6,), lambda seed: DoubleCoupling(6, hidden=8, depth=2)),
+    "coupling of an odd size": ((5,), lambda seed: DoubleCoupling(5, hidden=8, depth=1)),
+    "permutation": ((7,), lambda seed: Permutation(7, seed=seed)),
+    "flow of one block": ((3,), lambda seed: Flow([ActNorm(3)])),
+    "interpretation flow": ((5,), lambda seed: interpretation_flow(5, blocks=3, hidden=8, depth=3, seed=seed)),
+    "flatten": ((2, 1, 3), lambda seed: Flatten((2, 1, 3))),
+    "flow of spatial latents": (
+        (3, 1, 3),
+        lambda seed: interpretation_flow((3, 1, 3), blocks=2, hidden=8, depth=1, seed=seed),
+    ),
 }
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
 def random_block(name, *, seed=0, dtype=torch.float64):
-    """A block with random parameters and a source of vectors for it."""
-    size, make = BLOCKS[name]
+    """A block with random parameters, a source of latents and one of factors."""
+    shape, make = BLOCKS[name]
     torch.manual_seed(seed)
     block = make(seed)
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    return block.to(dtype), lambda rows: torch.randn(rows, size, dtype=dtype)
+
+    def latents(rows):
+        return torch.randn(rows, *shape, dtype=dtype)
+
+    def factors(rows):
+        return torch.randn(rows, math.prod(shape), dtype=dtype)
+
+    return block.to(dtype), latents, factors
 
 
 class BothWays(nn.Module):
@@ -49,12 +64,13 @@ def name(request):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_each_direction_undoes_the_other(name, batch, dtype):
-    block, vectors = random_block(name, dtype=dtype)
-    z = vectors(batch)
-    for there, back in ((block, block.inverse), (block.inverse, block)):
+    block, latents, factors = random_block(name, dtype=dtype)
+    ways = ((block, block.inverse, latents, factors), (block.inverse, block, factors, latents))
+    for there, back, source, target in ways:
+        z = source(batch)
         y, log_abs_det = there(z)
         again, opposite = back(y)
-        assert y.shape == z.shape
+        assert y.shape == target(batch).shape
         assert log_abs_det.shape == (batch,)
         assert y.dtype == log_abs_det.dtype == dtype
         scale = max(1.0, float(z.abs().max()), float(y.detach().abs().max()))
@@ -64,19 +80,19 @@ def test_each_direction_undoes_the_other(name, batch, dtype):
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_log_determinant_is_that_of_the_jacobian(name, direction):
-    block, vectors = random_block(name)
+    block, latents, factors = random_block(name)
     apply = getattr(block, direction)
-    z = vectors(3)
+    z = (latents if direction == "forward" else factors)(3)
     _, log_abs_det = apply(z)
     for row, found in zip(z, log_abs_det, strict=True):
         jacobian = torch.autograd.functional.jacobian(lambda v: apply(v[None])[0][0], row)
+        jacobian = jacobian.reshape(row.numel(), row.numel())
         torch.testing.assert_close(found, torch.linalg.slogdet(jacobian).logabsdet, rtol=0, atol=1e-10)
 
 
 def test_a_row_does_not_depend_on_the_rest_of_its_batch(name):
-    block, vectors = random_block(name)
-    z = vectors(5)
-    for apply in (block, block.inverse):
+    block, latents, factors = random_block(name)
+    for apply, z in ((block, latents(5)), (block.inverse, factors(5))):
         together = apply(z)
         for index in range(5):
             alone = apply(z[index : index + 1])
@@ -85,23 +101,22 @@ def test_a_row_does_not_depend_on_the_rest_of_its_batch(name):
 
 
 def test_a_saved_block_loads_to_the_same_map(name, tmp_path):
-    block, vectors = random_block(name, seed=1)
-    other, _ = random_block(name, seed=2)
+    block, latents, factors = random_block(name, seed=1)
+    other, *_ = random_block(name, seed=2)
     save_file(block.state_dict(), tmp_path / "block.safetensors")
     other.load_state_dict(load_file(tmp_path / "block.safetensors"))
-    z = vectors(4)
-    for mine, theirs in ((block, other), (block.inverse, other.inverse)):
+    for mine, theirs, z in ((block, other, latents(4)), (block.inverse, other.inverse, factors(4))):
         for expected, found in zip(mine(z), theirs(z), strict=True):
             assert torch.equal(expected, found)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_using_a_block_changes_nothing_in_it(name, mode):
-    block, vectors = random_block(name)
+    block, latents, factors = random_block(name)
     getattr(block, mode)()
     before = {key: value.clone() for key, value in block.state_dict().items()}
-    y, _ = block(100 * vectors(4) + 7)
-    block.inverse(y)
+    block(100 * latents(4) + 7)
+    block.inverse(100 * factors(4) + 7)
     after = block.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -109,12 +124,12 @@ def test_using_a_block_changes_nothing_in_it(name, mode):
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
 def test_an_exported_block_matches_torch_at_every_batch(name, tmp_path):
-    block, vectors = random_block(name, dtype=torch.float32)
+    block, latents, factors = random_block(name, dtype=torch.float32)
     both, path = BothWays(block).eval(), tmp_path / "both.onnx"
     batch = {0: torch.export.Dim("batch", min=1)}
     torch.onnx.export(
         both,
-        (vectors(2), vectors(2)),
+        (latents(2), factors(2)),
         path,
         input_names=["z", "y"],
         dynamic_shapes=(batch, batch),
@@ -124,7 +139,7 @@ def test_an_exported_block_matches_torch_at_every_batch(name, tmp_path):
     )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for rows in (1, 2, 5, 33):
-        z, y = vectors(rows), vectors(rows)
+        z, y = latents(rows), factors(rows)
         outputs = session.run(None, {"z": z.numpy(), "y": y.numpy()})
         for expected, found in zip(both(z, y), outputs, strict=True):
             np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-4, atol=1e-5)

@@ -9,7 +9,7 @@ __all__ = ["quality_table", "write_model_card"]
 
 CARD = """# {name} (version {version})
 
-An invertible interpretation network: it translates the latent of a frozen autoencoder, without loss,
+An invertible interpretation network: it translates the latent of a frozen model, without loss,
 into the factors below. Each factor is meant to be standard normal and independent of the others.
 
 | factor | dimensions | size |

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from iin_bundle import Bundle, BundleError, FactorLayout, ImageSpec, check_golden, read_bundle
+from iin_bundle import Bundle, BundleError, FactorLayout, check_golden, read_bundle
 from rich.console import Console
 
 from iin_training.config import Recipe
@@ -15,6 +15,7 @@ from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digits import load_digits
 from iin_training.evaluation import evaluate, held_out_latents
 from iin_training.export import Exported, export_bundle, open_runner
+from iin_training.models.autoencoder import freeze
 from iin_training.run import Run
 from iin_training.stages.first_stage import train_first_stage
 from iin_training.stages.judge import train_judge
@@ -62,12 +63,11 @@ def run_recipe(recipe: Recipe, directory: Path, console: Console) -> Bundle:
         images = draw(held_out.grey[chosen], random_colours(len(chosen), generator))
         bundle = export_bundle(
             directory / "bundle",
-            encoder,
+            freeze(encoder),
             transform,
             Exported(
                 name=recipe.bundle.name,
                 version=recipe.bundle.version,
-                image=ImageSpec(layout="NCHW", channels=3, height=size, width=size, minimum=-1.0, maximum=1.0),
                 layout=layout,
                 evaluation=evaluation,
                 latents=latents,

@@ -1,5 +1,6 @@
 """Composition of blocks, and the interpretation network T built from them."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from iin_training.flows.actnorm import ActNorm
 from iin_training.flows.base import FlowBlock
 from iin_training.flows.coupling import DoubleCoupling
+from iin_training.flows.flatten import Flatten
 from iin_training.flows.permutation import Permutation
 
 __all__ = ["Flow", "FlowBlock", "interpretation_flow"]
@@ -16,7 +18,7 @@ class Flow(FlowBlock):
     """Blocks applied in order by `forward` and undone in reverse order by `inverse`."""
 
     def __init__(self, blocks: Sequence[FlowBlock]) -> None:
-        """At least one block, all for vectors of the same size."""
+        """At least one block, all for vectors of the same size (`Flatten` makes them of other shapes, first)."""
         super().__init__()
         if not blocks:
             raise ValueError("blocks: expected at least one block, got none")
@@ -45,13 +47,18 @@ class Flow(FlowBlock):
             batch, _ = block(batch)
 
 
-def interpretation_flow(size: int, *, blocks: int, hidden: int, depth: int, seed: int) -> Flow:
+def interpretation_flow(
+    latent_shape: int | tuple[int, ...], *, blocks: int, hidden: int, depth: int, seed: int
+) -> Flow:
     """The network T: `blocks` times [ActNorm, double affine coupling, fixed permutation].
 
-    The paper's sizes are `size=64, blocks=12, hidden=512, depth=3`: 26,815,488 parameters.
+    `latent_shape` is that of one latent: D or `(D,)`, or `(C, H, W)` for spatial latents, which T flattens first.
+    The paper's sizes are `64, blocks=12, hidden=512, depth=3`: 26,815,488 parameters.
     Source: Esser, Rombach, Ommer (CVPR 2020), supplement A.
     """
-    layers: list[FlowBlock] = []
+    shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
+    size = math.prod(shape)
+    layers: list[FlowBlock] = [Flatten(shape)] if len(shape) > 1 else []
     for index in range(blocks):
         layers += [
             ActNorm(size),

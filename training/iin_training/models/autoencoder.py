@@ -5,7 +5,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Autoencoder"]
+from iin_training.models.frozen import FrozenModel
+
+__all__ = ["Autoencoder", "freeze"]
 
 STRETCH = 1.1
 
@@ -23,6 +25,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         if image_size < 8 or image_size & (image_size - 1):
             raise ValueError(f"image_size: expected a power of two of at least 8, got {image_size}")
+        self.image_shape = (channels, image_size, image_size)
         stages = image_size.bit_length() - 2
         widths = [width * 2**stage for stage in range(stages)]
         down: list[nn.Module] = []
@@ -64,3 +67,28 @@ class Autoencoder(nn.Module):
         # A plain tanh never quite reaches black and full intensity, and learns ever more slowly near them.
         images: Tensor = (STRETCH * self.decoder(latents[:, :, None, None])).clamp(-1, 1)
         return images
+
+
+class _Posterior(nn.Module):
+    def __init__(self, model: Autoencoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.posterior(images)
+
+
+class _Decode(nn.Module):
+    def __init__(self, model: Autoencoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.model.decode(latents)
+
+
+def freeze(model: Autoencoder) -> FrozenModel:
+    """The trained autoencoder as the model that is interpreted: a sampling encoder and a decoder, its own weights."""
+    return FrozenModel(
+        _Posterior(model), decoder=_Decode(model), image_shape=model.image_shape, value_range=(-1.0, 1.0)
+    )

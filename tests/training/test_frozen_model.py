@@ -1,0 +1,217 @@
+"""What training sees of a frozen model is the same whether its parts are torch modules or ONNX files."""
+
+import pytest
+import torch
+from iin_training.models.cut import cut
+from iin_training.models.frozen import FrozenModel
+from iin_training.models.onnx_model import OnnxModule
+from torch import nn
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+SHAPE = (1, 8, 8)
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+class Sampling(nn.Module):
+    """Means and log-variances of latents (2, 4, 4)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 4, stride=2, padding=1)
+
+    def forward(self, images):
+        mean, log_variance = self.conv(images).chunk(2, dim=1)
+        return mean, log_variance - 3
+
+
+def deterministic():
+    return nn.Sequential(nn.Conv2d(1, 2, 4, stride=2, padding=1), nn.BatchNorm2d(2), nn.Tanh())
+
+
+def decoder():
+    return nn.Sequential(nn.ConvTranspose2d(2, 1, 4, stride=2, padding=1), nn.Sigmoid())
+
+
+def head():
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(32, 5))
+
+
+def frozen(encoder=None, **parts):
+    settings = {"image_shape": SHAPE, "value_range": (0.0, 1.0)} | parts
+    return FrozenModel(deterministic() if encoder is None else encoder, **settings)
+
+
+def as_onnx(network, example, path):
+    torch.onnx.export(
+        network.eval(),
+        (example,),
+        path,
+        dynamic_shapes=({0: torch.export.Dim("rows", min=1)},),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    return OnnxModule(path)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def test_parts_are_frozen_in_place():
+    parts = {"encoder": deterministic(), "decoder": decoder(), "head": head()}
+    weights = {id(value) for part in parts.values() for value in part.parameters()}
+    before = {role: {name: v.clone() for name, v in part.state_dict().items()} for role, part in parts.items()}
+    model = frozen(**parts)
+    assert {id(value) for value in model.parameters()} == weights
+    assert not any(value.requires_grad for value in model.parameters())
+    assert not any(module.training for module in model.train().modules())
+    for role, part in parts.items():
+        assert all(torch.equal(value, before[role][name]) for name, value in part.state_dict().items())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_model_maps_images_to_latents_and_back(device):
+    model = frozen(decoder=decoder(), head=head()).to(device)
+    images = torch.rand(3, *SHAPE, device=device)
+    latents = model.encode(images)
+    assert (model.latent_shape, model.size, model.has_decoder) == ((2, 4, 4), 32, True)
+    assert latents.shape == (3, 2, 4, 4)
+    assert model.decode(latents).shape == images.shape
+    assert model.device.type == model.decode(latents).device.type == device
+    torch.testing.assert_close(model.head(latents).sum(dim=1).cpu(), torch.ones(3))
+    assert not latents.requires_grad
+
+
+def test_latents_of_a_deterministic_encoder_are_drawn_as_they_are():
+    model, images = frozen(), torch.rand(3, *SHAPE)
+    assert not model.samples
+    assert torch.equal(model.draw(images, torch.Generator().manual_seed(1)), model.encode(images))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_latents_of_a_sampling_encoder_are_drawn_from_its_distribution(device):
+    encoder = Sampling()
+    model, image = frozen(encoder).to(device), torch.rand(1, *SHAPE, device=device)
+    assert model.samples
+    mean, log_variance = encoder(image)
+    assert torch.equal(model.encode(image), mean)
+    drawn = model.draw(image.expand(20_000, *SHAPE), torch.Generator().manual_seed(1))
+    std = (0.5 * log_variance).exp()
+    torch.testing.assert_close(drawn.mean(dim=0, keepdim=True), mean, rtol=0, atol=0.02)
+    torch.testing.assert_close(drawn.std(dim=0, keepdim=True), std, rtol=0.03, atol=0)
+    first, again, other = (model.draw(image, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("encoder", [deterministic, Sampling], ids=["deterministic", "sampling"])
+def test_networks_for_export_take_and_give_one_tensor(encoder):
+    model, images = frozen(encoder(), decoder=decoder(), head=head()), torch.rand(2, *SHAPE)
+    networks = model.networks()
+    assert list(networks) == ["encoder", "decoder", "head"]
+    latents = networks["encoder"](images)
+    assert torch.equal(latents, model.encode(images))
+    assert torch.equal(networks["decoder"](latents), model.decode(latents))
+    assert torch.equal(networks["head"](latents), model.head(latents))
+    assert list(frozen().networks()) == ["encoder"]
+
+
+def test_onnx_files_do_as_torch_modules_do(tmp_path):
+    parts = {"encoder": deterministic().eval(), "decoder": decoder(), "head": head().eval()}
+    images, latents = torch.rand(2, *SHAPE), torch.rand(2, 2, 4, 4)
+    examples = {"encoder": images, "decoder": latents, "head": latents}
+    files = {role: as_onnx(part, examples[role], tmp_path / f"{role}.onnx") for role, part in parts.items()}
+    ours, theirs = frozen(**parts), frozen(**files)
+    assert theirs.latent_shape == ours.latent_shape
+    assert theirs.device.type == "cpu"
+    torch.testing.assert_close(theirs.encode(images), ours.encode(images), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(theirs.decode(latents), ours.decode(latents), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(theirs.head(latents), ours.head(latents), rtol=1e-4, atol=1e-5)
+    mixed = frozen(parts["encoder"], head=files["head"])
+    torch.testing.assert_close(mixed.head(latents), ours.head(latents), rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_that_gives_probabilities_is_left_as_it_is():
+    latents = torch.rand(2, 2, 4, 4)
+    given = nn.Sequential(head(), nn.Softmax(dim=1)).eval()
+    assert torch.equal(frozen(head=given, head_gives="probabilities").head(latents), given(latents))
+
+
+def test_the_digest_tells_models_apart_and_not_their_devices_or_runs(tmp_path):
+    def make(encoder=deterministic):
+        torch.manual_seed(0)
+        return frozen(encoder(), decoder=decoder())
+
+    first = make().digest()
+    assert make().digest() == first
+    changed = make()
+    changed.decoder[0].bias += 1e-4
+    sharper = make(lambda: nn.Sequential(*list(deterministic())[:2], nn.Sigmoid()))
+    file = frozen(as_onnx(deterministic(), torch.rand(2, *SHAPE), tmp_path / "encoder.onnx"), decoder=decoder())
+    assert len({first, changed.digest(), sharper.digest(), frozen().digest(), file.digest()}) == 5
+
+
+def test_the_digest_tells_cuts_of_one_classifier_apart():
+    classifier = nn.Sequential(deterministic(), nn.ReLU(), head())
+    digests = set()
+    for path in ("0", "1"):
+        encoder, rest = cut(classifier, path, image_shape=SHAPE)
+        model = frozen(encoder, head=rest)
+        again, _ = cut(classifier, path, image_shape=SHAPE)
+        assert frozen(again, head=rest).digest() == model.digest()
+        digests.add(model.digest())
+    assert len(digests) == 2
+
+
+def test_a_model_without_decoder_says_so():
+    model = frozen()
+    assert (model.has_decoder, model.head) == (False, None)
+    with pytest.raises(ValueError, match="decoder: expected one to show latents as images, got none"):
+        model.decode(torch.rand(2, 2, 4, 4))
+
+
+def test_images_of_another_size_are_refused():
+    words = r"images: expected shape \['N', 1, 8, 8\], got \[2, 1, 16, 16\]; resize them"
+    for run in (frozen().encode, lambda images: frozen().draw(images, torch.Generator())):
+        with pytest.raises(ValueError, match=words):
+            run(torch.rand(2, 1, 16, 16))
+
+
+class Fixed(nn.Module):
+    """Gives what it is told, whatever it is given."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, items):
+        return self.output
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"image_shape": (2, 8, 8)}, r"image_shape: expected \(C, H, W\) with C = 1 .* got \(2, 8, 8\); for other"),
+        ({"image_shape": (8, 8)}, r"image_shape: .* got \(8, 8\)"),
+        ({"image_shape": (3, 8, 8)}, r"encoder: expected a network that takes .* \[2, 3, 8, 8\], got: .*image_shape"),
+        ({"value_range": (1.0, 1.0)}, r"value_range: expected two finite values, black below .* got \(1\.0, 1\.0\)"),
+        ({"encoder": Fixed({"z": 1})}, "encoder: expected a tensor, got dict; wrap it"),
+        ({"encoder": Fixed([torch.rand(2, 3)] * 3)}, r"or two \(mean, log_variance\), got 3 values"),
+        ({"encoder": Fixed((torch.rand(2, 3), torch.rand(2, 4)))}, r"one shape, got \[2, 3\] and \[2, 4\]"),
+        ({"encoder": Fixed(torch.rand(2, 3).double())}, r"encoder: expected float32, got torch\.float64; convert"),
+        (
+            {"encoder": Fixed(torch.rand(8, 3))},
+            r"encoder: expected shape \[2, '\.\.\.'\] .* got \[8, 3\]; keep the batch",
+        ),
+        ({"encoder": Fixed(torch.rand(2))}, r"encoder: expected shape \[2, '\.\.\.'\] .* got \[2\]"),
+        ({"encoder": Fixed(torch.rand(2, 1, 1))}, r"latents of at least 2 dimensions, got shape \[2, 1, 1\]"),
+        ({"decoder": nn.Linear(3, 3)}, r"decoder: expected a network that takes .* \[2, 2, 4, 4\], got: "),
+        ({"decoder": Fixed(torch.rand(2, 3, 8, 8))}, r"decoder: expected shape \[2, 1, 8, 8\] .* got \[2, 3, 8, 8\]"),
+        ({"head": Fixed(torch.rand(2, 3, 4)), "head_gives": "probabilities"}, r"head: .*\[2, classes\] .* \[2, 3, 4\]"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        frozen(**settings)

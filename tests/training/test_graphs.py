@@ -1,0 +1,56 @@
+"""What does not export, or has other numbers in its graph, is found before a long training."""
+
+import pytest
+import torch
+from iin_training.graphs import ExportError, check_exportable
+from iin_training.models.frozen import FrozenModel
+from torch import nn
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+SHAPE = (1, 6, 10)
+
+
+class Branching(nn.Module):
+    """Takes another way for bright pictures, which no graph can."""
+
+    def forward(self, images):
+        return images.flatten(1) if float(images.mean()) > 0.5 else -images.flatten(1)
+
+
+class OfFixedBatch(nn.Module):
+    """Asks for the batch size in a way that fixes it."""
+
+    def forward(self, latents):
+        return torch.sigmoid(latents).reshape(len(latents), *SHAPE)
+
+
+class OtherInGraph(nn.Module):
+    """Computes something else in its graph than in torch."""
+
+    def forward(self, latents):
+        return 3 * latents[:, :4] if torch.compiler.is_exporting() else latents[:, :4]
+
+
+def checked(encoder, **parts):
+    model = FrozenModel(encoder, image_shape=SHAPE, value_range=(0.0, 1.0), **parts)
+    check_exportable(model, torch.rand(32, *SHAPE))
+
+
+def test_a_model_that_exports_passes():
+    checked(nn.Flatten(), decoder=nn.Unflatten(1, SHAPE), head=nn.Linear(60, 3))
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"encoder": Branching()}, r"encoder: expected a network that torch\.onnx exports .* no branches on values"),
+        (
+            {"decoder": OfFixedBatch()},
+            r"decoder: expected .* a graph for batches of 2 only; .*x\.shape\[0\] rather than len",
+        ),
+        ({"head": OtherInGraph()}, r"head: onnxruntime differs from torch by 0\.\d+ at batch 1, allowed 0\.0001"),
+    ],
+)
+def test_what_does_not_export_is_refused(parts, words):
+    with pytest.raises(ExportError, match=words):
+        checked(**({"encoder": nn.Flatten()} | parts))

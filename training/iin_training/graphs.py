@@ -1,0 +1,145 @@
+"""One network as an ONNX graph that does as the network does."""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from iin_training.models.frozen import FrozenModel
+from iin_training.models.onnx_model import OnnxModule
+
+__all__ = [
+    "PARITY_BATCHES",
+    "PARITY_TOLERANCE",
+    "ExportError",
+    "check_exportable",
+    "open_runner",
+    "outputs_of",
+    "write_graph",
+]
+
+PARITY_TOLERANCE = 1e-4
+PARITY_BATCHES = (1, 3, 32)
+TENSORS = {"encoder": ("image", "latent"), "decoder": ("latent", "image"), "head": ("latent", "probabilities")}
+Array = NDArray[np.float32]
+
+
+class ExportError(RuntimeError):
+    """A graph that does not reproduce its network; nothing is left behind that could be served."""
+
+
+def check_exportable(model: FrozenModel, images: Tensor) -> None:
+    """Export a frozen model's networks to a folder that is thrown away, so that none fails after T is trained.
+
+    Args:
+        model: on the CPU.
+        images: real ones, `(N, C, H, W)`, N >= 32.
+
+    Raises:
+        ExportError: as `write_graph`.
+
+    """
+    latents = model.encode(images)
+    with tempfile.TemporaryDirectory() as folder:
+        for role, network in model.networks().items():
+            given, found = TENSORS[role]
+            write_graph(
+                role, network, Path(folder) / f"{role}.onnx", images if role == "encoder" else latents, given, (found,)
+            )
+
+
+def write_graph(
+    role: str, network: nn.Module, path: Path, inputs: Tensor, input_name: str, output_names: tuple[str, ...]
+) -> None:
+    """Write `network` to `path`, with a dynamic batch axis, and compare both at batches of 1, 3 and 32.
+
+    Args:
+        role: name of the graph, for messages.
+        network: a module on the CPU that takes a batch `(N, ...)` and gives one tensor or several, N rows each;
+            a graph that it already is, is copied.
+        path: of the ONNX file.
+        inputs: at least 32 real rows.
+        input_name: of the input in the graph.
+        output_names: of the outputs in the graph.
+
+    Raises:
+        ExportError: where the network does not export, or the graph differs; with the measured and allowed error.
+
+    """
+    if isinstance(network, OnnxModule):
+        network.write(path, input_name=input_name, example=inputs[:2], output_name=output_names[0])
+    else:
+        _export(role, network, path, inputs[:2], input_name, output_names)
+    run = open_runner(path)
+    for batch in PARITY_BATCHES:
+        _check_parity(role, network, run, inputs[:batch])
+
+
+def _export(
+    role: str, network: nn.Module, path: Path, example: Tensor, input_name: str, output_names: tuple[str, ...]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own dependencies
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which is not needed
+        try:
+            torch.onnx.export(
+                network,
+                (example,),
+                path,
+                input_names=(input_name,),
+                output_names=output_names,
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter raises classes of its own for every fault
+            raise _not_exported(role, " ".join(str(error.__cause__ or error).split())[:300]) from error
+    onnx.checker.check_model(path, full_check=True)
+    shape = onnx.load(path).graph.input[0].type.tensor_type.shape
+    if shape.dim[0].HasField("dim_value"):  # the exporter would rather fix an axis than fail
+        raise _not_exported(role, f"a graph for batches of {shape.dim[0].dim_value} only")
+
+
+def _not_exported(role: str, reason: str) -> ExportError:
+    return ExportError(
+        f"{role}: expected a network that torch.onnx exports for batches of any size, got: {reason}; change "
+        "its forward (x.shape[0] rather than len(x), no branches on values), or give an ONNX file instead"
+    )
+
+
+def open_runner(path: Path) -> Callable[[Array], tuple[Array, ...]]:
+    """A function that runs an ONNX file of one input on the CPU."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(items: Array) -> tuple[Array, ...]:
+        return tuple(session.run(None, {name: items}))
+
+    return run
+
+
+@torch.no_grad()
+def outputs_of(network: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
+    """What a network gives, as a tuple however many it gives."""
+    outputs = network(inputs)
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _check_parity(role: str, network: nn.Module, run: Callable[[Array], tuple[Array, ...]], inputs: Tensor) -> None:
+    for expected, found in zip(outputs_of(network, inputs), run(inputs.numpy()), strict=True):
+        scale = max(1.0, float(expected.abs().max()))
+        error = float(np.abs(found - expected.numpy()).max()) / scale if found.shape == expected.shape else np.inf
+        if not error <= PARITY_TOLERANCE:
+            raise ExportError(
+                f"{role}: onnxruntime differs from torch by {error:.3g} at batch {len(inputs)}, "
+                f"allowed {PARITY_TOLERANCE:g}"
+            )

@@ -1,0 +1,242 @@
+"""The frozen model that is interpreted, as training, evaluation and export see it."""
+
+import hashlib
+import math
+import re
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from iin_training.models.onnx_model import OnnxModule
+
+__all__ = ["FrozenModel"]
+
+
+class _Mean(nn.Module):
+    """A sampling encoder without the sampling."""
+
+    def __init__(self, posterior: nn.Module) -> None:
+        super().__init__()
+        self.posterior = posterior
+
+    def forward(self, image: Tensor) -> Tensor:
+        mean: Tensor = self.posterior(image)[0]
+        return mean
+
+
+class _Probabilities(nn.Module):
+    """A head whose logits become probabilities."""
+
+    def __init__(self, logits: nn.Module) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return torch.softmax(self.logits(latent), dim=1)
+
+
+class FrozenModel(nn.Module):
+    """An encoder whose latents are interpreted, with what may follow them: a decoder, a classifier's head.
+
+    Each is a torch module, or an `OnnxModule`. They are frozen in place, not copied: put in eval mode for good,
+    no parameter requires a gradient.
+    """
+
+    image_shape: tuple[int, int, int]
+    """(C, H, W) of one image; C is 1 (grey) or 3 (red, green, blue)."""
+    value_range: tuple[float, float]
+    """Values of black and of full intensity."""
+    latent_shape: tuple[int, ...]
+    """Shape of one latent: `(D,)`, or `(C, H, W)` for spatial latents."""
+    samples: bool
+    """Whether the encoder gives a distribution, (mean, log-variance)."""
+    head: nn.Module | None
+    """Latents `(N, *latent_shape)` to class probabilities `(N, classes)`; None where there is none."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        image_shape: tuple[int, int, int],
+        value_range: tuple[float, float],
+        decoder: nn.Module | None = None,
+        head: nn.Module | None = None,
+        head_gives: Literal["logits", "probabilities"] = "logits",
+    ) -> None:
+        """Freeze the parts and try them on a batch of two grey images.
+
+        Args:
+            encoder: images `(N, C, H, W)` to latents `(N, ...)`; or, where it samples, to the mean and the
+                logarithm of the variance of a normal distribution over latents, both of that shape.
+            image_shape: (C, H, W) of one image.
+            value_range: values of black and of full intensity in the images that the encoder was trained on.
+            decoder: latents to images `(N, C, H, W)` in `value_range`.
+            head: latents to a number for every class, `(N, classes)`.
+            head_gives: what these numbers are; a softmax is applied to logits.
+
+        Raises:
+            ValueError: where a part takes or gives something else, with what to do about it.
+
+        """
+        super().__init__()
+        if len(image_shape) != 3 or image_shape[0] not in (1, 3) or min(image_shape) < 1:
+            raise ValueError(
+                f"image_shape: expected (C, H, W) with C = 1 (grey) or 3 (colour), got {tuple(image_shape)}; "
+                "for other images put a module before the encoder that makes its input from such ones"
+            )
+        if not (len(value_range) == 2 and -math.inf < value_range[0] < value_range[1] < math.inf):
+            raise ValueError(
+                f"value_range: expected two finite values, black below full intensity, got {value_range}; "
+                "for example (0.0, 1.0)"
+            )
+        self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
+        self.value_range = (float(value_range[0]), float(value_range[1]))
+        self.encoder, self.decoder, self.head = encoder, decoder, head
+        if head is not None and head_gives == "logits":
+            self.head = head.with_softmax() if isinstance(head, OnnxModule) else _Probabilities(head)
+        self.eval().requires_grad_(False)
+        self._try()
+
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Find the latents' shape and refuse parts that do not fit together."""
+        grey = sum(self.value_range) / 2
+        images = torch.full((2, *self.image_shape), grey, device=self.device)
+        given = _call("encoder", self.encoder, images)
+        self.samples = isinstance(given, tuple | list)
+        found = list(given) if self.samples else [given]
+        if self.samples and len(found) != 2:
+            raise ValueError(
+                f"encoder: expected one tensor of latents, or two (mean, log_variance), got {len(found)} values; "
+                "wrap it in a module that returns the latents alone"
+            )
+        for latents in found:
+            _check_output("encoder", latents, None)
+        latents, other = found[0], found[-1]
+        if latents.shape != other.shape:
+            raise ValueError(
+                f"encoder: expected mean and log_variance of one shape, got {list(latents.shape)} and "
+                f"{list(other.shape)}; return two tensors of the latents' shape"
+            )
+        self.latent_shape = tuple(latents.shape[1:])
+        if self.size < 2:
+            raise ValueError(
+                f"encoder: expected latents of at least 2 dimensions, got shape {list(latents.shape)} for 2 images; "
+                "a single number has no parts to tell apart: choose an earlier layer"
+            )
+        if self.decoder is not None:
+            _check_output("decoder", _call("decoder", self.decoder, latents), self.image_shape)
+        if self.head is not None:
+            _check_output("head", probabilities := _call("head", self.head, latents), None)
+            if probabilities.ndim != 2:
+                raise ValueError(
+                    f"head: expected shape [2, classes] for 2 latents, got {list(probabilities.shape)}; "
+                    "wrap it in a module that gives one number for every class"
+                )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; the CPU where all parts are ONNX graphs."""
+        first = next((value.device for value in (*self.parameters(), *self.buffers())), None)
+        return first or torch.device("cpu")
+
+    def train(self, mode: bool = True) -> "FrozenModel":
+        """Stay in eval mode: a frozen model has no other."""
+        return super().train(False)
+
+    @property
+    def size(self) -> int:
+        """D, the number of dimensions of a latent."""
+        return math.prod(self.latent_shape)
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether latents can be shown as images."""
+        return self.decoder is not None
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents `(N, *latent_shape)` of images `(N, C, H, W)`: the same every time (of a distribution, the mean)."""
+        given = self._posterior(images)
+        return given[0] if isinstance(given, tuple) else given
+
+    @torch.no_grad()
+    def draw(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Latents as T is to be trained on: drawn from the encoder's distribution, or `encode(images)`.
+
+        Noise is drawn on the generator's device, so that a CPU generator gives the same on every device.
+        """
+        given = self._posterior(images)
+        if not isinstance(given, tuple):
+            return given
+        mean, log_variance = given
+        noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
+        return mean + noise * (0.5 * log_variance).exp()
+
+    def _posterior(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if tuple(images.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"images: expected shape {['N', *self.image_shape]}, got {list(images.shape)}; "
+                "resize them to the size that the model was made for, since that of its latents depends on it"
+            )
+        given = self.encoder(images)
+        return (given[0], given[1]) if self.samples else given
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images `(N, C, H, W)` in `value_range` of latents `(N, *latent_shape)`."""
+        if self.decoder is None:
+            raise ValueError("decoder: expected one to show latents as images, got none; give FrozenModel a decoder")
+        images: Tensor = self.decoder(latents)
+        return images
+
+    def networks(self) -> dict[str, nn.Module]:
+        """By role in a bundle (encoder, decoder, head), modules of one tensor in and one out, for export."""
+        parts = {"encoder": _Mean(self.encoder) if self.samples else self.encoder}
+        if self.decoder is not None:
+            parts["decoder"] = self.decoder
+        if self.head is not None:
+            parts["head"] = self.head
+        return {role: network.eval() for role, network in parts.items()}
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 of all weights, of the modules' structure as they print it, and of ONNX graphs.
+
+        Use it so that a T is never continued on another model.
+        """
+        digest = hashlib.sha256()
+        for role, network in self.networks().items():
+            graphs = [module.digest() for module in network.modules() if isinstance(module, OnnxModule)]
+            structure = re.sub(r"0x[0-9a-f]+", "", str(network))  # addresses differ from run to run
+            digest.update(f"{role}\n{graphs}\n{structure}\n".encode())
+            for name, value in network.state_dict().items():
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _call(role: str, network: nn.Module, items: Tensor) -> Any:
+    try:
+        return network(items)
+    except Exception as error:  # whatever a stranger's forward raises
+        remedy = "check image_shape" if role == "encoder" else "give one that takes the encoder's latents as they are"
+        raise ValueError(
+            f"{role}: expected a network that takes {items.dtype} of shape {list(items.shape)}, got: {error}; {remedy}"
+        ) from error
+
+
+def _check_output(role: str, output: object, wanted: tuple[int, ...] | None) -> None:
+    """Float32, a row for each of two items, and of the wanted shape if one is given."""
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"{role}: expected a tensor, got {type(output).__name__}; wrap it in a module that returns the tensor alone"
+        )
+    if output.dtype != torch.float32:
+        raise ValueError(f"{role}: expected float32, got {output.dtype}; convert it with .float()")
+    if output.ndim < 2 or len(output) != 2 or (wanted is not None and tuple(output.shape[1:]) != wanted):
+        raise ValueError(
+            f"{role}: expected shape {[2, *(wanted or ['...'])]} for a batch of 2, got {list(output.shape)}; "
+            "keep the batch axis first and apart from all others"
+            + ("" if wanted is None else ", and give images of the encoder's size")
+        )
