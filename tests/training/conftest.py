@@ -7,8 +7,8 @@ import pytest
 import torch
 from iin_training import config
 from iin_training.data.colour import Augmentation
-from iin_training.data.coloured_digits import ColouredDigits
-from iin_training.models.autoencoder import Autoencoder
+from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
+from iin_training.models.autoencoder import Autoencoder, freeze
 from iin_training.run import Run
 from iin_training.stages.first_stage import train_first_stage
 from iin_training.stages.judge import train_judge
@@ -60,7 +60,7 @@ class Stage:
 
     def __init__(self, name):
         self.name = name
-        self.draws_before = 1 if name == "transform" else 0  # ActNorm's first batch
+        self.draws_before = 2 if name == "transform" else 0  # ActNorm's first batch, and the pairs' fingerprint
         torch.manual_seed(0)
         self.encoder = untrained_encoder()
 
@@ -83,7 +83,8 @@ class Stage:
         elif self.name == "first_stage":
             model = train_first_stage(settings, data, image_size=8, run=run)
         else:
-            model = train_transform(settings, self.encoder, SIZES, data, run)
+            pairs = DigitPairs(data, {"digit": 1.0, "colour": 1.0})
+            model = train_transform(settings, freeze(self.encoder), SIZES, pairs, run)
         return {name: value.clone() for name, value in model.state_dict().items()}
 
     def train_until(self, directory, step, **changed):

@@ -5,9 +5,11 @@ import pytest
 import torch
 from iin_bundle import FactorLayout
 from iin_training.data.colour import Augmentation, draw, measure_colour
-from iin_training.data.coloured_digits import ColouredDigits
+from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
 from iin_training.evaluation import evaluate, held_out_latents
 from iin_training.flows import ActNorm, Flow
+from iin_training.judged_digits import judge_digits
+from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
 from rich.console import Console
 from torch import nn
@@ -36,14 +38,29 @@ def brightness(images):
 
 
 class Knowing(nn.Module):
-    """An autoencoder of bars whose latent is [nothing, which bar, colour]: the best interpretation there is."""
+    """An encoder of bars whose latent is [nothing, which bar, colour]: the best interpretation there is."""
 
-    def encode(self, images):
+    def forward(self, images):
         shown = nn.functional.one_hot(brightness(images).argmax(dim=1), CLASSES).float()
         return torch.cat([torch.zeros(len(images), 1), shown, measure_colour(images)], dim=1)
 
-    def decode(self, latents):
+
+class Drawing(nn.Module):
+    """Its decoder."""
+
+    def forward(self, latents):
         return draw(BARS[latents[:, 1:4].argmax(dim=1)], latents[:, 4:].clamp(0.05, 1))
+
+
+class Naming(nn.Module):
+    """A head that is certain of the bar."""
+
+    def forward(self, latents):
+        return 200 * latents[:, 1:4]
+
+
+def knowing(**parts):
+    return FrozenModel(Knowing(), image_shape=(3, 8, 8), value_range=(-1.0, 1.0), **{"decoder": Drawing()} | parts)
 
 
 class Seeing(nn.Module):
@@ -53,10 +70,10 @@ class Seeing(nn.Module):
         return 200 * brightness(images)
 
 
-def bars(count=90):
+def bars(count=90, augmentation=None):
     labels = np.arange(count, dtype=np.int64) % CLASSES
     images = (255 * BARS[labels, 0]).numpy().astype(np.uint8)
-    return ColouredDigits(images, labels, size=8, augmentation=Augmentation())
+    return ColouredDigits(images, labels, size=8, augmentation=augmentation or Augmentation())
 
 
 @pytest.fixture
@@ -64,12 +81,22 @@ def run(tmp_path):
     return Run(tmp_path, seed=0, checkpoint_every=1, console=Console(quiet=True))
 
 
-def measured(run, layout=RIGHT, transform=None):
-    return evaluate(Knowing(), transform or Flow([ActNorm(7)]), Seeing(), layout, bars(), run)
+STILL = Augmentation(rotation=0, zoom=0, shear=0, shift=0)
+PAIRS = DigitPairs(bars(augmentation=STILL), {"digit": 1.0, "colour": 1.0})
+
+
+def judged(run, layout=RIGHT):
+    return judge_digits(knowing(), Flow([ActNorm(7)]), Seeing(), layout, bars(), run)
+
+
+def measured(run, layout=RIGHT, transform=None, model=None):
+    model = model or knowing()
+    latents = held_out_latents(model, PAIRS, run)
+    return evaluate(model, transform or Flow([ActNorm(7)]), layout, PAIRS, latents, run)
 
 
 def test_a_perfect_interpretation_reaches_every_ceiling(run):
-    figures = measured(run).figures
+    figures = judged(run)
     for name in ("judge_accuracy", "reconstruction_digit", "swap_digit", "swap_colour_digit_kept", "prior_agreement"):
         assert figures[name].value == 1.0, name
     assert figures["swap_residual_digit_kept"].value == 1.0
@@ -80,7 +107,7 @@ def test_a_perfect_interpretation_reaches_every_ceiling(run):
 
 def test_factors_that_hold_the_wrong_concept_fall_to_the_floor(run):
     exchanged = FactorLayout.from_sizes({"residual": 1, "colour": CLASSES, "digit": 3})
-    figures = measured(run, exchanged).figures
+    figures = judged(run, exchanged)
     assert figures["swap_digit"].value == 0  # sources have other digits, so even chance hits are excluded
     assert figures["swap_digit_colour_drift"].value == pytest.approx(1 / 3, abs=0.03)  # of two uniform colours
     assert figures["swap_colour_error"].value == pytest.approx(1 / 3, abs=0.03)
@@ -91,14 +118,14 @@ def test_factors_that_hold_the_wrong_concept_fall_to_the_floor(run):
 
 def test_a_residual_that_holds_everything_shows_in_the_residuals_figures(run):
     greedy = FactorLayout.from_sizes({"colour": 1, "residual": 5, "digit": 1})
-    figures = measured(run, greedy).figures
+    figures = judged(run, greedy)
     assert figures["swap_residual_digit_kept"].value < 0.5
     assert figures["swap_residual_colour_drift"].value > 0.1
 
 
 def test_every_figure_is_there_in_range_and_between_floor_and_ceiling(run):
-    figures = measured(run).figures
-    assert set(figures) == ACCURACIES | ERRORS | {"held_out_log_likelihood"}
+    figures = judged(run)
+    assert set(figures) == ACCURACIES | ERRORS
     for name in ACCURACIES | ERRORS:
         figure = figures[name]
         assert figure.meaning
@@ -116,7 +143,7 @@ def test_the_log_likelihood_is_that_of_the_prior_with_the_log_determinant(run):
     with torch.no_grad():
         transform.blocks[0].log_scale.fill_(0.5)
     evaluation = measured(run, transform=transform)
-    latents = held_out_latents(Knowing(), bars(), run).double()
+    latents = held_out_latents(knowing(), PAIRS, run).double()
     expected = torch.distributions.Normal(0, 1).log_prob(latents * np.exp(0.5)).sum(dim=1).numpy() + 7 * 0.5
     np.testing.assert_allclose(evaluation.log_likelihoods, expected, rtol=1e-4)
     assert evaluation.figures["held_out_log_likelihood"].value == pytest.approx(expected.mean(), rel=1e-5)
@@ -135,12 +162,41 @@ def test_quantiles_increase_from_the_least_to_the_most_likely(run):
 
 
 def test_held_out_latents_are_those_of_held_out_pictures_in_many_colours(run):
-    latents = held_out_latents(Knowing(), bars(), run)
+    latents = held_out_latents(knowing(), PAIRS, run)
     assert latents.shape == (10_000, 7)
-    assert torch.equal(latents[:90, 1:4].argmax(dim=1), torch.arange(90) % CLASSES)
+    assert len(latents[:, 1:4].argmax(dim=1).unique()) == CLASSES
     assert len(latents[:, 4:].unique(dim=0)) > 9_990
-    assert torch.equal(latents, held_out_latents(Knowing(), bars(), run))
+    assert torch.equal(latents, held_out_latents(knowing(), PAIRS, run))
 
 
 def test_a_seed_decides_the_evaluation(run):
     assert measured(run).figures == measured(run).figures
+
+
+def test_a_perfect_interpretation_shares_what_pairs_share_and_its_edits_survive_the_decoder(run):
+    figures = measured(run).figures
+    for name in ("digit", "colour"):
+        assert figures[f"{name}_shared"].value == pytest.approx(1, abs=1e-3)
+        assert figures[f"{name}_shared"].floor < 0.9
+        assert figures[f"{name}_edit_taken"].value == pytest.approx(1, abs=1e-2)
+        assert figures[f"{name}_edit_taken"].floor < 0.9
+        assert figures[f"{name}_edit_rest_kept"].value == pytest.approx(1, abs=1e-2)
+
+
+def test_an_edit_that_the_decoder_does_not_show_is_not_taken(run):
+    class Stubborn(Drawing):
+        def forward(self, latents):
+            return super().forward(torch.cat([latents[:, :4], torch.full_like(latents[:, 4:], 0.5)], dim=1))
+
+    figures = measured(run, model=knowing(decoder=Stubborn())).figures
+    assert figures["colour_edit_taken"].value < 0.95
+    assert figures["colour_edit_taken"].value == pytest.approx(figures["colour_edit_taken"].floor, abs=0.02)
+    assert figures["digit_edit_taken"].value == pytest.approx(1, abs=1e-2)
+
+
+def test_a_head_responds_to_what_it_looks_at_only(run):
+    figures = measured(run, model=knowing(head=Naming(), decoder=None)).figures
+    assert figures["digit_response"].value == pytest.approx(1 - 1 / CLASSES, abs=0.05)
+    assert figures["colour_response"].value == figures["residual_response"].value == 0
+    assert figures["digit_response"].ceiling == figures["digit_response"].value
+    assert not any("edit" in name for name in figures)

@@ -11,6 +11,8 @@ from iin_training.pipeline import run_recipe
 from iin_training.recipes import RECIPES
 from rich.console import Console
 
+BY_HAND, TOO_LARGE = {"digit": 2, "colour": 2}, {"digit": 4, "colour": 4}  # of 8 dimensions
+
 
 def write_digits(folder, seed):
     """Sixty 8x8 pictures of three classes as IDX files."""
@@ -23,7 +25,7 @@ def write_digits(folder, seed):
     return folder
 
 
-def tiny(recipe, idx_dir, **transform):
+def tiny(recipe, idx_dir, pairs=None, **transform):
     """A recipe of a second, up to the transform."""
 
     def small(stage, **changed):
@@ -34,6 +36,7 @@ def tiny(recipe, idx_dir, **transform):
         data=replace(recipe.data, idx_dir=idx_dir, held_out=10, image_size=8),
         judge=small(recipe.judge),
         autoencoder=small(recipe.autoencoder, latent_size=8),
+        pairs=pairs or recipe.pairs,
         transform=replace(recipe.transform, **transform),
     )
 
@@ -47,10 +50,14 @@ def test_a_finished_run_is_reused_and_says_so(brief_recipe, digits_bundle):
     assert {path: path.stat().st_mtime_ns for path in digits_bundle.parent.rglob("*")} == before
 
 
-@pytest.mark.parametrize("sizes", [(4, 4), (0, 3), (9, 1)])
-def test_sizes_set_by_hand_must_leave_room_for_the_residual(brief_recipe, tmp_path, sizes):
+@pytest.mark.parametrize(
+    "sizes",
+    [TOO_LARGE, {"digit": 0, "colour": 3}, {"digit": 9, "colour": 1}, {"digit": 2}, {"shape": 2}],
+    ids=str,
+)
+def test_sizes_set_by_hand_name_every_concept_and_leave_room_for_the_residual(brief_recipe, tmp_path, sizes):
     recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), sizes=sizes)
-    with pytest.raises(ValueError, match=r"transform\.sizes: expected positive sizes that leave at least 1 of 8"):
+    with pytest.raises(ValueError, match=r"transform\.sizes: expected a positive size for each of digit, colour"):
         run_recipe(recipe, tmp_path / "run", Console(quiet=True))
     assert not (tmp_path / "run/bundle").exists()
 
@@ -58,21 +65,21 @@ def test_sizes_set_by_hand_must_leave_room_for_the_residual(brief_recipe, tmp_pa
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"similarity": 1.0, "sizes": (2, 2)}, r"transform\.similarity: expected a correlation in \[0, 1\), got 1\.0"),
-        ({"pairs": {"digit": -1.0}, "sizes": (2, 2)}, r"transform\.pairs: expected weights of at least 0"),
-        ({"pairs": {"digit": 0.0, "colour": 0.0}, "sizes": (2, 2)}, r"transform\.pairs: .*not all 0"),
+        ({"similarity": 1.0, "sizes": BY_HAND}, r"transform\.similarity: expected a correlation in \[0, 1\), got 1\.0"),
+        ({"pairs": {"digit": -1.0}, "sizes": BY_HAND}, r"pairs: expected weights of at least 0"),
+        ({"pairs": {"digit": 0.0, "colour": 0.0}, "sizes": BY_HAND}, r"pairs: .*not all 0"),
     ],
     ids=["similarity", "negative weight", "no pairs"],
 )
 def test_settings_of_the_transform_that_mean_nothing_are_refused(brief_recipe, tmp_path, changed, words):
-    pairs = replace(brief_recipe.transform.pairs, **changed.pop("pairs", {}))
+    pairs = replace(brief_recipe.pairs, **changed.pop("pairs", {}))
     recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), pairs=pairs, **changed)
     with pytest.raises(ValueError, match=words):
         run_recipe(recipe, tmp_path / "run", Console(quiet=True))
 
 
 def test_checkpoints_of_other_data_are_refused(brief_recipe, tmp_path):
-    first, second = (tiny(brief_recipe, write_digits(tmp_path / str(n), seed=n), sizes=(4, 4)) for n in (1, 2))
+    first, second = (tiny(brief_recipe, write_digits(tmp_path / str(n), seed=n), sizes=TOO_LARGE) for n in (1, 2))
     with pytest.raises(ValueError, match=r"transform\.sizes"):  # after judge and first stage are trained
         run_recipe(first, tmp_path / "run", Console(quiet=True))
     with pytest.raises(ValueError, match=r"made with other settings .*data"):
@@ -82,7 +89,7 @@ def test_checkpoints_of_other_data_are_refused(brief_recipe, tmp_path):
 @pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
 def test_a_finished_bundle_of_other_data_under_the_same_path_is_not_reused(brief_recipe, tmp_path):
     schedule = replace(brief_recipe.transform.optimiser, steps=3, batch_size=4)
-    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=1), sizes=(2, 2), optimiser=schedule)
+    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=1), sizes=BY_HAND, optimiser=schedule)
     run = tmp_path / "run"
     first = run_recipe(recipe, run, Console(quiet=True))
     assert run_recipe(recipe, run, Console(quiet=True)).manifest == first.manifest

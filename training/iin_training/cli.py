@@ -1,6 +1,7 @@
 """The command `iin-train`."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,18 +13,22 @@ from rich.text import Text
 
 from iin_training.config import Recipe
 from iin_training.export import ExportError
-from iin_training.model_card import quality_table
-from iin_training.pipeline import run_recipe
-from iin_training.recipes import RECIPES
+from iin_training.model_card import quality_table, score_table
+from iin_training.own_model import OwnModel
+from iin_training.pipeline import run_recipe, score_recipe
+from iin_training.recipes import RECIPES, find_recipe
 
 __all__ = ["main"]
 
 USAGE = """usage: iin-train run RECIPE [--run-dir DIR] [OPTIONS]
+       iin-train scores RECIPE [--run-dir DIR] [OPTIONS]
 
-Train an interpretation network, evaluate it on held-out data and export a bundle to serve.
+run     train an interpretation network, evaluate it on held-out data and export a bundle to serve
+scores  before that: how much the model knows of each concept, and the factor sizes that follow
 
 recipes:
 {recipes}
+  FILE.py:FUNCTION  your own: a function without arguments that returns an OwnModel (docs/OWN_MODEL.md)
 
 Every setting of a recipe is an option; see them all with
 
@@ -33,9 +38,11 @@ examples:
   iin-train run digits
   iin-train run digits --transform.optimiser.steps 2000 --run-dir build/longer
   iin-train run cmnist --data.idx-dir path/to/mnist
+  iin-train scores path/to/mine.py:my_recipe
 
 A run that was interrupted goes on where it was when it is started again.
 """
+COMMANDS = ("run", "scores")
 
 
 def usage() -> str:
@@ -50,13 +57,18 @@ def main(arguments: list[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(usage())
         return 0
-    if given[0] != "run" or len(given) < 2 or given[1] in ("-h", "--help"):
-        print(usage(), file=sys.stdout if given[0] == "run" and len(given) > 1 else sys.stderr)
-        return 0 if given[0] == "run" and len(given) > 1 else 2
-    if given[1] not in RECIPES:
-        print(f"RECIPE: expected one of {', '.join(RECIPES)}, got {given[1]!r}", file=sys.stderr)
+    if given[0] not in COMMANDS or len(given) < 2:
+        print(usage(), file=sys.stderr)
         return 2
-    return _run(given[1], given[2:])
+    if given[1] in ("-h", "--help"):
+        print(usage())
+        return 0
+    try:
+        recipe = find_recipe(given[1])
+    except ValueError as error:
+        print(f"RECIPE: {error}", file=sys.stderr)
+        return 2
+    return _run(given[0], given[1], recipe, given[2:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +80,34 @@ class Command:
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
 
 
-def _run(name: str, arguments: list[str]) -> int:
-    recipe = RECIPES[name]
-    command = tyro.cli(
-        Command,
-        prog=f"iin-train run {name}",
-        description=recipe.__doc__,
-        default=Command(run_dir=Path("build") / name, recipe=recipe()),
-        args=arguments,
-    )
-    run_dir = command.run_dir
+@dataclass(frozen=True, kw_only=True)
+class OwnCommand:
+    """What `iin-train run FILE.py:FUNCTION` is told."""
+
+    run_dir: Path
+    """Where checkpoints, metrics and the bundle are kept."""
+    recipe: Annotated[OwnModel, tyro.conf.arg(name="")]
+
+
+def _run(action: str, name: str, recipe: Callable[[], Recipe | OwnModel], arguments: list[str]) -> int:
     console = Console()
+    run_dir = Path("build") / name
     try:
+        default = recipe()
+        run_dir = Path("build") / default.name
+        command: Command | OwnCommand
+        prog, told = f"iin-train {action} {name}", recipe.__doc__ or default.name
+        if isinstance(default, Recipe):
+            start = Command(run_dir=run_dir, recipe=default)
+            command = tyro.cli(Command, prog=prog, description=told, default=start, args=arguments)
+        else:
+            own = OwnCommand(run_dir=run_dir, recipe=default)
+            command = tyro.cli(OwnCommand, prog=prog, description=told, default=own, args=arguments)
+        run_dir = command.run_dir
+        if action == "scores":
+            scores = score_recipe(command.recipe, run_dir, console)
+            console.print(score_table(scores.reference, scores.paper, scores.size))
+            return 0
         bundle = run_recipe(command.recipe, run_dir, console)
     except (ValueError, BundleError, ExportError, RuntimeError, FloatingPointError, OSError) as error:
         Console(stderr=True).print(Text.assemble(("iin-train: ", "red"), str(error)), soft_wrap=True)

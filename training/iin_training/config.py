@@ -89,11 +89,10 @@ class Transform:
     """Hidden layers of each subnet."""
     similarity: float = 0.975
     """Correlation of shared factors in a pair, in [0, 1)."""
-    pairs: PairMix = field(default_factory=PairMix)
     size_estimator: Literal["reference", "paper"] = "reference"
     """How factor sizes are estimated from pairs: as the authors' code does, or by the formula that the paper prints."""
-    sizes: tuple[int, int] | None = None
-    """Sizes of the factors digit and colour set by hand; the residual takes the rest. None estimates them."""
+    sizes: dict[str, int] | None = None
+    """Size of each factor set by hand, as in `digit 8 colour 4`; the residual takes the rest. None estimates them."""
     optimiser: Optimiser
 
 
@@ -118,7 +117,7 @@ class Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides the result of a run."""
+    """Everything that decides the result of a run on coloured digits."""
 
     name: str
     """Name of the recipe."""
@@ -127,6 +126,7 @@ class Recipe:
     data: Data = field(default_factory=Data)
     judge: Judge
     autoencoder: Autoencoder
+    pairs: PairMix = field(default_factory=PairMix)
     transform: Transform
     bundle: Bundle
     checkpoint_every: int = 200

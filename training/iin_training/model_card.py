@@ -1,11 +1,15 @@
 """The figures of a model for people: a Markdown card and a table for the terminal."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from iin_bundle import Figure, Manifest
+from iin_bundle.factors import RESIDUAL
 from rich.table import Table
 
-__all__ = ["quality_table", "write_model_card"]
+from iin_training.factor_sizes import allot_sizes
+
+__all__ = ["quality_table", "score_table", "write_model_card"]
 
 CARD = """# {name} (version {version})
 
@@ -83,3 +87,30 @@ def quality_table(manifest: Manifest) -> Table:
         table.add_row(name, *_columns(figure)[:3])
     table.add_row("round_trip", f"{manifest.round_trip_error:.1e}", "", "")
     return table
+
+
+BAR = 30  # characters that a score of 1 takes
+
+
+def score_table(scores: Mapping[str, float], paper: Mapping[str, float], size: int) -> Table:
+    """What a model knows of each concept, as a chart for the terminal.
+
+    `scores` are the reference estimator's, `paper` those of the paper's formula, `size` is D.
+    """
+    table = Table(title=f"what {size} dimensions of the latent say of each concept", title_justify="left")
+    for column in ("factor", "share of variance", "", "size", "paper's score", "paper's size"):
+        table.add_column(column, justify="left" if column in ("factor", "") else "right", no_wrap=True)
+    sizes, others = (_sizes(values, size) for values in (scores, paper))
+    for name, score in scores.items():
+        bar = "" if name == RESIDUAL else "█" * round(BAR * min(max(score, 0), 1)) or "▏"
+        shown = "" if name == RESIDUAL else f"{score:.3f}"
+        table.add_row(name, shown, bar, sizes.get(name, "-"), f"{paper[name]:.2f}", others.get(name, "-"))
+    return table
+
+
+def _sizes(scores: Mapping[str, float], size: int) -> dict[str, str]:
+    """Sizes by name; none where an estimator leaves a concept without a dimension."""
+    try:
+        return {name: str(count) for name, count in allot_sizes(scores, size).items()}
+    except ValueError:
+        return {}

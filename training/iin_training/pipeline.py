@@ -1,69 +1,89 @@
 """The whole way from a recipe to a verified bundle, resumable at every step."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import torch
 from iin_bundle import Bundle, BundleError, FactorLayout, check_golden, read_bundle
+from iin_bundle.factors import RESIDUAL
 from rich.console import Console
 
 from iin_training.config import Recipe
 from iin_training.curves import draw_curves
-from iin_training.data.colour import draw, random_colours
-from iin_training.data.coloured_digits import ColouredDigits
-from iin_training.data.digits import load_digits
-from iin_training.evaluation import evaluate, held_out_latents
+from iin_training.evaluation import Evaluation, evaluate, held_out_latents
 from iin_training.export import Exported, export_bundle, open_runner
-from iin_training.models.autoencoder import freeze
+from iin_training.models.checks import check_interpretable
+from iin_training.own_model import OwnModel
 from iin_training.run import Run
-from iin_training.stages.first_stage import train_first_stage
-from iin_training.stages.judge import train_judge
-from iin_training.stages.transform import estimate_sizes, train_transform
+from iin_training.stages.coloured_digits import DigitsPlan
+from iin_training.stages.transform import SizeScores, choose_sizes, score_concepts, train_transform
+from iin_training.subject import Subject
 
-__all__ = ["run_recipe"]
+__all__ = ["run_recipe", "score_recipe"]
 
-EXAMPLES = 64  # held-out pictures that the exported graphs are compared with the networks on
-PREVIEWS = 12  # of them, written beside the graphs
+TRIED = 512  # pictures that show whether a model can be interpreted
 SETTINGS = "settings.json"
 
 
-def run_recipe(recipe: Recipe, directory: Path, console: Console) -> Bundle:
+def run_recipe(recipe: Recipe | OwnModel, directory: Path, console: Console) -> Bundle:
     """Train, evaluate and export `recipe` in `directory`; the bundle is `directory/bundle`.
 
     What an earlier run of the same recipe made there is reused, down to the last checkpoint.
     """
-    settings = json.loads(json.dumps(asdict(recipe), default=str))
-    digits = load_digits(recipe.data.idx_dir, held_out=recipe.data.held_out, seed=recipe.seed)
-    if (bundle := _finished(directory, settings, digits.sha256)) is not None:
+    plan = _plan(recipe)
+    identity = json.loads(json.dumps(plan.identity(), default=str))
+    if (bundle := _finished(directory, identity)) is not None:
         console.print(f"{directory / 'bundle'}: made before with the same settings and data, reused")
         return bundle
-    size = recipe.data.image_size
-    inputs = {"data": asdict(recipe.data) | {"idx_dir": None, "sha256": digits.sha256}}
-    run = Run(directory, seed=recipe.seed, checkpoint_every=recipe.checkpoint_every, console=console, inputs=inputs)
-    console.print(f"data: {digits.name}, {len(digits.labels)} for training, {len(digits.held_out_labels)} held out")
-    data = ColouredDigits(digits.images, digits.labels, size=size, augmentation=recipe.data.augmentation)
-    held_out = ColouredDigits(
-        digits.held_out_images, digits.held_out_labels, size=size, augmentation=recipe.data.augmentation
-    )
-    judge = train_judge(recipe.judge, data, image_size=size, classes=digits.classes, run=run)
-    encoder = train_first_stage(recipe.autoencoder, data, image_size=size, run=run)
-    sizes, scores = estimate_sizes(recipe.transform, encoder, data, run)
+    run = _run(recipe, plan, directory, console)
+    bundle = _interpret(recipe, plan.prepare(run), run)
+    draw_curves(run.metrics_path, directory / "curves.png")
+    _write_settings(directory, identity)
+    return bundle
+
+
+def score_recipe(recipe: Recipe | OwnModel, directory: Path, console: Console) -> SizeScores:
+    """What the model's latents say of each concept, before T is trained; a first stage is trained if need be."""
+    plan = _plan(recipe)
+    run = _run(recipe, plan, directory, console)
+    subject = plan.prepare(run)
+    return score_concepts(subject.model.to(run.device), subject.pairs, run)
+
+
+def _plan(recipe: Recipe | OwnModel) -> DigitsPlan | OwnModel:
+    return DigitsPlan(recipe) if isinstance(recipe, Recipe) else recipe
+
+
+def _run(recipe: Recipe | OwnModel, plan: DigitsPlan | OwnModel, directory: Path, console: Console) -> Run:
+    every = recipe.checkpoint_every
+    return Run(directory, seed=recipe.seed, checkpoint_every=every, console=console, inputs=plan.inputs())
+
+
+def _interpret(recipe: Recipe | OwnModel, subject: Subject, run: Run) -> Bundle:
+    """Learn T for the subject's model, measure it and export both."""
+    console, config, model = run.console, recipe.transform, subject.model.to(run.device)
+    factors = (RESIDUAL, *subject.pairs.concepts)
+    findings = check_interpretable(model, subject.pairs.draw(TRIED, factors, run.generator("tried")).images_a)
+    if findings.constant or findings.repeated:
+        console.print(
+            f"latents: {findings.constant} of {model.size} dimensions are constant and {findings.repeated} often take "
+            "one value; T is trained with a little noise there"
+        )
+    sizes, scores = choose_sizes(config, model, subject.pairs, run)
     told = {name: round(score, 3) for name, score in scores.items()}
     console.print(f"factor sizes: {sizes}" + (f" from scores {told}" if told else ", set by hand"))
-    transform = train_transform(recipe.transform, encoder, sizes, data, run)
-
+    transform = train_transform(config, model, sizes, subject.pairs, run, findings)
+    layout = FactorLayout.from_sizes(sizes)
     with console.status("evaluating on held-out pictures"):
-        layout = FactorLayout.from_sizes(sizes)
-        evaluation = evaluate(encoder, transform, judge, layout, held_out, run)
-        latents = held_out_latents(encoder, held_out, run)
+        latents = held_out_latents(model, subject.held_out, run)
+        evaluation = evaluate(model, transform, layout, subject.held_out, latents, run)
+        if subject.measure is not None:
+            figures = subject.measure(model, transform, layout) | evaluation.figures
+            evaluation = Evaluation(figures, evaluation.log_likelihoods)
     with console.status("exporting and checking the bundle"):
-        generator = run.generator("previews")
-        chosen = torch.randperm(len(held_out), generator=generator)[torch.arange(EXAMPLES) % len(held_out)]
-        images = draw(held_out.grey[chosen], random_colours(len(chosen), generator))
-        bundle = export_bundle(
-            directory / "bundle",
-            freeze(encoder),
+        return export_bundle(
+            run.directory / "bundle",
+            model,
             transform,
             Exported(
                 name=recipe.bundle.name,
@@ -71,28 +91,23 @@ def run_recipe(recipe: Recipe, directory: Path, console: Console) -> Bundle:
                 layout=layout,
                 evaluation=evaluation,
                 latents=latents,
-                images=images,
-                captions=[f"digit-{int(label)}" for label in held_out.labels[chosen[:PREVIEWS]]],
+                images=subject.examples,
+                captions=list(subject.captions),
                 recipe=recipe.name,
                 seed=recipe.seed,
-                data_set=digits.name,
-                data_set_sha256=digits.sha256,
+                data_set=subject.data_set,
+                data_set_sha256=subject.data_set_sha256,
             ),
         )
-    draw_curves(run.metrics_path, directory / "curves.png")
-    _write_settings(directory, settings)
-    return bundle
 
 
-def _finished(directory: Path, settings: object, data_sha256: str) -> Bundle | None:
-    """The bundle of an earlier run with the same settings and data, verified again."""
+def _finished(directory: Path, identity: Any) -> Bundle | None:
+    """The bundle of an earlier run that was the same, verified again."""
     path = directory / SETTINGS
-    if not path.is_file() or json.loads(path.read_text()) != settings:
+    if not path.is_file() or json.loads(path.read_text()) != identity:
         return None
     try:
         bundle = read_bundle(directory / "bundle")
-        if bundle.manifest.provenance.data_set_sha256 != data_sha256:
-            return None  # the files that the settings name hold something else by now
         runs = {role: open_runner(bundle.graph_path(role)) for role in bundle.manifest.graphs}
         check_golden(bundle, lambda role, items: runs[role](items))
     except BundleError:
@@ -100,7 +115,7 @@ def _finished(directory: Path, settings: object, data_sha256: str) -> Bundle | N
     return bundle
 
 
-def _write_settings(directory: Path, settings: object) -> None:
+def _write_settings(directory: Path, identity: Any) -> None:
     partial = directory / (SETTINGS + ".partial")
-    partial.write_text(json.dumps(settings, indent=2) + "\n")
+    partial.write_text(json.dumps(identity, indent=2) + "\n")
     partial.replace(directory / SETTINGS)

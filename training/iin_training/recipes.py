@@ -1,10 +1,14 @@
-"""Recipes: functions that return the complete configuration of a run."""
+"""Recipes: functions that return the complete configuration of a run; ours, and those in a user's file."""
 
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from iin_training.config import Autoencoder, Bundle, Judge, Optimiser, PairMix, Recipe, Transform
+from iin_training.own_model import OwnModel
 
-__all__ = ["RECIPES", "cmnist", "digits"]
+__all__ = ["RECIPES", "cmnist", "digits", "find_recipe"]
 
 
 def digits() -> Recipe:
@@ -18,11 +22,11 @@ def digits() -> Recipe:
             noise_scale=0.12,
             optimiser=Optimiser(steps=2000, batch_size=32, learning_rate=2e-3),
         ),
+        pairs=PairMix(digit=1.5, colour=1.0),
         transform=Transform(
             blocks=8,
             hidden=256,
             depth=2,
-            pairs=PairMix(digit=1.5, colour=1.0),
             optimiser=Optimiser(steps=1500, batch_size=64, learning_rate=1.5e-3),
         ),
         bundle=Bundle(name="digits"),
@@ -65,3 +69,46 @@ def cmnist() -> Recipe:
 
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {"digits": digits, "cmnist": cmnist}
+
+
+def find_recipe(name: str) -> Callable[[], Recipe | OwnModel]:
+    """The recipe called `name`: one of ours, or `FILE.py:FUNCTION`, a function without arguments in a user's file.
+
+    The file is run as Python runs a script: what lies beside it can be imported.
+
+    Raises:
+        ValueError: where there is none, naming what was expected.
+
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    path, _, function = name.rpartition(":")
+    if not path.endswith(".py"):
+        raise ValueError(f"expected one of {', '.join(RECIPES)}, or FILE.py:FUNCTION, got {name!r}")
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"expected a Python file before ':{function}', found none at {path}")
+    sys.path.insert(0, str(file.resolve().parent))
+    spec = importlib.util.spec_from_file_location(f"iin_recipe_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # so that dataclasses and pickles in the file find their module
+    spec.loader.exec_module(module)
+    recipe = getattr(module, function, None)
+    if not callable(recipe):
+        found = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", "") == spec.name and not key.startswith("_")
+        ]
+        raise ValueError(f"expected a function {function!r} in {path}, found {', '.join(found) or 'none'}")
+
+    def checked() -> Recipe | OwnModel:
+        made = recipe()
+        if not isinstance(made, Recipe | OwnModel):
+            raise ValueError(f"{name}: expected the function to return an OwnModel, got {type(made).__name__}")
+        return made
+
+    checked.__doc__ = recipe.__doc__
+    return checked

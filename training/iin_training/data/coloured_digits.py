@@ -10,7 +10,7 @@ from torch import Tensor
 from iin_training.data.colour import Augmentation, draw, jitter, pad_to, random_colours
 from iin_training.pairs.base import PairBatch
 
-__all__ = ["PAIR_KINDS", "ColouredDigits", "PairBatch"]
+__all__ = ["PAIR_KINDS", "ColouredDigits", "DigitPairs", "PairBatch"]
 
 # Which concepts the two pictures of a pair share, by kind of pair.
 PAIR_KINDS: Mapping[str, frozenset[str]] = {
@@ -82,3 +82,22 @@ class ColouredDigits:
 
     def _draw(self, grey: Tensor, generator: torch.Generator) -> Tensor:
         return draw(grey, random_colours(len(grey), generator))
+
+
+class DigitPairs:
+    """A source of pairs of coloured digits, in fixed shares of each kind; see `PairSource`."""
+
+    concepts = ("digit", "colour")
+
+    def __init__(self, data: ColouredDigits, weights: Mapping[str, float]) -> None:
+        """`weights`, by name of `PAIR_KINDS`, are relative to their sum."""
+        if min(weights.values()) < 0 or not sum(weights.values()) > 0:
+            raise ValueError(f"pairs: expected weights of at least 0, not all 0, got {dict(weights)}")
+        self._data, self._weights = data, dict(weights)
+
+    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
+        """Draw pairs, see `PairSource.draw`; what does not divide goes to the commonest kind."""
+        total = sum(self._weights.values())
+        counts = {kind: int(count * weight / total) for kind, weight in self._weights.items()}
+        counts[max(self._weights, key=lambda kind: self._weights[kind])] += count - sum(counts.values())
+        return self._data.pairs(counts, factors, generator)

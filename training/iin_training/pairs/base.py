@@ -1,5 +1,6 @@
 """Pairs of images and the set of factors that they share: the batch, the contract of a source, and what sources use."""
 
+import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,11 +19,13 @@ __all__ = [
     "check_concept",
     "check_count",
     "check_factors",
+    "fingerprint",
     "join_batches",
     "load_pairs",
     "split_evenly",
 ]
 
+FINGERPRINT_PAIRS = 64
 MIN_PAIRS = 10
 """Fewest different pairs that a concept can be learnt from; a source with fewer is refused."""
 
@@ -169,3 +172,13 @@ def join_batches(batches: Iterable[PairBatch]) -> PairBatch:
         torch.cat([batch.shared for batch in batches]),
         similarity,
     )
+
+
+def fingerprint(source: PairSource) -> str:
+    """Hexadecimal sha256 of the first pairs that a source draws: other data or settings draw others."""
+    factors = (RESIDUAL, *source.concepts)
+    batch = source.draw(FINGERPRINT_PAIRS, factors, torch.Generator().manual_seed(0))
+    digest = hashlib.sha256(repr(factors).encode())
+    for part in (batch.images_a, batch.images_b, batch.shared, batch.similarity_or(-1.0)):
+        digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()

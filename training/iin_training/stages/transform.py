@@ -1,73 +1,108 @@
-"""Estimate factor sizes, and train the interpretation network T on the frozen first stage."""
+"""Estimate factor sizes, and train the interpretation network T on the latents of a frozen model."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+from iin_bundle.factors import RESIDUAL
 from numpy.typing import NDArray
+from torch import Tensor
 
 from iin_training import config as configs
-from iin_training.data.coloured_digits import PAIR_KINDS, ColouredDigits
 from iin_training.factor_sizes import allot_sizes, paper_scores, reference_scores
 from iin_training.flows import Flow, interpretation_flow
 from iin_training.losses import pair_nll
-from iin_training.models.autoencoder import Autoencoder
+from iin_training.models.checks import Findings
+from iin_training.models.frozen import FrozenModel
+from iin_training.pairs.base import PairSource, fingerprint
 from iin_training.run import Run
 
-__all__ = ["build_transform", "estimate_sizes", "train_transform"]
+__all__ = ["SizeScores", "build_transform", "choose_sizes", "score_concepts", "train_transform"]
 
-CONCEPTS = ("digit", "colour")
 PAIRS_FOR_SIZES = 2000  # a concept
+PAIRS_AT_ONCE = 500
+DRAWS_FOR_SIZES = 60  # batches, before a concept is given up whose pairs are rare
 INITIAL_BATCH = 1024  # pairs that ActNorm's statistics come from
 
 
+@dataclass(frozen=True)
+class SizeScores:
+    """What the latents say of each concept, by both estimators, before anything is trained."""
+
+    reference: dict[str, float]
+    """Scores as the authors' code measures them; `residual` first."""
+    paper: dict[str, float]
+    """Scores by the formula that the paper prints."""
+    size: int
+    """D, dimensions to share out."""
+
+    def allot(self, estimator: str) -> dict[str, int]:
+        """Sizes of the factors by `estimator`, "reference" or "paper"."""
+        return allot_sizes(self.reference if estimator == "reference" else self.paper, self.size)
+
+
 @torch.no_grad()
-def estimate_sizes(
-    config: configs.Transform, encoder: Autoencoder, data: ColouredDigits, run: Run
+def score_concepts(model: FrozenModel, pairs: PairSource, run: Run) -> SizeScores:
+    """Measure how much of the latents each concept of `pairs` explains, on pairs that share it alone.
+
+    Raises:
+        ValueError: where a concept has no such pairs, or too few were drawn.
+
+    """
+    factors = (RESIDUAL, *pairs.concepts)
+    if not pairs.concepts:
+        return SizeScores({RESIDUAL: 1.0}, {RESIDUAL: float(model.size)}, model.size)
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {concept: [] for concept in pairs.concepts}
+    wanting = list(pairs.concepts)
+    for step in range(DRAWS_FOR_SIZES):
+        batch = pairs.draw(PAIRS_AT_ONCE, factors, run.generator("sizes", step))
+        rows = {
+            concept: (batch.shared.sum(dim=1) == 1) & batch.shared[:, factors.index(concept)] for concept in wanting
+        }
+        for concept, chosen in rows.items():
+            if chosen.any():
+                sides = (batch.images_a[chosen], batch.images_b[chosen])
+                a, b = (model.encode(images.to(run.device)).cpu() for images in sides)
+                found[concept].append((a, b))
+        wanting = [concept for concept in wanting if sum(len(a) for a, _ in found[concept]) < PAIRS_FOR_SIZES]
+        if not wanting:
+            break
+    if rare := [concept for concept in pairs.concepts if sum(len(a) for a, _ in found[concept]) < PAIRS_AT_ONCE]:
+        raise ValueError(
+            f"pairs: expected pairs that share {rare[0]} and nothing else to estimate its size from, got fewer than "
+            f"{PAIRS_AT_ONCE} of {DRAWS_FOR_SIZES * PAIRS_AT_ONCE}; add a source of such pairs, or set transform.sizes"
+        )
+    latents: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    for concept, parts in found.items():
+        first, second = (torch.cat(side)[:PAIRS_FOR_SIZES].numpy() for side in zip(*parts, strict=True))
+        latents[concept] = first, second
+    return SizeScores(reference_scores(latents), paper_scores(latents), model.size)
+
+
+def choose_sizes(
+    config: configs.Transform, model: FrozenModel, pairs: PairSource, run: Run
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Sizes of residual, digit and colour, and the scores they come from (none where set by hand)."""
-    if config.sizes is not None:
-        rest = encoder_size(encoder) - sum(config.sizes)
-        if rest < 1 or min(config.sizes) < 1:
-            raise ValueError(
-                f"transform.sizes: expected positive sizes that leave at least 1 of {encoder_size(encoder)} "
-                f"dimensions to the residual, got {config.sizes}"
-            )
-        return {"residual": rest, **dict(zip(CONCEPTS, config.sizes, strict=True))}, {}
-    pairs: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
-    for concept in CONCEPTS:
-        batch = data.pairs({concept: PAIRS_FOR_SIZES}, CONCEPTS, run.generator(f"sizes/{concept}"))
-        a, b = (encoder.encode(x.to(run.device)).cpu().numpy() for x in (batch.images_a, batch.images_b))
-        pairs[concept] = (a, b)
-    scores = (reference_scores if config.size_estimator == "reference" else paper_scores)(pairs)
-    return allot_sizes(scores, encoder_size(encoder)), scores
+    """Sizes of the residual and of each concept, and the scores they come from (none where set by hand)."""
+    if config.sizes is None:
+        scores = score_concepts(model, pairs, run)
+        return scores.allot(config.size_estimator), (
+            scores.reference if config.size_estimator == "reference" else scores.paper
+        )
+    rest = model.size - sum(config.sizes.values())
+    if set(config.sizes) != set(pairs.concepts) or rest < 1 or min(config.sizes.values(), default=1) < 1:
+        raise ValueError(
+            f"transform.sizes: expected a positive size for each of {', '.join(pairs.concepts) or 'no concepts'} that "
+            f"leave at least 1 of {model.size} dimensions to the residual, got {config.sizes}"
+        )
+    return {RESIDUAL: rest, **{concept: config.sizes[concept] for concept in pairs.concepts}}, {}
 
 
-def encoder_size(encoder: Autoencoder) -> int:
-    """D, the size of the latents."""
-    first = encoder.decoder[0]
-    assert isinstance(first, torch.nn.ConvTranspose2d)
-    return first.in_channels
-
-
-def pair_counts(mix: configs.PairMix, batch_size: int) -> dict[str, int]:
-    """How many pairs of each kind make a batch of `batch_size`."""
-    weights = {kind: float(getattr(mix, kind)) for kind in PAIR_KINDS}
-    total = sum(weights.values())
-    if min(weights.values()) < 0 or not total > 0:
-        raise ValueError(f"transform.pairs: expected weights of at least 0, not all 0, got {weights}")
-    counts = {kind: int(batch_size * weight / total) for kind, weight in weights.items()}
-    counts[max(weights, key=lambda kind: weights[kind])] += batch_size - sum(counts.values())
-    return counts
-
-
-def build_transform(config: configs.Transform, size: int, run: Run) -> Flow:
-    """T for latents of `size` dimensions, with its starting weights."""
+def build_transform(config: configs.Transform, latent_shape: tuple[int, ...], run: Run) -> Flow:
+    """T for latents of `latent_shape`, with its starting weights."""
     with run.fixed_randomness("transform"):
         return interpretation_flow(
-            size,
+            latent_shape,
             blocks=config.blocks,
             hidden=config.hidden,
             depth=config.depth,
@@ -75,41 +110,45 @@ def build_transform(config: configs.Transform, size: int, run: Run) -> Flow:
         )
 
 
-def _digest(model: torch.nn.Module) -> str:
-    """sha256 of all weights, so that T is never continued on another first stage."""
-    digest = hashlib.sha256()
-    for value in model.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def train_transform(
-    config: configs.Transform, encoder: Autoencoder, sizes: Mapping[str, int], data: ColouredDigits, run: Run
+    config: configs.Transform,
+    model: FrozenModel,
+    sizes: Mapping[str, int],
+    pairs: PairSource,
+    run: Run,
+    findings: Findings | None = None,
 ) -> Flow:
-    """T in eval mode, trained by the supervised pair loss on draws from the encoder's posterior."""
+    """T in eval mode, trained by the supervised pair loss on draws from the encoder.
+
+    Pairs that share nothing make it the unsupervised loss. `findings` tells of dimensions that need noise.
+    """
     schedule, factors = config.optimiser, tuple(sizes)
     if not 0 <= config.similarity < 1:
         raise ValueError(f"transform.similarity: expected a correlation in [0, 1), got {config.similarity}")
-    counts = pair_counts(config.pairs, schedule.batch_size)
-    model = build_transform(config, sum(sizes.values()), run).to(run.device)
+    flow = build_transform(config, model.latent_shape, run).to(run.device)
 
     @torch.no_grad()
-    def draw_latents(counts: Mapping[str, int], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        batch = data.pairs(counts, factors, generator)
+    def draw_latents(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents of the first images, then of the second, what they share, and how alike that is."""
+        batch = pairs.draw(count, factors, generator)
         images = torch.cat([batch.images_a, batch.images_b])
-        mean, log_variance = encoder.posterior(images.to(run.device, memory_format=torch.channels_last))
-        noise = torch.randn(mean.shape, generator=generator).to(run.device)
-        return mean + noise * (0.5 * log_variance).exp(), batch.shared.to(run.device)
+        latents = model.draw(images.to(run.device, memory_format=torch.channels_last), generator)
+        if findings is not None:
+            latents = findings.dequantised(latents, generator)
+        return latents, batch.shared.to(run.device), batch.similarity_or(config.similarity).to(run.device)
 
-    model.initialize(draw_latents(pair_counts(config.pairs, INITIAL_BATCH), run.generator("initial"))[0])
-    optimiser = torch.optim.Adam(model.parameters(), betas=schedule.betas, fused=True)
-    settings = asdict(config) | {"factors": dict(sizes), "first_stage": _digest(encoder)}
-    for step in run.steps("transform", model, optimiser, schedule, settings):
-        latents, shared = draw_latents(counts, run.generator("transform", step))
-        outputs, log_abs_det = model(latents)
+    flow.initialize(draw_latents(INITIAL_BATCH, run.generator("initial"))[0])
+    optimiser = torch.optim.Adam(flow.parameters(), betas=schedule.betas, fused=True)
+    settings = asdict(config) | {
+        "factors": dict(sizes),
+        "model": model.digest(),
+        "pairs": fingerprint(pairs),
+    }
+    for step in run.steps("transform", flow, optimiser, schedule, settings):
+        latents, shared, similarity = draw_latents(schedule.batch_size, run.generator("transform", step))
+        outputs, log_abs_det = flow(latents)
         factors_a, factors_b = outputs.chunk(2)
         log_abs_det_a, log_abs_det_b = log_abs_det.chunk(2)
-        similarity = torch.full((len(shared),), config.similarity, device=run.device)
         loss = pair_nll(
             factors_a,
             factors_b,
@@ -122,7 +161,7 @@ def train_transform(
         optimiser.zero_grad()
         loss.backward()
         if schedule.clip_norm:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
+            torch.nn.utils.clip_grad_norm_(flow.parameters(), schedule.clip_norm)
         optimiser.step()
         run.record("transform", step, loss=loss)
-    return model.eval().requires_grad_(False)
+    return flow.eval().requires_grad_(False)

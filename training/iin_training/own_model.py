@@ -1,0 +1,96 @@
+"""A recipe for a frozen model of the user's own."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+import torch
+import tyro
+from iin_bundle.factors import RESIDUAL
+
+from iin_training.config import Bundle, Optimiser, Transform
+from iin_training.graphs import check_exportable
+from iin_training.models.frozen import FrozenModel
+from iin_training.pairs.base import PairSource, fingerprint
+from iin_training.run import Run
+from iin_training.subject import Measure, Subject
+
+__all__ = ["OwnModel"]
+
+EXAMPLES = 64  # held-out pictures that the exported graphs are tried on
+PREVIEWS = 12  # of them, written beside the graphs
+
+
+def _transform() -> Transform:
+    """A middling T and a few minutes on two cores for small latents."""
+    return Transform(blocks=8, hidden=256, depth=2, optimiser=Optimiser(steps=2000, batch_size=64, learning_rate=1e-3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnModel:
+    """Interpret a frozen model of one's own."""
+
+    name: str
+    """Name of the recipe, and of the model as callers of the service see it."""
+    model: Annotated[FrozenModel, tyro.conf.Suppress]
+    """The frozen model."""
+    pairs: Annotated[PairSource, tyro.conf.Suppress]
+    """Pairs that T is trained on: they say which concepts there are. `Unrelated` trains without any."""
+    held_out: Annotated[PairSource, tyro.conf.Suppress]
+    """Pairs of pictures that T is not trained on, with the same concepts, for everything that is measured."""
+    seed: int = 0
+    """Seed of every random choice; on a CPU the same seed gives the same result."""
+    transform: Transform = field(default_factory=_transform)
+    version: str = "1"
+    """Version of the model."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+    measure: Annotated[Measure | None, tyro.conf.Suppress] = None
+    """Further figures, for example by a classifier of one's own."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can do."""
+        if self.checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
+        if set(self.pairs.concepts) != set(self.held_out.concepts):
+            raise ValueError(
+                f"held_out: expected pairs of the same concepts as pairs has ({', '.join(self.pairs.concepts)}), "
+                f"got {', '.join(self.held_out.concepts) or 'none'}"
+            )
+
+    @property
+    def bundle(self) -> Bundle:
+        """What the exported bundle is called."""
+        return Bundle(name=self.name, version=self.version)
+
+    def inputs(self) -> dict[str, Any]:
+        """What every stage depends on besides its settings: the stage of T knows model and pairs by itself."""
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result of the whole run."""
+        return {
+            "recipe": {"name": self.name, "version": self.version, "seed": self.seed},
+            "transform": asdict(self.transform),
+            "model": self.model.digest(),
+            "pairs": fingerprint(self.pairs),
+            "held_out": fingerprint(self.held_out),
+        }
+
+    def prepare(self, run: Run) -> Subject:
+        """Check, before anything is trained, that the model can be exported."""
+        factors = (RESIDUAL, *self.held_out.concepts)
+        images = self.held_out.draw(EXAMPLES, factors, run.generator("examples")).images_a
+        with run.console.status("trying the model's export"):
+            check_exportable(self.model.cpu(), images.to(torch.float32))
+        self.model.to(run.device)
+        digest = fingerprint(self.pairs)
+        return Subject(
+            model=self.model,
+            pairs=self.pairs,
+            held_out=self.held_out,
+            examples=images,
+            captions=("held-out",) * min(PREVIEWS, len(images)),
+            data_set=f"pairs of {self.name}",
+            data_set_sha256=digest,
+            measure=self.measure,
+        )
