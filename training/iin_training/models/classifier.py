@@ -1,8 +1,10 @@
-"""An independent judge of generated pictures: a small convolutional classifier."""
+"""Classifiers: an independent judge of generated pictures, and one with a hidden layer to interpret."""
 
 from torch import Tensor, nn
 
-__all__ = ["Classifier"]
+from iin_training.models.autoencoder import downward
+
+__all__ = ["Classifier", "TrunkClassifier"]
 
 
 class Classifier(nn.Module):
@@ -27,4 +29,24 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(N, classes)` of images `(N, C, S, S)` in [-1, 1]."""
         logits: Tensor = self.layers(images)
+        return logits
+
+
+class TrunkClassifier(nn.Module):
+    """The autoencoder's convolutions down to a hidden layer, `trunk`, and a linear layer to the classes, `head`.
+
+    Source: Esser, Rombach, Ommer (CVPR 2020), supplement B.
+    """
+
+    def __init__(self, *, image_size: int, channels: int, classes: int, width: int, latent_size: int) -> None:
+        """`image_size` is S, a power of two >= 8; `latent_size` is D, the size of the hidden layer."""
+        super().__init__()
+        self.trunk = nn.Sequential(
+            *downward(image_size=image_size, channels=channels, width=width, outputs=latent_size), nn.Flatten()
+        )
+        self.head = nn.Linear(latent_size, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `(N, classes)` of images `(N, C, S, S)` in [-1, 1]."""
+        logits: Tensor = self.head(self.trunk(images))
         return logits

@@ -1,19 +1,22 @@
-"""From the recipe for coloured digits to what is interpreted: data, judge and first stage."""
+"""From the recipes for coloured digits to what is interpreted: an autoencoder, or the hidden layer of a classifier."""
 
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from iin_bundle import FactorLayout, Figure
 
-from iin_training.config import Recipe
+from iin_training.config import ClassifierRecipe, Recipe
 from iin_training.data.colour import Augmentation, draw, random_colours
 from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
 from iin_training.data.digits import load_digits
-from iin_training.judged_digits import judge_digits
+from iin_training.flows import Flow
+from iin_training.judged_digits import classifier_figures, judge_digits
 from iin_training.models.autoencoder import freeze
+from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
+from iin_training.stages.classifiers import train_hidden_classifier, train_judge
 from iin_training.stages.first_stage import train_first_stage
-from iin_training.stages.judge import train_judge
 from iin_training.subject import Subject
 
 __all__ = ["DigitsPlan"]
@@ -26,29 +29,45 @@ STILL = Augmentation(rotation=0, zoom=0, shear=0, shift=0)
 class DigitsPlan:
     """What the recipe comes to with its data at hand."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe | ClassifierRecipe) -> None:
         """Load the data."""
         self._recipe = recipe
-        self._digits = load_digits(recipe.data.idx_dir, held_out=recipe.data.held_out, seed=recipe.seed)
+        data = recipe.data
+        self._digits = load_digits(data.idx_dir, held_out=data.held_out, seed=recipe.seed, source=data.source)
 
     def inputs(self) -> dict[str, Any]:
         """What every stage depends on: the data, wherever it was read from."""
-        return {"data": asdict(self._recipe.data) | {"idx_dir": None, "sha256": self._digits.sha256}}
+        data = asdict(self._recipe.data) | {"idx_dir": None, "sha256": self._digits.sha256}
+        del data["source"]
+        return {"data": data}
 
     def identity(self) -> dict[str, Any]:
         """What decides the result of the whole run."""
         return {"recipe": asdict(self._recipe), **self.inputs()}
 
     def prepare(self, run: Run) -> Subject:
-        """Train the judge and the first stage, or take them from their checkpoints."""
+        """Train the networks that come before T, or take them from their checkpoints."""
         recipe, digits, size = self._recipe, self._digits, self._recipe.data.image_size
         run.console.print(
             f"data: {digits.name}, {len(digits.labels)} for training, {len(digits.held_out_labels)} held out"
         )
         data = ColouredDigits(digits.images, digits.labels, size=size, augmentation=recipe.data.augmentation)
         held_out = ColouredDigits(digits.held_out_images, digits.held_out_labels, size=size, augmentation=STILL)
-        judge = train_judge(recipe.judge, data, image_size=size, classes=digits.classes, run=run)
-        model = freeze(train_first_stage(recipe.autoencoder, data, image_size=size, run=run))
+        if isinstance(recipe, Recipe):
+            judge = train_judge(recipe.judge, data, image_size=size, classes=digits.classes, run=run)
+            model = freeze(train_first_stage(recipe.autoencoder, data, image_size=size, run=run))
+        else:
+            how = recipe.classifier
+            classifier = train_hidden_classifier(how, data, image_size=size, classes=digits.classes, run=run)
+            model = FrozenModel(
+                classifier.trunk, head=classifier.head, image_shape=(3, size, size), value_range=(-1.0, 1.0)
+            )
+
+        def measure(model: FrozenModel, flow: Flow, layout: FactorLayout) -> dict[str, Figure]:
+            if isinstance(recipe, Recipe):
+                return judge_digits(model, flow, judge, layout, held_out, run)
+            return classifier_figures(model, flow, layout, held_out, run)
+
         generator = run.generator("previews")
         chosen = torch.randperm(len(held_out), generator=generator)[torch.arange(EXAMPLES) % len(held_out)]
         return Subject(
@@ -59,5 +78,5 @@ class DigitsPlan:
             captions=tuple(f"digit-{int(label)}" for label in held_out.labels[chosen[:PREVIEWS]]),
             data_set=digits.name,
             data_set_sha256=digits.sha256,
-            measure=lambda model, flow, layout: judge_digits(model, flow, judge, layout, held_out, run),
+            measure=measure,
         )

@@ -1,0 +1,53 @@
+"""Train classifiers of coloured digits: the independent judge, and the one whose hidden layer is interpreted."""
+
+from dataclasses import asdict
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from iin_training.config import HiddenClassifier, Judge
+from iin_training.data.coloured_digits import ColouredDigits
+from iin_training.models.classifier import Classifier, TrunkClassifier
+from iin_training.run import Run
+
+__all__ = ["train_hidden_classifier", "train_judge"]
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def train_judge(config: Judge, data: ColouredDigits, *, image_size: int, classes: int, run: Run) -> Classifier:
+    """The judge, in eval mode; trained apart from every other network."""
+    with run.fixed_randomness("judge"):
+        model = Classifier(image_size=image_size, channels=3, classes=classes, width=config.width)
+    return _train("judge", config, model, data, run)
+
+
+def train_hidden_classifier(
+    config: HiddenClassifier, data: ColouredDigits, *, image_size: int, classes: int, run: Run
+) -> TrunkClassifier:
+    """The classifier that is interpreted, in eval mode and frozen."""
+    with run.fixed_randomness("classifier"):
+        model = TrunkClassifier(
+            image_size=image_size, channels=3, classes=classes, width=config.width, latent_size=config.latent_size
+        )
+    return _train("classifier", config, model, data, run).requires_grad_(False)
+
+
+def _train(stage: str, config: Judge | HiddenClassifier, model: Network, data: ColouredDigits, run: Run) -> Network:
+    """`model` trained on labelled pictures by cross entropy."""
+    model.to(run.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks the overload
+    optimiser = torch.optim.AdamW(model.parameters(), betas=config.optimiser.betas, weight_decay=0.01, fused=True)
+    for step in run.steps(stage, model, optimiser, config.optimiser, asdict(config)):
+        images, labels = data.batch(config.optimiser.batch_size, run.generator(stage, step))
+        with run.fixed_randomness(stage, step):  # dropout draws from the global generator
+            logits = model(images.to(run.device, memory_format=torch.channels_last))
+        loss = functional.cross_entropy(logits, labels.to(run.device))
+        optimiser.zero_grad()
+        loss.backward()
+        if config.optimiser.clip_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip_norm)
+        optimiser.step()
+        run.record(stage, step, loss=loss)
+    return model.eval()
