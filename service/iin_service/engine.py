@@ -20,7 +20,8 @@ from iin_service.stage import Array, Outputs, Pass, Run, Stage
 __all__ = ["Decoded", "Engine", "Given", "Interpreted", "Limits", "PendingEdit", "Trace"]
 
 LOG_2PI = math.log(2 * math.pi)
-# What a call can ask for in one go: the ways into the factors, out of them, and the head.
+# What a call can ask for in one go: the ways into the factors, out of them, and the head. A row is one queue, so
+# calls with images and calls with latents do not share a batch of the transform; most send images.
 GRAPHS_IN_A_ROW: tuple[tuple[str, ...], ...] = (
     ("encoder", "transform"),
     ("transform",),
@@ -256,14 +257,21 @@ class Engine:
         wanted = [*targets, *(pending.source for pending in edits if pending.source is not None)]
         with self._admitted(wanted):
             found = await self._factors_of_all(wanted, trace)
-            factors, sources = _joined(found[: len(targets)]), iter(found[len(targets) :])
+            given, sources = _joined(found[: len(targets)]), iter(found[len(targets) :])
+            factors = given
             for pending in edits:
                 edit = pending.edit
                 if pending.source is not None:
                     assert isinstance(edit.operation, Replace)
                     edit = replace(edit, operation=replace(edit.operation, source=next(sources)))
                 factors = apply_edit(factors, edit, self.layout)
-            return Decoded(await self._decode(factors, trace, _field_of_all(targets)), factors)
+
+            def to_blame(row: int) -> str:
+                """An edit that made the values of a target larger, or else the target."""
+                grown = np.abs(factors[row]).max() > np.abs(given[row]).max()
+                return "edits" if grown else _field_of_all(targets)(row)
+
+            return Decoded(await self._decode(factors, trace, to_blame), factors)
 
     async def sample(
         self,
@@ -289,7 +297,8 @@ class Engine:
                 factors = np.float32(temperature) * draw_prior(seed, indices, self.layout.size)
                 for name, values in held:
                     factors[:, self.layout.slice(name)] = values
-                yield first, Decoded(await self._decode(factors, trace, lambda _: "temperature"), factors), trace
+                images = await self._decode(factors, trace, lambda _: "fixed" if held else "temperature")
+                yield first, Decoded(images, factors), trace
                 trace = Trace()
 
     async def _decode(self, factors: Array, trace: Trace, field_of: Callable[[int], str]) -> Array:

@@ -6,6 +6,7 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
+from iin_service.guard import MARKER
 from iin_service.responses import MAX_MESSAGE_BYTES
 
 __all__ = ["PORTS_PER_KIND", "free_ports", "port_is_free", "private_cluster", "serve_settings"]
@@ -44,6 +45,7 @@ def private_cluster(folder: Path) -> dict[str, str]:
     first = _free_range(2 * PORTS_PER_KIND)
     middle, last = first + PORTS_PER_KIND, first + 2 * PORTS_PER_KIND
     return {
+        MARKER: str(folder),
         "RAY_worker_niceness": "0",  # Ray's 15 lets any other process starve the replicas and HAProxy
         # A cluster of one machine has nothing to steer as often as Ray does, nor a dashboard to feed.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",

@@ -12,7 +12,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["guarded_folder"]
+__all__ = ["MARKER", "guarded_folder"]
+
+MARKER = "IIN_SERVE_FOLDER"
+"""Environment variable that marks a process as belonging to the folder that it holds."""
 
 # Signal and how long it is repeated, in seconds; 0 is none: most of Ray ends by itself.
 STEPS = ((0, 1.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 10.0))
@@ -25,7 +28,7 @@ def guarded_folder() -> Iterator[Path]:
 
     When the block ends, or this process does in whatever way (SIGKILL, out of memory), the guard ends the processes
     that belong to the folder, first by SIGTERM, then by SIGKILL, and removes it. A process belongs to it that was
-    started with the folder's path in its environment or has a file in it open for writing. Where there is no /proc,
+    started with `MARKER` set to the folder's path or has a file in it open for writing. Where there is no /proc,
     as on macOS, none is found and only the folder is removed.
 
     Yields:
@@ -70,9 +73,8 @@ def _belonging(folder: str) -> list[int]:
 def _belongs(process: Path, folder: str) -> bool:
     try:
         # Ray's agents write their titles over their environment; what they all keep is an open log.
-        return os.fsencode(folder) in (process / "environ").read_bytes() or any(
-            _writes(descriptor, folder) for descriptor in (process / "fd").iterdir()
-        )
+        marked = f"{MARKER}={folder}".encode() in (process / "environ").read_bytes().split(b"\0")
+        return marked or any(_writes(descriptor, folder) for descriptor in (process / "fd").iterdir())
     except OSError:  # it has just ended, or is another user's
         return False
 

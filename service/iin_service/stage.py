@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,8 @@ class _Waiting:
     items: Array
     submitted: float
     done: asyncio.Future[tuple[list[Outputs], list[Pass]]]
+    following: "_Waiting | None" = None
+    """The next part of the same call; it waits for this one before it waits for others."""
 
 
 class Stage:
@@ -83,6 +86,8 @@ class Stage:
             _Waiting(items[start : start + self.max_batch_size], now, loop.create_future())
             for start in range(0, len(items), self.max_batch_size)
         ]
+        for part, following in pairwise(parts):
+            part.following = following
         self._waiting.extend(parts)
         if self._drain is None:
             self._drain = loop.create_task(self._work())
@@ -161,6 +166,8 @@ class Stage:
                 first = passes[0]._replace(queue_seconds=started - part.submitted)
                 own = [tuple(output[rows] for output in graph) for graph in outputs]
                 part.done.set_result((own, [first, *passes[1:]]))
+            if part.following is not None:
+                part.following.submitted = time.perf_counter()
 
     def _compute(self, items: Array) -> tuple[list[Outputs], list[Pass]]:
         """All graphs in a row on a batch."""

@@ -118,6 +118,16 @@ def test_an_overflow_in_a_joined_list_names_its_item(engine, images, bundle):
     assert caught.value.field == "targets[1].factors"
 
 
+def test_an_overflow_that_an_edit_or_a_fixed_factor_makes_is_not_blamed_on_anything_else(engine, images, bundle):
+    huge = np.full(bundle.manifest.layout.size_of("colour"), 3e38, np.float32)
+    with pytest.raises(InvalidInput) as caught:
+        edit(engine, Given("image", images, "targets"), PendingEdit(Edit("colour", SetValue(huge))))
+    assert caught.value.field == "edits"
+    with pytest.raises(InvalidInput) as caught:
+        sample(engine, 2, fixed=[("colour", huge)])
+    assert caught.value.field == "fixed"
+
+
 def test_a_call_past_the_bound_is_refused_at_once_and_the_others_end(bundle, sessions, images):
     engine = Engine(bundle.manifest, sessions.runner, Limits(max_queued_items=8))
 

@@ -11,7 +11,7 @@ import pytest
 # Prints its folder, then the ids of processes that belong to it, as a private Ray starts them.
 OWNER = """
 import contextlib, os, subprocess, sys
-from iin_service.guard import guarded_folder
+from iin_service.guard import MARKER, guarded_folder
 
 def start(code, **options):
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True, **options)
@@ -20,7 +20,7 @@ def start(code, **options):
 
 READY = "; print(flush=True); sys.stdin.read()"
 with guarded_folder() as folder:
-    marked = os.environ | {"RAY_FILES": str(folder / "ray")}
+    marked = os.environ | {MARKER: str(folder)}
     children = [
         start("import sys" + READY, env=marked),
         start("import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)" + READY, env=marked),

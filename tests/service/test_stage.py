@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -90,6 +91,18 @@ def test_more_items_than_a_batch_holds_come_back_whole():
     ((doubled, _),), passes = asyncio.run(make_stage(doubler, max_batch_size=8)(items))
     np.testing.assert_array_equal(doubled, items * 2)
     assert [one.batch_size for one in passes] == [8, 8, 4]
+
+
+def test_the_parts_of_a_large_call_do_not_count_each_other_as_waiting():
+    async def scenario():
+        stage = make_stage(Doubler(), max_batch_size=2)
+        started = time.perf_counter()
+        _, passes = await stage(rows(*range(20, 40)))
+        total = time.perf_counter() - started
+        assert len(passes) == 10
+        assert sum(one.queue_seconds + one.compute_seconds for one in passes) <= total
+
+    asyncio.run(scenario())
 
 
 def test_who_gave_up_is_never_computed():

@@ -165,7 +165,7 @@ def test_held_out_latents_are_those_of_held_out_pictures_in_many_colours(run):
     latents = held_out_latents(knowing(), PAIRS, run)
     assert latents.shape == (10_000, 7)
     assert len(latents[:, 1:4].argmax(dim=1).unique()) == CLASSES
-    assert len(latents[:, 4:].unique(dim=0)) > 9_990
+    assert len(latents[:, 4:].unique(dim=0)) > 7_000  # half of the pairs share their colour
     assert torch.equal(latents, held_out_latents(knowing(), PAIRS, run))
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from iin_training.data import images as images_module
 from iin_training.data import picture_files
 from iin_training.data.colour import Augmentation
 from iin_training.data.images import ImageArray, ImageFiles, image_folder, labels_of_folders
@@ -244,6 +245,21 @@ def test_the_digest_is_of_names_contents_and_order(tmp_path):
     assert len(different | {files(first).sha256}) == 5
 
 
+@pytest.mark.parametrize("kind", ["files", "array"])
+def test_the_whole_digest_is_also_of_how_images_are_loaded(tmp_path, kind):
+    paths = write_numbered(tmp_path)
+    levels = levels_of(all_of(files(paths)))
+
+    def digest(**how):
+        return (files(paths, **how) if kind == "files" else ImageArray(levels, **how)).digest()
+
+    ways = [{}, {"value_range": (0.0, 1.0)}, {"augmentation": Augmentation()}, {"augmentation": Augmentation(zoom=0.1)}]
+    if kind == "files":
+        ways += [{"size": (4, 4)}, {"channels": 1}]
+    assert len({digest(**how) for how in ways}) == len(ways)
+    assert digest(value_range=(-1, 1)) == digest()
+
+
 def test_the_digest_of_an_array_is_of_its_contents():
     levels = np.zeros((2, 4, 6), np.uint8)
     changed = levels.copy()
@@ -251,6 +267,25 @@ def test_the_digest_of_an_array_is_of_its_contents():
     digests = {ImageArray(array).sha256 for array in (levels, levels.copy(), changed, levels.reshape(2, 6, 4))}
     assert len(digests) == 3
     assert ImageArray(np.asfortranarray(changed)).sha256 == ImageArray(changed).sha256
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["files", "array"])
+@pytest.mark.parametrize(("count", "side"), [(4, 8), (1, 8), (4, 1)])
+@pytest.mark.parametrize("augmentation", [Augmentation(), images_module.STILL], ids=["distorted", "still"])
+def test_images_loaded_are_contiguous_for_encoders_that_flatten(tmp_path, kind, channels, count, side, augmentation):
+    levels = np.random.default_rng(0).integers(0, 256, (count, side, side, channels)).astype(np.uint8)
+    if kind == "files":
+        for number, picture in enumerate(levels):
+            Image.fromarray(picture[..., 0] if channels == 1 else picture).save(tmp_path / f"{number}.png")
+        images = files(image_folder(tmp_path), size=(side, side), channels=channels, augmentation=augmentation)
+    else:
+        images = ImageArray(levels, augmentation=augmentation)
+    for generator in (None, torch.Generator().manual_seed(0)):
+        loaded = all_of(images, generator)
+        assert loaded.stride() == (channels * side * side, side * side, side, 1)
+        flat = torch.nn.Conv2d(channels, 6, 3, padding=1)(loaded).view(count, -1)
+        assert flat.shape == (count, 6 * side * side)
 
 
 def test_an_array_is_not_copied_and_its_names_are_numbers(tmp_path):

@@ -9,14 +9,19 @@ __all__ = ["draw_curves"]
 
 
 def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draw every value in a run's metrics file over its steps, one row a stage, into the PNG file `picture`."""
+    """Draw every value in a run's metrics file over its steps, one row a stage, into the PNG file `picture`.
+
+    Where nothing was written, nothing is drawn.
+    """
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for line in metrics.read_text().splitlines():
+    for line in metrics.read_text().splitlines() if metrics.exists() else ():
         record = json.loads(line)
         stage, step = record.pop("stage"), record.pop("step")
         for name, value in record.items():
             if name != "time":
                 curves.setdefault(stage, {}).setdefault(name, []).append((step, value))
+    if not curves:
+        return
     columns = max(len(names) for names in curves.values())
     figure = Figure(figsize=(4 * columns, 2.6 * len(curves)), layout="constrained")
     axes = figure.subplots(len(curves), columns, squeeze=False)

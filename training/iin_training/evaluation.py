@@ -65,13 +65,11 @@ class Interpreter:
 
 
 def held_out_latents(model: FrozenModel, held_out: PairSource, run: Run) -> Tensor:
-    """Latents `(LATENTS, *latent_shape)` of held-out pictures, on the CPU."""
+    """Latents `(LATENTS, *latent_shape)` of both sides of pairs drawn from `held_out`, on the CPU."""
     parts = []
-    for start in range(0, LATENTS, CHUNK):
-        batch = held_out.draw(
-            min(CHUNK, LATENTS - start), (RESIDUAL, *held_out.concepts), run.generator("held_out", start)
-        )
-        parts.append(model.encode(batch.images_a.to(run.device)).cpu())
+    for start in range(0, LATENTS, 2 * CHUNK):
+        batch = held_out.draw(CHUNK, (RESIDUAL, *held_out.concepts), run.generator("held_out", start))
+        parts += [model.encode(images.to(run.device)).cpu() for images in (batch.images_a, batch.images_b)]
     return torch.cat(parts)
 
 
@@ -94,9 +92,11 @@ def evaluate(
         outputs = [transform(part.to(run.device)) for part in latents.split(CHUNK)]
     values, log_dets = (torch.cat(column).double().cpu() for column in zip(*outputs, strict=True))
     log_likelihoods = (-0.5 * (values.square() + np.log(2 * np.pi)).sum(dim=1) + log_dets).numpy()
+    different = len(latents.unique(dim=0))
     figures = {
         "held_out_log_likelihood": Figure(
-            value=float(log_likelihoods.mean()), meaning=f"mean over {len(latents)} held-out latents, nats"
+            value=float(log_likelihoods.mean()),
+            meaning=f"mean over {len(latents)} draws of held-out pictures ({different} different latents), nats",
         )
     }
     factors = tuple(part.name for part in layout)
@@ -106,16 +106,19 @@ def evaluate(
         if name != RESIDUAL:
             figures |= _shared_figures(a, b, layout, name, batch.shared[:, factors.index(name)].to(a.device))
     if model.has_decoder:
-        figures |= _edit_figures(interpreter, a, b, layout)
+        # The partner in a pair may share the factor; a source from another pair shares it by chance only.
+        source = b[torch.randperm(len(b), generator=run.generator("evaluation/sources")).to(b.device)]
+        figures |= _edit_figures(interpreter, a, source, layout)
     if model.head is not None:
         figures |= _response_figures(interpreter, a, layout, run)
     return Evaluation(figures, log_likelihoods)
 
 
 def _correlation(first: Tensor, second: Tensor) -> float:
-    """Correlation over all rows and dimensions of factors, which have mean 0 by design."""
-    scale = (first.square().mean() * second.square().mean()).sqrt()
-    return float((first * second).mean() / scale)
+    """Correlation of `(N, n)` factors with others, every dimension about its own mean; 0 where one is constant."""
+    a, b = (side.double() - side.double().mean(dim=0) for side in (first, second))
+    scale = float((a.square().mean() * b.square().mean()).sqrt())
+    return float((a * b).mean()) / scale if scale > 0 else 0.0
 
 
 def _shared_figures(a: Tensor, b: Tensor, layout: FactorLayout, name: str, shared: Tensor) -> dict[str, Figure]:
@@ -161,9 +164,10 @@ def _edit_figures(interpreter: Interpreter, a: Tensor, b: Tensor, layout: Factor
 
 
 def _response_figures(interpreter: Interpreter, a: Tensor, layout: FactorLayout, run: Run) -> dict[str, Figure]:
-    """How often the model's class changes when one factor is drawn anew: network response analysis.
+    """How often the model's class changes when one factor is drawn anew.
 
-    Source: Esser, Rombach, Ommer (CVPR 2020), section 4.
+    After the network response analysis of Esser, Rombach, Ommer (CVPR 2020), section 4, over many pictures in place
+    of many draws for one.
     """
     before = interpreter.classes(a)
     noise = torch.randn(a.shape, generator=run.generator("evaluation/response")).to(a.device)

@@ -22,7 +22,8 @@ into the factors below. Each factor is meant to be standard normal and independe
 
 ## Measured on held-out pictures
 
-Ceiling: the same measure on plain reconstructions, the best that the first stage allows. Floor: chance.
+Ceiling and floor are what is best and worst to expect; where the meaning does not say, the same measure on plain
+reconstructions, and chance.
 
 | figure | value | ceiling | floor | meaning |
 |---|---|---|---|---|

@@ -12,7 +12,7 @@ from iin_bundle.factors import RESIDUAL
 from torch import Tensor
 
 from iin_training.config import Bundle, ClassifierRecipe, Optimiser, Recipe, Transform
-from iin_training.graphs import check_exportable
+from iin_training.models.checks import check_interpretable
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.base import PairSource, fingerprint
 from iin_training.run import Run
@@ -20,6 +20,7 @@ from iin_training.subject import Measure, Subject
 
 __all__ = ["AnyRecipe", "OwnModel"]
 
+TRIED = 512  # pictures that show whether the model can be interpreted
 EXAMPLES = 64  # held-out pictures that the exported graphs are tried on
 PREVIEWS = 12  # of them, written beside the graphs
 OPAQUE = tyro.constructors.PrimitiveConstructorSpec[Any](  # the command line has no options for what is inside a model
@@ -67,6 +68,8 @@ class OwnModel:
             )
         if self.checkpoint_every < 1:
             raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
+        if self.held_out is self.pairs:
+            raise ValueError("held_out: expected pairs of pictures that T is not trained on, got `pairs` itself")
         if set(self.pairs.concepts) != set(self.held_out.concepts):
             raise ValueError(
                 f"held_out: expected pairs of the same concepts as pairs has ({', '.join(self.pairs.concepts)}), "
@@ -94,13 +97,13 @@ class OwnModel:
         }
 
     def prepare(self, run: Run) -> Subject:
-        """Check, before anything is trained, that the model can be exported."""
+        """Check, before anything is trained, that the model can be interpreted."""
         factors = (RESIDUAL, *self.held_out.concepts)
         images = self.held_out.draw(EXAMPLES, factors, run.generator("examples")).images_a
-        self._check_images("pairs", self.pairs.draw(EXAMPLES, factors, run.generator("examples")).images_a)
+        seen = self.pairs.draw(TRIED, factors, run.generator("tried")).images_a
+        self._check_images("pairs", seen)
         self._check_images("held_out", images)
-        with run.console.status("trying the model's export"):
-            check_exportable(self.model.cpu(), images)
+        check_interpretable(self.model.cpu(), seen)  # its messages say more than those of an export that fails
         self.model.to(run.device)
         digest = fingerprint(self.pairs)
         return Subject(

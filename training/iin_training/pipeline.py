@@ -1,17 +1,20 @@
 """The whole way from a recipe to a verified bundle, resumable at every step."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from iin_bundle import Bundle, BundleError, FactorLayout, check_golden, read_bundle
+from iin_bundle import Bundle, BundleError, FactorLayout, Figure, check_golden, read_bundle
 from iin_bundle.factors import RESIDUAL
 from rich.console import Console
 
 from iin_training.curves import draw_curves
 from iin_training.evaluation import Evaluation, evaluate, held_out_latents
 from iin_training.export import Exported, export_bundle, open_runner
-from iin_training.models.checks import check_interpretable
+from iin_training.graphs import check_exportable
+from iin_training.models.checks import Findings, check_interpretable
+from iin_training.models.frozen import FrozenModel
 from iin_training.own_model import AnyRecipe, OwnModel
 from iin_training.run import Run
 from iin_training.stages.coloured_digits import DigitsPlan
@@ -35,18 +38,25 @@ def run_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> Bundle:
         console.print(f"{directory / 'bundle'}: made before with the same settings and data, reused")
         return bundle
     run = _run(recipe, plan, directory, console)
-    bundle = _interpret(recipe, plan.prepare(run), run)
-    draw_curves(run.metrics_path, directory / "curves.png")
+    subject = plan.prepare(run)
+    if isinstance(recipe, OwnModel):  # ours are known to export
+        with console.status("trying the model's export"):
+            check_exportable(subject.model.cpu(), subject.examples)
+    (directory / SETTINGS).unlink(missing_ok=True)  # from here on they would vouch for another bundle
+    bundle = _interpret(recipe, subject, run)
     _write_settings(directory, identity)
+    draw_curves(run.metrics_path, directory / "curves.png")
     return bundle
 
 
 def score_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> SizeScores:
-    """What the model's latents say of each concept, before T is trained; a first stage is trained if need be."""
+    """What the model's latents say of each concept, before T is trained; networks that come before it are trained."""
     plan = _plan(recipe)
     run = _run(recipe, plan, directory, console)
     subject = plan.prepare(run)
-    return score_concepts(subject.model.to(run.device), subject.pairs, run)
+    model = subject.model.to(run.device)
+    with console.status("drawing pairs of each concept"):
+        return score_concepts(model, subject.pairs, run)
 
 
 def _plan(recipe: AnyRecipe) -> DigitsPlan | OwnModel:
@@ -61,8 +71,7 @@ def _run(recipe: AnyRecipe, plan: DigitsPlan | OwnModel, directory: Path, consol
 def _interpret(recipe: AnyRecipe, subject: Subject, run: Run) -> Bundle:
     """Learn T for the subject's model, measure it and export both."""
     console, config, model = run.console, recipe.transform, subject.model.to(run.device)
-    factors = (RESIDUAL, *subject.pairs.concepts)
-    findings = check_interpretable(model, subject.pairs.draw(TRIED, factors, run.generator("tried")).images_a)
+    findings = _check(subject, model, run)
     if findings.constant or findings.repeated:
         console.print(
             f"latents: {findings.constant} of {model.size} dimensions are constant and {findings.repeated} often take "
@@ -77,7 +86,7 @@ def _interpret(recipe: AnyRecipe, subject: Subject, run: Run) -> Bundle:
         latents = held_out_latents(model, subject.held_out, run)
         evaluation = evaluate(model, transform, layout, subject.held_out, latents, run)
         if subject.measure is not None:
-            figures = subject.measure(model, transform, layout) | evaluation.figures
+            figures = _joined(subject.measure(model, transform, layout), evaluation.figures)
             evaluation = Evaluation(figures, evaluation.log_likelihoods)
     with console.status("exporting and checking the bundle"):
         return export_bundle(
@@ -98,6 +107,23 @@ def _interpret(recipe: AnyRecipe, subject: Subject, run: Run) -> Bundle:
                 data_set_sha256=subject.data_set_sha256,
             ),
         )
+
+
+def _check(subject: Subject, model: FrozenModel, run: Run) -> Findings:
+    """Refuse a model that cannot be interpreted."""
+    factors = (RESIDUAL, *subject.pairs.concepts)
+    return check_interpretable(model, subject.pairs.draw(TRIED, factors, run.generator("tried")).images_a)
+
+
+def _joined(own: dict[str, Figure], general: dict[str, Figure]) -> dict[str, Figure]:
+    """All figures, where they are finite and bear different names."""
+    if both := sorted(own.keys() & general.keys()):
+        raise ValueError(
+            f"measure: expected figures under names of their own, got {', '.join(both)} again; rename them"
+        )
+    if broken := sorted(name for name, figure in own.items() if not math.isfinite(figure.value)):
+        raise ValueError(f"measure: expected finite figures, got {own[broken[0]].value} for {broken[0]}")
+    return own | general
 
 
 def _finished(directory: Path, identity: Any) -> Bundle | None:

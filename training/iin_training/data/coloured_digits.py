@@ -1,6 +1,7 @@
 """ColorMNIST drawn on the fly: batches of pictures, and pairs that share a set of factors."""
 
 from collections.abc import Mapping
+from dataclasses import astuple
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from iin_training.data.colour import Augmentation, draw, jitter, pad_to, random_colours
 from iin_training.pairs.base import PairBatch
+from iin_training.pairs.digests import digest_of
 
 __all__ = ["PAIR_KINDS", "ColouredDigits", "DigitPairs", "PairBatch"]
 
@@ -59,6 +61,10 @@ class ColouredDigits:
         ]
         return PairBatch(torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts]), torch.cat(shared))
 
+    def digest(self) -> str:
+        """Hexadecimal sha256 over grey pictures, labels and augmentation."""
+        return digest_of(self.grey, self.labels, *(float(limit) for limit in astuple(self.augmentation)))
+
     def _pairs_of(self, kind: str, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         first = torch.randint(len(self), (count,), generator=generator)
         if kind == "all_but_colour":
@@ -106,3 +112,9 @@ class DigitPairs:
         counts = {kind: int(count * weight / total) for kind, weight in self._weights.items()}
         counts[max(self._weights, key=lambda kind: self._weights[kind])] += count - sum(counts.values())
         return self._data.pairs(counts, factors, generator)
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over the digits and the share of each kind, in their order."""
+        total = sum(self._weights.values())
+        shares = ((kind, float(weight / total)) for kind, weight in self._weights.items())
+        return digest_of("DigitPairs", self._data.digest(), *shares)

@@ -5,6 +5,7 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +25,11 @@ NAMED = 5  # broken files that a message names
 
 
 class Images(Protocol):
-    """Images by number, loaded a batch at a time."""
+    """Images by number, loaded a batch at a time.
+
+    They may also have a method `digest() -> str`: a hexadecimal sha256 over all of them and how they are loaded.
+    Without one, all of them are loaded whenever a run has to know whether they are still the same.
+    """
 
     def __len__(self) -> int: ...
 
@@ -37,7 +42,7 @@ class Images(Protocol):
                 n-th image of two batches of one length is distorted alike, whichever images they are.
 
         Returns:
-            Images `(n, C, H, W)`, float32 in the model's range.
+            Images `(n, C, H, W)`, float32 in the model's range, contiguous in this order.
 
         """
         ...
@@ -115,7 +120,7 @@ class ImageFiles:
         for name, position in zip(self._names, self.kept, strict=True):
             digest.update(name.encode() + b"\0" + checked[position].sha256)
         self.sha256 = digest.hexdigest()
-        """Digest over names and contents of all images."""
+        """Digest over names and contents of all images, as they were when they were checked."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -131,6 +136,10 @@ class ImageFiles:
     def name(self, index: int) -> str:
         """Path relative to the folder, with `/`."""
         return self._names[index]
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over all images and how they are loaded: shape, range and augmentation."""
+        return _digest(self.sha256, self.shape, self.value_range, self.augmentation)
 
     def _read(self, index: int) -> NDArray[np.uint8]:
         path = self.paths[index]
@@ -176,7 +185,10 @@ class ImageArray:
 
     def load(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
         """Convert a batch, see `Images.load`."""
-        levels = np.ascontiguousarray(self._images[indices.numpy()].transpose(0, 3, 1, 2))
+        shape = self.shape
+        # A fresh array: where C is 1, ascontiguousarray would keep the strides of channels that come last.
+        levels = np.empty((len(indices), shape.channels, shape.height, shape.width), np.uint8)
+        levels[:] = self._images[indices.numpy()].transpose(0, 3, 1, 2)
         return _images_of_levels(levels, self.value_range, self.augmentation, generator)
 
     def name(self, index: int) -> str:
@@ -185,11 +197,15 @@ class ImageArray:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Digest over shape and contents of all images."""
+        """Digest over shape and contents of all images, as they are when it is first asked for."""
         digest = hashlib.sha256(str(self._images.shape).encode())
         for image in self._images:
             digest.update(image.tobytes())
         return digest.hexdigest()
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over all images and how they are loaded: shape, range and augmentation."""
+        return _digest(self.sha256, self.shape, self.value_range, self.augmentation)
 
 
 def image_folder(folder: Path) -> list[Path]:
@@ -255,6 +271,12 @@ def _checked_range(value_range: tuple[float, float]) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"value_range: expected two finite numbers, the smaller one first, got {low:g} and {high:g}")
     return low, high
+
+
+def _digest(sha256: str, shape: PictureShape, value_range: tuple[float, float], augmentation: Augmentation) -> str:
+    sizes = (int(shape.channels), int(shape.height), int(shape.width))
+    limits = tuple(float(number) for number in (*value_range, *astuple(augmentation)))
+    return hashlib.sha256(repr((sha256, sizes, limits)).encode()).hexdigest()
 
 
 def _images_of_levels(

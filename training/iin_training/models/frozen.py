@@ -1,6 +1,8 @@
 """The frozen model that is interpreted, as training, evaluation and export see it."""
 
+import contextlib
 import hashlib
+import inspect
 import math
 import re
 from typing import Any, Literal
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from iin_training.models.onnx_model import OnnxModule
 
 __all__ = ["FrozenModel"]
+
+AT_ONCE = 512  # images through the encoder at a time
 
 
 class _Mean(nn.Module):
@@ -180,8 +184,12 @@ class FrozenModel(nn.Module):
                 f"images: expected shape {['N', *self.image_shape]}, got {list(images.shape)}; "
                 "resize them to the size that the model was made for, since that of its latents depends on it"
             )
-        given = self.encoder(images)
-        return (given[0], given[1]) if self.samples else given
+        # Whole sets are encoded too, and a stranger's `view` needs the plain order in memory.
+        parts = [self.encoder(part) for part in images.contiguous().split(AT_ONCE)]
+        if not self.samples:
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+        mean, log_variance = (torch.cat(side) for side in zip(*parts, strict=True))
+        return mean, log_variance
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -201,19 +209,29 @@ class FrozenModel(nn.Module):
         return {role: network.eval() for role, network in parts.items()}
 
     def digest(self) -> str:
-        """Hexadecimal sha256 of all weights, of the modules' structure as they print it, and of ONNX graphs.
+        """Hexadecimal sha256 of all weights, of the modules' structure and source code, and of ONNX graphs.
 
         Use it so that a T is never continued on another model.
         """
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(f"{self.image_shape} {self.value_range} {self.samples}".encode())
         for role, network in self.networks().items():
             graphs = [module.digest() for module in network.modules() if isinstance(module, OnnxModule)]
             structure = re.sub(r"0x[0-9a-f]+", "", str(network))  # addresses differ from run to run
-            digest.update(f"{role}\n{graphs}\n{structure}\n".encode())
+            digest.update(f"{role}\n{graphs}\n{structure}\n{_code(network)}\n".encode())
             for name, value in network.state_dict().items():
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
                 digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def _code(network: nn.Module) -> str:
+    """Source code of the modules' classes, those of torch left out: another forward is another model."""
+    code = {}
+    for kind in {type(module) for module in network.modules()}:
+        if kind.__module__.split(".")[0] != "torch":
+            with contextlib.suppress(OSError, TypeError):  # made without a file
+                code[f"{kind.__module__}.{kind.__qualname__}"] = inspect.getsource(kind)
+    return "\n".join(f"{name}: {code[name]}" for name in sorted(code))
 
 
 def _call(role: str, network: nn.Module, items: Tensor) -> Any:

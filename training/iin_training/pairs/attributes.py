@@ -9,6 +9,7 @@ from iin_training.data.images import Images
 from iin_training.pairs.attribute_tables import Attributes
 from iin_training.pairs.base import PairBatch, Shares, check_count, check_factors, load_pairs, split_evenly
 from iin_training.pairs.classes import Classes
+from iin_training.pairs.digests import digest_of, images_digest
 
 __all__ = ["SameAttribute"]
 
@@ -77,3 +78,8 @@ class SameAttribute:
             shared.append(Shares(frozenset({name})).columns(number, factors))
         first, second = torch.cat(chosen, dim=1)
         return PairBatch(*load_pairs(self._images, first, second, generator), torch.cat(shared))
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over images, groups of equal values, concepts and settings; not over names of values."""
+        groups = (classes.digest() for classes in self._classes)
+        return digest_of("SameAttribute", self.concepts, images_digest(self._images), *groups)

@@ -1,6 +1,5 @@
 """Pairs of images and the set of factors that they share: the batch, the contract of a source, and what sources use."""
 
-import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +9,7 @@ from iin_bundle.factors import RESIDUAL
 from torch import Tensor
 
 from iin_training.data.images import Images
+from iin_training.pairs.digests import digest_of, own_digest
 
 __all__ = [
     "MIN_PAIRS",
@@ -25,7 +25,7 @@ __all__ = [
     "split_evenly",
 ]
 
-FINGERPRINT_PAIRS = 64
+FEW, MANY = 64, 1024  # pairs that stand for a source without a digest
 MIN_PAIRS = 10
 """Fewest different pairs that a concept can be learnt from; a source with fewer is refused."""
 
@@ -55,7 +55,11 @@ class PairBatch:
 
 
 class PairSource(Protocol):
-    """Where pairs come from."""
+    """Where pairs come from.
+
+    A source may also have a method `digest() -> str`: a hexadecimal sha256 over everything that decides its pairs, all
+    images and labels included. Without one, a changed data set may pass for the old one, see `fingerprint`.
+    """
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -96,6 +100,11 @@ class Shares:
     def concepts(self) -> frozenset[str]:
         """The names without `residual`."""
         return self.names - {RESIDUAL}
+
+    @property
+    def key(self) -> tuple[str | bool, ...]:
+        """The same for equal sets and no others, in every process: for digests."""
+        return (self.everything_but, *sorted(self.names))
 
     def columns(self, count: int, factors: Sequence[str]) -> Tensor:
         """Boolean `(count, K)`, a row a pair, a column a factor; the names must be among `factors`."""
@@ -175,10 +184,27 @@ def join_batches(batches: Iterable[PairBatch]) -> PairBatch:
 
 
 def fingerprint(source: PairSource) -> str:
-    """Hexadecimal sha256 of the first pairs that a source draws: other data or settings draw others."""
+    """Hexadecimal sha256 by which a source is known again.
+
+    It is the source's own `digest()`, which all sources of this package have: there any change that alters pairs is
+    noticed, wherever it is. A source without one, or a class that overrides `draw` and only inherits `digest`, is
+    known by the first 64 pairs that it draws, or 1024 where it cannot draw 64: a change that these pairs do not show
+    is not noticed.
+
+    Raises:
+        ValueError: where such a source can draw neither number of pairs.
+
+    """
+    known = own_digest(source, "draw")
+    if known is not None:
+        return known
+    try:
+        return _drawn_digest(source, FEW)
+    except ValueError:
+        return _drawn_digest(source, MANY)
+
+
+def _drawn_digest(source: PairSource, count: int) -> str:
     factors = (RESIDUAL, *source.concepts)
-    batch = source.draw(FINGERPRINT_PAIRS, factors, torch.Generator().manual_seed(0))
-    digest = hashlib.sha256(repr(factors).encode())
-    for part in (batch.images_a, batch.images_b, batch.shared, batch.similarity_or(-1.0)):
-        digest.update(part.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    batch = source.draw(count, factors, torch.Generator().manual_seed(0))
+    return digest_of(factors, batch.images_a, batch.images_b, batch.shared, batch.similarity_or(-1.0))

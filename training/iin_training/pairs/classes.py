@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iin_training.pairs.base import MIN_PAIRS, check_concept
+from iin_training.pairs.digests import digest_of
 
 __all__ = ["Classes", "codes_of"]
 
@@ -93,6 +94,10 @@ class Classes:
         second = _below(sizes - 1, generator)
         second += second >= first
         return self._members[starts + first], self._members[starts + second]
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over which images are grouped, and how groups are drawn."""
+        return digest_of(self._members, self._sizes, bool(self._balanced))
 
 
 def _below(limits: Tensor, generator: torch.Generator) -> Tensor:

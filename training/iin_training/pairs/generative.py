@@ -16,8 +16,11 @@ from iin_training.pairs.base import (
     join_batches,
     split_evenly,
 )
+from iin_training.pairs.digests import digest_of
 
 __all__ = ["EverythingBut", "GenerativeFactors", "Render", "Sampler", "Sharing"]
+
+RENDERED, BATCHES = 64, 4  # pairs in a batch, and batches, that stand for a source
 
 Sampler: TypeAlias = Callable[[int, torch.Generator], Tensor]
 """`sampler(n, generator)`: n values of one factor, independent of each other, `(n, ...)` of any dtype."""
@@ -68,6 +71,18 @@ class GenerativeFactors:
         images_a = self._images(values_a, count, generator)
         return PairBatch(images_a, self._images(values_b, count, again), shared)
 
+    def digest(self) -> str:
+        """Hexadecimal sha256 over names of factors and the first 256 pairs that share nothing, compared bit by bit.
+
+        What `render` and the samplers do cannot be read, so that a change which these 512 images do not show is not
+        noticed.
+        """
+        factors = (RESIDUAL, *self.concepts)
+        generator = torch.Generator().manual_seed(0)
+        batches = (self.draw_sharing(Shares(frozenset()), RENDERED, factors, generator) for _ in range(BATCHES))
+        images = (digest_of(batch.images_a, batch.images_b) for batch in batches)
+        return digest_of("GenerativeFactors", tuple(self._samplers), *images)
+
     def _values(self, names: Iterable[str], count: int, generator: torch.Generator) -> dict[str, Tensor]:
         values = {name: self._samplers[name](count, generator) for name in names}
         for name, value in values.items():
@@ -101,6 +116,10 @@ class _Rendered:
     def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
         """Draw pairs, see `PairSource.draw`."""
         return self._source.draw_sharing(self._shares, count, factors, generator)
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over the set shared and the rendered source, see `GenerativeFactors.digest`."""
+        return digest_of("Rendered", self._shares.key, self._source.digest())
 
 
 class Sharing(_Rendered):

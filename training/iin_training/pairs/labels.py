@@ -11,6 +11,7 @@ from torch import Tensor
 from iin_training.data.images import Images
 from iin_training.pairs.base import PairBatch, Shares, check_concept, check_count, load_pairs
 from iin_training.pairs.classes import Classes, codes_of
+from iin_training.pairs.digests import digest_of, images_digest
 
 __all__ = ["SameLabel", "Unrelated"]
 
@@ -62,6 +63,10 @@ class SameLabel:
         shared = Shares(frozenset(self.concepts)).columns(count, factors)
         return PairBatch(*load_pairs(self._images, *self._classes.draw(count, generator), generator), shared)
 
+    def digest(self) -> str:
+        """Hexadecimal sha256 over images, groups of equal labels, concept and settings; not over names of labels."""
+        return digest_of("SameLabel", self.concepts, images_digest(self._images), self._classes.digest())
+
 
 class Unrelated:
     """Two different images, drawn at random, that share nothing: alone, this is the unsupervised loss."""
@@ -82,3 +87,7 @@ class Unrelated:
         second += second >= first
         shared = Shares(frozenset()).columns(count, factors)
         return PairBatch(*load_pairs(self._images, first, second, generator), shared)
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over the images and how they are loaded."""
+        return digest_of("Unrelated", images_digest(self._images))

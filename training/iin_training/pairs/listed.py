@@ -17,6 +17,7 @@ from iin_training.pairs.base import (
     load_pairs,
     split_evenly,
 )
+from iin_training.pairs.digests import digest_of, images_digest
 from iin_training.pairs.faults import Faults
 from iin_training.pairs.pair_lists import ListedPair, read_pair_list
 
@@ -96,6 +97,11 @@ class ListedPairs:
                 )
             )
         return join_batches(parts)
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over images, sets of shared factors, pairs and similarities, in the list's order."""
+        sets = (shares.key for shares in self._sets)
+        return digest_of("ListedPairs", images_digest(self._images), *sets, *self._numbers, *self._similarity)
 
 
 def _unknown_told(pair: ListedPair, numbers: dict[str, int], left_out: frozenset[str], faults: Faults) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from iin_training.pairs.base import PairBatch, PairSource, check_count, join_batches
+from iin_training.pairs.base import PairBatch, PairSource, check_count, fingerprint, join_batches
+from iin_training.pairs.digests import digest_of
 
 __all__ = ["Mixed"]
 
@@ -50,6 +51,10 @@ class Mixed:
         return join_batches(
             source.draw(number, factors, generator) for (source, _), number in zip(self._sources, numbers, strict=True)
         )
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over the `fingerprint` and share of each source, in their order."""
+        return digest_of("Mixed", *((fingerprint(source), share) for source, share in self._sources))
 
 
 def _round_shares(count: int, shares: Sequence[float]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,11 +19,13 @@ from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.base import PairSource, fingerprint
 from iin_training.run import Run
 
-__all__ = ["SizeScores", "build_transform", "choose_sizes", "score_concepts", "train_transform"]
+__all__ = ["SizeScores", "choose_sizes", "score_concepts", "train_transform"]
 
 PAIRS_FOR_SIZES = 2000  # a concept
 PAIRS_AT_ONCE = 500
+LEAST_FOR_SIZES = 100
 DRAWS_FOR_SIZES = 60  # batches, before a concept is given up whose pairs are rare
+DRAWS_WITHOUT_ANY = 6  # batches without a single pair, before a concept is given up that has none
 INITIAL_BATCH = 1024  # pairs that ActNorm's statistics come from
 
 
@@ -37,9 +40,9 @@ class SizeScores:
     size: int
     """D, dimensions to share out."""
 
-    def allot(self, estimator: str) -> dict[str, int]:
-        """Sizes of the factors by `estimator`, "reference" or "paper"."""
-        return allot_sizes(self.reference if estimator == "reference" else self.paper, self.size)
+    def by(self, estimator: Literal["reference", "paper"]) -> dict[str, float]:
+        """The scores of one estimator."""
+        return self.reference if estimator == "reference" else self.paper
 
 
 @torch.no_grad()
@@ -66,12 +69,13 @@ def score_concepts(model: FrozenModel, pairs: PairSource, run: Run) -> SizeScore
                 a, b = (model.encode(images.to(run.device)).cpu() for images in sides)
                 found[concept].append((a, b))
         wanting = [concept for concept in wanting if sum(len(a) for a, _ in found[concept]) < PAIRS_FOR_SIZES]
-        if not wanting:
+        if not wanting or (step + 1 >= DRAWS_WITHOUT_ANY and not all(found.values())):
             break
-    if rare := [concept for concept in pairs.concepts if sum(len(a) for a, _ in found[concept]) < PAIRS_AT_ONCE]:
+    if rare := [concept for concept in pairs.concepts if sum(len(a) for a, _ in found[concept]) < LEAST_FOR_SIZES]:
         raise ValueError(
-            f"pairs: expected pairs that share {rare[0]} and nothing else to estimate its size from, got fewer than "
-            f"{PAIRS_AT_ONCE} of {DRAWS_FOR_SIZES * PAIRS_AT_ONCE}; add a source of such pairs, or set transform.sizes"
+            f"pairs: expected at least {LEAST_FOR_SIZES} pairs that share {rare[0]} and nothing else to estimate its "
+            f"size from, got {sum(len(a) for a, _ in found[rare[0]])} of {(step + 1) * PAIRS_AT_ONCE} drawn; add a "
+            "source of such pairs, or set transform.sizes"
         )
     latents: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
     for concept, parts in found.items():
@@ -85,10 +89,8 @@ def choose_sizes(
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Sizes of the residual and of each concept, and the scores they come from (none where set by hand)."""
     if config.sizes is None:
-        scores = score_concepts(model, pairs, run)
-        return scores.allot(config.size_estimator), (
-            scores.reference if config.size_estimator == "reference" else scores.paper
-        )
+        scores = score_concepts(model, pairs, run).by(config.size_estimator)
+        return allot_sizes(scores, model.size), scores
     rest = model.size - sum(config.sizes.values())
     if set(config.sizes) != set(pairs.concepts) or rest < 1 or min(config.sizes.values(), default=1) < 1:
         raise ValueError(
@@ -98,7 +100,7 @@ def choose_sizes(
     return {RESIDUAL: rest, **{concept: config.sizes[concept] for concept in pairs.concepts}}, {}
 
 
-def build_transform(config: configs.Transform, latent_shape: tuple[int, ...], run: Run) -> Flow:
+def _build_transform(config: configs.Transform, latent_shape: tuple[int, ...], run: Run) -> Flow:
     """T for latents of `latent_shape`, with its starting weights."""
     with run.fixed_randomness("transform"):
         return interpretation_flow(
@@ -125,14 +127,14 @@ def train_transform(
     schedule, factors = config.optimiser, tuple(sizes)
     if not 0 <= config.similarity < 1:
         raise ValueError(f"transform.similarity: expected a correlation in [0, 1), got {config.similarity}")
-    flow = build_transform(config, model.latent_shape, run).to(run.device)
+    flow = _build_transform(config, model.latent_shape, run).to(run.device)
 
     @torch.no_grad()
     def draw_latents(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Latents of the first images, then of the second, what they share, and how alike that is."""
         batch = pairs.draw(count, factors, generator)
         images = torch.cat([batch.images_a, batch.images_b])
-        latents = model.draw(images.to(run.device, memory_format=torch.channels_last), generator)
+        latents = model.draw(images.to(run.device), generator)
         if findings is not None:
             latents = findings.dequantised(latents, generator)
         return latents, batch.shared.to(run.device), batch.similarity_or(config.similarity).to(run.device)

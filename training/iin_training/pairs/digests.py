@@ -1,0 +1,54 @@
+"""Digests over everything that decides which pairs a source draws."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iin_training.data.images import Images
+
+__all__ = ["digest_of", "images_digest", "own_digest"]
+
+LOADED = 64  # images at a time
+
+
+def digest_of(*parts: Tensor | str | bool | float | tuple[str | bool | float, ...]) -> str:
+    """Hexadecimal sha256 of `parts`, their order, and of tensors also shape and dtype."""
+    whole = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            one = hashlib.sha256(repr((str(part.dtype), tuple(part.shape))).encode())
+            one.update(part.detach().cpu().contiguous().numpy().reshape(-1).view(np.uint8).data)
+        else:
+            one = hashlib.sha256(repr(part).encode())
+        whole.update(one.digest())
+    return whole.hexdigest()
+
+
+def own_digest(thing: Any, method: str) -> str | None:
+    """What `thing.digest()` says; None where it has none, or one that does not know its `method`.
+
+    The latter is a class that overrides `method`, such as `draw`, but inherits `digest` from a class that it extends.
+    """
+    for cls in type(thing).__mro__:
+        if "digest" in vars(cls):
+            return str(thing.digest())
+        if method in vars(cls):
+            break
+    return None
+
+
+def images_digest(images: Images) -> str:
+    """Hexadecimal sha256 over all images and how they are loaded: their own `digest()` where they have one.
+
+    Images of others that have none are all loaded once, and the first 64 again with a generator, which shows
+    what is done at random.
+    """
+    known = own_digest(images, "load")
+    if known is not None:
+        return known
+    batches = torch.arange(len(images)).split(LOADED)
+    loaded = [digest_of(images.load(batch, None)) for batch in batches]
+    return digest_of(*loaded, images.load(batches[0], torch.Generator().manual_seed(0)))
