@@ -249,6 +249,37 @@ def test_a_mistake_in_the_function_is_told_with_its_line_and_without_a_traceback
     assert rest == lines[1:]
 
 
+LATE = """
+import torch
+from iin_training.models.frozen import FrozenModel
+from iin_training.own_model import OwnModel
+
+class Pairs:
+    concepts = ()
+    def digest(self):
+        return str(id(self))
+    def draw(self, count, factors, generator):
+        raise KeyError("pictures")
+
+def late():
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4))
+    model = FrozenModel(encoder, image_shape=(3, 4, 4), value_range=(0.0, 1.0))
+    return OwnModel(name="late", model=model, pairs=Pairs(), held_out=Pairs())
+"""
+
+
+@pytest.mark.parametrize("action", ["run", "scores"])
+def test_a_mistake_that_shows_only_while_it_runs_is_told_likewise(write, capsys, action, tmp_path):
+    name = f"{write(LATE, 'late.py')}:late"
+    assert main([action, name, "--run-dir", str(tmp_path / "run")]) == 1
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    assert told.splitlines() == [
+        "iin-train: KeyError: 'pictures'",
+        '  late.py:11, in draw: raise KeyError("pictures")',
+    ]
+
+
 OPTIONS = """
 import numpy as np
 from dataclasses import dataclass

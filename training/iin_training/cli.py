@@ -15,7 +15,7 @@ from iin_training.export import ExportError
 from iin_training.model_card import quality_table, score_table
 from iin_training.own_model import AnyRecipe
 from iin_training.pipeline import run_recipe, score_recipe
-from iin_training.recipes import RECIPES, find_recipe
+from iin_training.recipes import RECIPES, find_recipe, told_of
 
 __all__ = ["main"]
 
@@ -82,7 +82,7 @@ class Command(Generic[R]):
 
 def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: list[str]) -> int:
     console = Console()
-    run_dir = Path("build") / name
+    run_dir = Path("build")
     try:
         default = recipe()
         run_dir = Path("build") / default.name
@@ -101,6 +101,11 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
         bundle = run_recipe(command.recipe, run_dir, console)
     except (ValueError, BundleError, ExportError, RuntimeError, FloatingPointError, OSError) as error:
         Console(stderr=True).print(Text.assemble(("iin-train: ", "red"), str(error)), soft_wrap=True)
+        return 1
+    except Exception as error:
+        if name in RECIPES:
+            raise  # our own mistake
+        Console(stderr=True).print(Text.assemble(("iin-train: ", "red"), told_of(error, name)), soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print(f"interrupted; run the same command again to go on from the last checkpoint in {run_dir}")

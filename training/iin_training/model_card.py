@@ -90,7 +90,7 @@ def quality_table(manifest: Manifest) -> Table:
     return table
 
 
-BAR = 30  # characters that a score of 1 takes
+BAR = 20  # characters that a score of 1 takes
 
 
 def score_table(scores: Mapping[str, float], paper: Mapping[str, float], size: int) -> Table:
@@ -98,8 +98,8 @@ def score_table(scores: Mapping[str, float], paper: Mapping[str, float], size: i
 
     `scores` are the reference estimator's, `paper` those of the paper's formula, `size` is D.
     """
-    table = Table(title=f"what {size} dimensions of the latent say of each concept", title_justify="left")
-    for column in ("factor", "share of variance", "", "size", "paper's score", "paper's size"):
+    table = Table(title=f"share of the variance of {size} dimensions that each concept explains", title_justify="left")
+    for column in ("factor", "share", "", "size", "paper", "size (paper)"):
         table.add_column(column, justify="left" if column in ("factor", "") else "right", no_wrap=True)
     sizes, others = (_sizes(values, size) for values in (scores, paper))
     for name, score in scores.items():

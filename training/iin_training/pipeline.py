@@ -42,7 +42,6 @@ def run_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> Bundle:
     if isinstance(recipe, OwnModel):  # ours are known to export
         with console.status("trying the model's export"):
             check_exportable(subject.model.cpu(), subject.examples)
-    (directory / SETTINGS).unlink(missing_ok=True)  # from here on they would vouch for another bundle
     bundle = _interpret(recipe, subject, run)
     _write_settings(directory, identity)
     draw_curves(run.metrics_path, directory / "curves.png")
@@ -89,6 +88,7 @@ def _interpret(recipe: AnyRecipe, subject: Subject, run: Run) -> Bundle:
             figures = _joined(subject.measure(model, transform, layout), evaluation.figures)
             evaluation = Evaluation(figures, evaluation.log_likelihoods)
     with console.status("exporting and checking the bundle"):
+        (run.directory / SETTINGS).unlink(missing_ok=True)  # from here on they would vouch for another bundle
         return export_bundle(
             run.directory / "bundle",
             model,

@@ -21,7 +21,7 @@ from iin_training.config import (
 )
 from iin_training.own_model import AnyRecipe
 
-__all__ = ["RECIPES", "cmnist", "cmnist_classifier", "digits", "find_recipe"]
+__all__ = ["RECIPES", "cmnist", "cmnist_classifier", "digits", "find_recipe", "told_of"]
 
 
 def digits() -> Recipe:
@@ -135,7 +135,7 @@ def find_recipe(name: str) -> Callable[[], AnyRecipe]:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever a user's file raises
         del sys.modules[spec.name]
-        raise ValueError(f"{path}: expected a file that Python runs, got {_told(error, file)}") from error
+        raise ValueError(f"{path}: expected a file that Python runs, got {told_of(error, name)}") from error
     recipe = getattr(module, function, None)
     if not callable(recipe):
         found = [
@@ -149,7 +149,7 @@ def find_recipe(name: str) -> Callable[[], AnyRecipe]:
         try:
             made = recipe()
         except Exception as error:  # likewise
-            raise ValueError(f"{name}: {_told(error, file)}") from error
+            raise ValueError(f"{name}: {told_of(error, name)}") from error
         if not isinstance(made, AnyRecipe):
             raise ValueError(f"{name}: expected the function to return an OwnModel, got {type(made).__name__}")
         return made
@@ -158,9 +158,9 @@ def find_recipe(name: str) -> Callable[[], AnyRecipe]:
     return checked
 
 
-def _told(error: Exception, file: Path) -> str:
-    """What went wrong, and the lines of the user's own code, in or below the folder of `file`, that led there."""
-    folder, ours = file.resolve().parent, Path(__file__).parent
+def told_of(error: Exception, name: str) -> str:
+    """What went wrong, and the lines of the user's code, beside or below the file of recipe `name`, that led there."""
+    folder, ours = Path(name.rpartition(":")[0]).resolve().parent, Path(__file__).parent
     text = str(error) if type(error) is ValueError else "".join(traceback.format_exception_only(error)).strip()
     for frame in traceback.extract_tb(error.__traceback__):
         place = Path(frame.filename)  # not one where Python made it up, as in <frozen importlib>
