@@ -322,7 +322,7 @@ class Refused:
     @torch.no_grad()
     def constant_latents(self):
         encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 6), nn.ReLU())
-        encoder[1].bias[2:] = -1e3
+        encoder[1].bias.copy_(torch.tensor([100.0] * 2 + [-1e3] * 4))  # two units always on, four never
         self.run(encoder=encoder)
 
     def random_latents(self):
