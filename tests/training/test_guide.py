@@ -171,8 +171,8 @@ def test_the_first_recipe_is_whole_and_has_thirty_lines_at_most():
 def test_a_command_runs(finished, line):
     result = finished[line]
     assert result.returncode == 0, result.stdout + result.stderr
-    said = {"scores": "share of the variance", "run": "digit_edit_taken", "build/mine/bundle": "mine"}[shlex.split(line)[1]]
-    assert said in result.stdout
+    said = {"scores": "share of the variance", "run": "digit_edit_taken", "build/mine/bundle": "mine"}
+    assert said[shlex.split(line)[1]] in result.stdout
 
 
 def test_the_bundle_is_whole_and_has_the_concept_as_a_factor(folder, finished):
