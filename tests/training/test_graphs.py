@@ -34,10 +34,14 @@ class OtherInGraph(nn.Module):
 def checked(encoder, **parts):
     model = FrozenModel(encoder, image_shape=SHAPE, value_range=(0.0, 1.0), **parts)
     check_exportable(model, torch.rand(32, *SHAPE))
+    return model
 
 
-def test_a_model_that_exports_passes():
-    checked(nn.Flatten(), decoder=nn.Unflatten(1, SHAPE), head=nn.Linear(60, 3))
+def test_a_model_that_exports_passes_and_is_left_as_it_was():
+    head = nn.Linear(60, 3)
+    before = FrozenModel(nn.Flatten(), image_shape=SHAPE, value_range=(0.0, 1.0), head=head).digest()
+    assert checked(nn.Flatten(), head=head).digest() == before
+    checked(nn.Flatten(), decoder=nn.Unflatten(1, SHAPE), head=head)
 
 
 @pytest.mark.parametrize(
