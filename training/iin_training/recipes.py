@@ -85,7 +85,7 @@ def cmnist() -> Recipe:
 def cmnist_classifier() -> ClassifierRecipe:
     """The hidden layer of a classifier of MNIST's coloured digits, which need not know the colour.
 
-    Some 15 minutes on two cores. Source: Esser, Rombach, Ommer (CVPR 2020), section 4 (networks of half the width).
+    Source: Esser, Rombach, Ommer (CVPR 2020), section 4, with networks of half the width.
     """
     return ClassifierRecipe(
         name="cmnist-classifier",
