@@ -81,7 +81,9 @@ class Stage:
         if self.name == "judge":
             model = train_judge(settings, data, image_size=8, classes=CLASSES, run=run)
         elif self.name == "first_stage":
-            model = train_first_stage(settings, data, image_size=8, run=run)
+            model = train_first_stage(
+                settings, lambda count, generator: data.batch(count, generator)[0], image_shape=(3, 8, 8), run=run
+            )
         else:
             pairs = DigitPairs(data, {"digit": 1.0, "colour": 1.0})
             model = train_transform(settings, freeze(self.encoder), SIZES, pairs, run)

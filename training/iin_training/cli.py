@@ -15,6 +15,7 @@ from iin_training.export import ExportError
 from iin_training.model_card import quality_table, score_table
 from iin_training.own_model import AnyRecipe
 from iin_training.pipeline import run_recipe, score_recipe
+from iin_training.processes import joined, leads
 from iin_training.recipes import RECIPES, find_recipe, told_of
 
 __all__ = ["main"]
@@ -68,7 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"RECIPE: {error}", file=sys.stderr)
         return 2
-    return _run(given[0], given[1], recipe, given[2:])
+    with joined():
+        return _run(given[0], given[1], recipe, given[2:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ class Command(Generic[R]):
 
 
 def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: list[str]) -> int:
-    console = Console()
+    console = Console(quiet=not leads())
     run_dir = Path("build")
     try:
         default = recipe()

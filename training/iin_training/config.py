@@ -1,5 +1,6 @@
 """The complete description of a training run: frozen dataclasses, one a stage."""
 
+import operator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 from iin_training.data.colour import Augmentation
 
 __all__ = [
+    "Adversary",
     "Autoencoder",
     "Bundle",
     "ClassifierRecipe",
@@ -63,6 +65,21 @@ class Optimiser:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adversary:
+    """A discriminator of patches that reconstructions have to deceive."""
+
+    weight: float = 0.0
+    """Of the adversarial loss, after its gradient at the decoder's last layer was made as large as that of the
+    reconstruction; 0 trains without it. The reference has 1."""
+    start: float = 0.5
+    """Share of the steps after which it joins in."""
+    width: int = 64
+    """Channels of its first convolution; every stage doubles them, up to eight times."""
+    stages: int = 3
+    """Stages that halve the size."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Autoencoder:
     """The first stage, which is interpreted."""
 
@@ -73,7 +90,35 @@ class Autoencoder:
     noise_scale: float | None = None
     """Scale of the Laplace noise that reconstructions are judged by, in image units (range 2); smaller means
     sharper pictures and a less regular latent. None learns it."""
+    perceptual: Literal["none", "alex", "vgg16"] = "none"
+    """Pretrained network whose perceptual distance is added to the mean absolute error: alex is the quicker one,
+    vgg16 the reference's."""
+    perceptual_weight: float = 1.0
+    """Of the perceptual distance, beside the mean absolute error."""
+    adversary: Adversary = field(default_factory=Adversary)
+    average: float = 0.0
+    """Decay of the running average of the weights that is kept as the result, in [0, 1); 0 keeps the last weights."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of convolutions while training; the result is float32."""
+    workers: int = 0
+    """Processes that prepare batches ahead; 0 prepares them in between. The result is the same."""
     optimiser: Optimiser
+
+    def __post_init__(self) -> None:
+        """Refuse what no first stage can be."""
+        limits = {
+            "noise_scale": (self.noise_scale is None or self.noise_scale > 0, "a number above 0, or None"),
+            "perceptual_weight": (self.perceptual_weight >= 0, "at least 0"),
+            "adversary.weight": (self.adversary.weight >= 0, "at least 0"),
+            "adversary.start": (0 <= self.adversary.start <= 1, "a share in [0, 1]"),
+            "adversary.stages": (self.adversary.stages >= 1, "at least 1"),
+            "average": (0 <= self.average < 1, "a decay in [0, 1)"),
+            "workers": (self.workers >= 0, "at least 0"),
+        }
+        for name, (fine, expected) in limits.items():
+            if not fine:
+                value = operator.attrgetter(name)(self)
+                raise ValueError(f"autoencoder.{name}: expected {expected}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,11 +203,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what no run can do."""
-        scale = self.autoencoder.noise_scale
         if self.checkpoint_every < 1:
             raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
-        if scale is not None and not scale > 0:
-            raise ValueError(f"autoencoder.noise_scale: expected a number above 0, or None, got {scale:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,12 @@ from rich.console import Console
 from iin_training.curves import draw_curves
 from iin_training.evaluation import Evaluation, evaluate, held_out_latents
 from iin_training.export import Exported, export_bundle, open_runner
+from iin_training.flows import Flow
 from iin_training.graphs import check_exportable
 from iin_training.models.checks import Findings, check_interpretable
 from iin_training.models.frozen import FrozenModel
 from iin_training.own_model import AnyRecipe, OwnModel
+from iin_training.processes import leads, wait
 from iin_training.run import Run
 from iin_training.stages.coloured_digits import DigitsPlan
 from iin_training.stages.transform import SizeScores, choose_sizes, score_concepts, train_transform
@@ -34,18 +36,21 @@ def run_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> Bundle:
     """
     plan = _plan(recipe)
     identity = json.loads(json.dumps(plan.identity(), default=str))
-    if (bundle := _finished(directory, identity)) is not None:
+    finished = _finished(directory, identity)
+    wait()  # nobody changes the folder before all have looked
+    if finished is not None:
         console.print(f"{directory / 'bundle'}: made before with the same settings and data, reused")
-        return bundle
+        return finished
     run = _run(recipe, plan, directory, console)
     subject = plan.prepare(run)
     if isinstance(recipe, OwnModel):  # ours are known to export
         with console.status("trying the model's export"):
             check_exportable(subject.model.cpu(), subject.examples)
-    bundle = _interpret(recipe, subject, run)
-    _write_settings(directory, identity)
-    draw_curves(run.metrics_path, directory / "curves.png")
-    return bundle
+    _interpret(recipe, subject, run)
+    if leads():
+        _write_settings(directory, identity)
+        draw_curves(run.metrics_path, directory / "curves.png")
+    return read_bundle(directory / "bundle")
 
 
 def score_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> SizeScores:
@@ -67,7 +72,7 @@ def _run(recipe: AnyRecipe, plan: DigitsPlan | OwnModel, directory: Path, consol
     return Run(directory, seed=recipe.seed, checkpoint_every=every, console=console, inputs=plan.inputs())
 
 
-def _interpret(recipe: AnyRecipe, subject: Subject, run: Run) -> Bundle:
+def _interpret(recipe: AnyRecipe, subject: Subject, run: Run) -> None:
     """Learn T for the subject's model, measure it and export both."""
     console, config, model = run.console, recipe.transform, subject.model.to(run.device)
     findings = _check(subject, model, run)
@@ -80,7 +85,14 @@ def _interpret(recipe: AnyRecipe, subject: Subject, run: Run) -> Bundle:
     told = {name: round(score, 3) for name, score in scores.items()}
     console.print(f"factor sizes: {sizes}" + (f" from scores {told}" if told else ", set by hand"))
     transform = train_transform(config, model, sizes, subject.pairs, run, findings)
-    layout = FactorLayout.from_sizes(sizes)
+    if leads():
+        _export(recipe, subject, transform, FactorLayout.from_sizes(sizes), run)
+    wait()  # for the bundle
+
+
+def _export(recipe: AnyRecipe, subject: Subject, transform: Flow, layout: FactorLayout, run: Run) -> None:
+    """Measure T and write the bundle."""
+    console, model = run.console, subject.model
     with console.status("evaluating on held-out pictures"):
         latents = held_out_latents(model, subject.held_out, run)
         evaluation = evaluate(model, transform, layout, subject.held_out, latents, run)
@@ -89,7 +101,7 @@ def _interpret(recipe: AnyRecipe, subject: Subject, run: Run) -> Bundle:
             evaluation = Evaluation(figures, evaluation.log_likelihoods)
     with console.status("exporting and checking the bundle"):
         (run.directory / SETTINGS).unlink(missing_ok=True)  # from here on they would vouch for another bundle
-        return export_bundle(
+        export_bundle(
             run.directory / "bundle",
             model,
             transform,

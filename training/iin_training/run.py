@@ -24,6 +24,7 @@ from torch import nn
 
 from iin_training.checkpoint import load_checkpoint, save_checkpoint
 from iin_training.config import Optimiser
+from iin_training.processes import average, leads, same_everywhere, wait
 
 __all__ = ["Run"]
 
@@ -60,7 +61,7 @@ class Run:
         self.seed = seed
         self.inputs = dict(inputs or {})
         self.checkpoint_every = checkpoint_every
-        self.console = console or Console()
+        self.console = (console or Console()) if leads() else Console(quiet=True)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.metrics_path = directory / "metrics.jsonl"
         self._note: Callable[..., None] = lambda note: None
@@ -97,7 +98,9 @@ class Run:
         folder = self.directory / "checkpoints" / stage
         settings = {"seed": self.seed, **self.inputs, **settings}
         done = load_checkpoint(folder, model, optimiser, settings)
-        self._drop_metrics(stage, done)
+        same_everywhere(model)
+        if leads():
+            self._drop_metrics(stage, done)
         if done >= schedule.steps:
             self.console.print(f"{stage}: done before, reused")
             return
@@ -110,18 +113,21 @@ class Run:
                 yield step
                 progress.advance(task)
                 if (step + 1) % self.checkpoint_every == 0 or step + 1 == schedule.steps:
-                    save_checkpoint(folder, step + 1, model, optimiser, settings)
+                    if leads():
+                        save_checkpoint(folder, step + 1, model, optimiser, settings)
+                    wait()  # so that nobody is further than the checkpoint that a crash would leave
 
     def record(self, stage: str, step: int, **values: torch.Tensor) -> None:
         """Write scalar `values` of a step to the metrics file, now and then; stop at a loss that is not finite."""
-        numbers = {name: float(value.detach()) for name, value in values.items()}
+        means = average(torch.stack([value.detach() for value in values.values()])).tolist()
+        numbers = dict(zip(values, means, strict=True))
         broken = [name for name, value in numbers.items() if not math.isfinite(value)]
         if broken:
             raise FloatingPointError(
                 f"{stage}: {', '.join(broken)} not finite at step {step}; the last checkpoint is kept. "
                 "Lower the learning rate and run again with another --run-dir"
             )
-        if step % LOG_EVERY:
+        if step % LOG_EVERY or not leads():
             return
         line = {"stage": stage, "step": step, "time": round(time.time(), 3)}
         line |= {name: float(f"{value:.6g}") for name, value in numbers.items()}

@@ -62,6 +62,10 @@ def decoders() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1), thread_name_prefix="pictures")
 
 
+# Threads do not follow into a process forked from this one; it starts its own.
+os.register_at_fork(after_in_child=decoders.cache_clear)
+
+
 def decode_levels(data: bytes, shape: PictureShape) -> NDArray[np.uint8]:
     """The picture in a file's bytes as `(C, H, W)` levels of 0 to 255.
 

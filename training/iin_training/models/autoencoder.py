@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from iin_training.models.batch_norm import BatchNorm
 from iin_training.models.frozen import FrozenModel
 
 __all__ = ["Autoencoder", "downward", "freeze"]
@@ -26,7 +27,7 @@ def downward(*, image_size: int, channels: int, width: int, outputs: int) -> lis
     for before, after in pairwise([channels, *widths]):
         layers += [
             nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(after),
+            BatchNorm(after),
             nn.LeakyReLU(0.2),
         ]
     return [*layers, nn.Conv2d(widths[-1], outputs, 2)]
@@ -51,12 +52,12 @@ class Autoencoder(nn.Module):
         up: list[nn.Module] = [nn.ConvTranspose2d(latent_size, widths[-1], 2, bias=False)]
         for before, after in pairwise(reversed(widths)):
             up += [
-                nn.BatchNorm2d(before),
+                BatchNorm(before),
                 nn.LeakyReLU(0.2),
                 nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
             ]
         up += [
-            nn.BatchNorm2d(width),
+            BatchNorm(width),
             nn.LeakyReLU(0.2),
             nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
             nn.Tanh(),
@@ -64,6 +65,13 @@ class Autoencoder(nn.Module):
         self.decoder = nn.Sequential(*up)
         # Learned scale of the reconstruction error, so that its weight against the KL needs no tuning.
         self.log_scale = nn.Parameter(torch.zeros(()))
+
+    @property
+    def last_weight(self) -> nn.Parameter:
+        """Weights of the decoder's last layer, where the gradients of losses are compared."""
+        weight = self.decoder[-2].weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each `(N, D)`."""

@@ -10,6 +10,7 @@ from torch.nn import functional
 from iin_training.config import HiddenClassifier, Judge
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.models.classifier import Classifier, TrunkClassifier
+from iin_training.processes import average_gradients, share
 from iin_training.run import Run
 
 __all__ = ["train_hidden_classifier", "train_judge"]
@@ -40,12 +41,13 @@ def _train(stage: str, config: Judge | HiddenClassifier, model: Network, data: C
     model.to(run.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks the overload
     optimiser = torch.optim.AdamW(model.parameters(), betas=config.optimiser.betas, weight_decay=0.01, fused=True)
     for step in run.steps(stage, model, optimiser, config.optimiser, asdict(config)):
-        images, labels = data.batch(config.optimiser.batch_size, run.generator(stage, step))
+        images, labels = share(*data.batch(config.optimiser.batch_size, run.generator(stage, step)))
         with run.fixed_randomness(stage, step):  # dropout draws from the global generator
             logits = model(images.to(run.device, memory_format=torch.channels_last))
         loss = functional.cross_entropy(logits, labels.to(run.device))
         optimiser.zero_grad()
         loss.backward()
+        average_gradients(model.parameters())
         if config.optimiser.clip_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip_norm)
         optimiser.step()

@@ -55,7 +55,13 @@ class DigitsPlan:
         held_out = ColouredDigits(digits.held_out_images, digits.held_out_labels, size=size, augmentation=STILL)
         if isinstance(recipe, Recipe):
             judge = train_judge(recipe.judge, data, image_size=size, classes=digits.classes, run=run)
-            model = freeze(train_first_stage(recipe.autoencoder, data, image_size=size, run=run))
+            autoencoder = train_first_stage(
+                recipe.autoencoder,
+                lambda count, generator: data.batch(count, generator)[0],
+                image_shape=(3, size, size),
+                run=run,
+            )
+            model = freeze(autoencoder)
         else:
             how = recipe.classifier
             classifier = train_hidden_classifier(how, data, image_size=size, classes=digits.classes, run=run)

@@ -1,53 +1,134 @@
 """Train the autoencoder whose latents are interpreted."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from iin_training import config as configs
-from iin_training.data.coloured_digits import ColouredDigits
+from iin_training.data.loading import Batches
 from iin_training.models.autoencoder import Autoencoder
+from iin_training.models.discriminator import PatchDiscriminator
+from iin_training.models.perceptual import PerceptualDistance
+from iin_training.processes import average, average_gradients, share
 from iin_training.run import Run
 
 __all__ = ["train_first_stage"]
 
 FIXED_STATISTICS_FROM = 0.6  # share of the steps
+LARGEST_WEIGHT = 1e4  # of the adversarial loss
 
 
-def train_first_stage(config: configs.Autoencoder, data: ColouredDigits, *, image_size: int, run: Run) -> Autoencoder:
+def train_first_stage(
+    config: configs.Autoencoder,
+    draw: Callable[[int, torch.Generator], Tensor],
+    *,
+    image_shape: tuple[int, int, int],
+    run: Run,
+) -> Autoencoder:
     """A frozen variational autoencoder in eval mode.
 
     Minimises the negative evidence lower bound with Laplace noise on the pixels,
-    `|x - D(z)| / b + log(2 b)` summed over pixels plus `KL(q(z|x) || N(0, I))`, in nats a pixel.
-    Source: Esser, Rombach, Ommer (CVPR 2020), supplement B, without its perceptual and adversarial terms.
+    `(|x - D(z)| + p) / b + log(2 b)` summed over pixels plus `KL(q(z|x) || N(0, I))`, in nats a pixel, with p a
+    perceptual distance where there is one, and after a while what a discriminator of patches says of the
+    reconstruction, as the hinge loss has it.
+    Source: Esser, Rombach, Ommer (CVPR 2020), supplement B.
+
+    Args:
+        config: sizes, losses, schedule.
+        draw: makes `(n, C, S, S)` images in [-1, 1] from a generator.
+        image_shape: (C, S, S).
+        run: keeps checkpoints and metrics; gives randomness and the device.
+
     """
-    schedule = config.optimiser
+    schedule, against = config.optimiser, config.adversary
+    channels, image_size, _ = image_shape
     with run.fixed_randomness("first_stage"):
-        model = Autoencoder(image_size=image_size, channels=3, width=config.width, latent_size=config.latent_size)
+        model = Autoencoder(
+            image_size=image_size, channels=channels, width=config.width, latent_size=config.latent_size
+        )
+        adversary = None
+        if against.weight:
+            adversary = PatchDiscriminator(channels=channels, width=against.width, stages=against.stages)
     model.to(run.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks the overload
     if config.noise_scale is not None:
         model.log_scale.data.fill_(math.log(config.noise_scale))
         model.log_scale.requires_grad_(False)
+    kept = nn.ModuleDict({"autoencoder": model})
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(trained, betas=schedule.betas, fused=True)
-    for step in run.steps("first_stage", model, optimiser, schedule, asdict(config)):
+    learning = list(trained)
+    if adversary is not None:
+        kept["adversary"] = adversary.to(run.device)
+        learning += adversary.parameters()
+    if config.average:
+        smooth = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True)
+        kept["average"] = smooth
+    perceptual = None if config.perceptual == "none" else PerceptualDistance(config.perceptual).to(run.device)
+    optimiser = torch.optim.Adam(learning, betas=schedule.betas, fused=True)
+
+    def prepare(step: int) -> tuple[Tensor, Tensor]:
+        """The images of a step and the noise that their latents are drawn with."""
+        generator = run.generator("first_stage", step)
+        images = draw(schedule.batch_size, generator)
+        return images, torch.randn(len(images), config.latent_size, generator=generator)
+
+    batches = Batches(prepare, schedule.steps, config.workers)
+    # What can be changed between two sessions without changing the result is no setting.
+    settings = {name: value for name, value in asdict(config).items() if name != "workers"}
+    for step in run.steps("first_stage", kept, optimiser, schedule, settings):
         # The end is trained with the fixed statistics of batch normalisation that will be used afterwards.
         model.train(step < FIXED_STATISTICS_FROM * schedule.steps)
-        generator = run.generator("first_stage", step)
-        images, _ = data.batch(schedule.batch_size, generator)
-        images = images.to(run.device, memory_format=torch.channels_last)
-        mean, log_variance = model.posterior(images)
-        noise = torch.randn(mean.shape, generator=generator).to(run.device)
-        decoded = model.decode(mean + noise * (0.5 * log_variance).exp())
+        images, noise = (part.to(run.device) for part in share(*batches(step)))
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            mean, log_variance = (part.float() for part in model.posterior(images))
+            decoded = model.decode(mean + noise * (0.5 * log_variance).exp()).float()
         error = (decoded - images).abs().mean()
+        terms = {"error": error}
+        if perceptual is not None:
+            terms["perceptual"] = perceptual(decoded, images).mean()
+        distance = error + config.perceptual_weight * terms.get("perceptual", 0)
+        reconstruction = distance * (-model.log_scale).exp() + model.log_scale + math.log(2)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
-        reconstruction = error * (-model.log_scale).exp() + model.log_scale + math.log(2)
         loss = reconstruction + kl / images[0].numel()
+        terms = {"loss": loss, **terms, "kl": kl}
         optimiser.zero_grad()
-        loss.backward()
+        if adversary is not None and step >= against.start * schedule.steps:
+            terms["deceived"] = -adversary(decoded).mean()
+            weight = _balance(reconstruction, terms["deceived"], model.last_weight)
+            (loss + against.weight * weight * terms["deceived"]).backward(inputs=trained)
+            terms["adversary"] = _hinge_loss(adversary, images, decoded.detach())
+            terms["adversary"].backward()
+        else:
+            loss.backward()
+        average_gradients(learning)
         if schedule.clip_norm:
             torch.nn.utils.clip_grad_norm_(trained, schedule.clip_norm)
         optimiser.step()
-        run.record("first_stage", step, loss=loss, error=error, kl=kl)
+        if config.average:
+            smooth.update_parameters(model)
+        run.record("first_stage", step, **terms)
+    if config.average:
+        model.load_state_dict(smooth.module.state_dict())
     return model.eval().requires_grad_(False)
+
+
+def _balance(reconstruction: Tensor, deceived: Tensor, weight: nn.Parameter) -> Tensor:
+    """The factor that makes both losses' gradients at the decoder's last layer of the same size.
+
+    Source: Esser, Rombach, Ommer (CVPR 2021), eq. 7.
+    """
+    wanted, given = (
+        average(torch.autograd.grad(loss, weight, retain_graph=True)[0]).norm() for loss in (reconstruction, deceived)
+    )
+    balance: Tensor = (wanted / (given + 1e-4)).clamp(max=LARGEST_WEIGHT).detach()
+    return balance
+
+
+def _hinge_loss(adversary: PatchDiscriminator, real: Tensor, made: Tensor) -> Tensor:
+    """The discriminator's loss (Lim, Ye 2017): real patches above 1, those made below -1."""
+    return 0.5 * (functional.relu(1 - adversary(real)).mean() + functional.relu(1 + adversary(made)).mean())

@@ -1,0 +1,102 @@
+"""Several training processes as one: what `torchrun` starts, each with its share of every batch."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+__all__ = ["average", "average_gradients", "joined", "leads", "processes", "same_everywhere", "share", "wait"]
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Join the processes that `torchrun` started, if it did; on GPUs each takes its own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def leads() -> bool:
+    """Whether this process is the one that writes files and speaks."""
+    return processes() == 1 or distributed.get_rank() == 0
+
+
+def wait() -> None:
+    """Go on when every process has come here."""
+    if processes() > 1:
+        distributed.barrier()
+
+
+def share(*batch: Tensor) -> list[Tensor]:
+    """The rows of every tensor that are this process's, `(N / processes, ...)` each.
+
+    Every process draws the whole batch, so that one and several learn from the same.
+
+    Raises:
+        ValueError: where N does not divide.
+
+    """
+    if (count := processes()) == 1:
+        return list(batch)
+    if remainder := [len(tensor) for tensor in batch if len(tensor) % count]:
+        raise ValueError(
+            f"batch_size: expected a multiple of the {count} processes, got {remainder[0]}; "
+            "change it, or torchrun's --nproc-per-node"
+        )
+    return [tensor.chunk(count)[distributed.get_rank()] for tensor in batch]
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the processes."""
+    if processes() == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = average(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+@torch.no_grad()
+def same_everywhere(model: nn.Module) -> None:
+    """Give every process the leading one's parameters and buffers."""
+    if processes() > 1:
+        for tensor in model.state_dict().values():
+            distributed.broadcast(tensor, 0)
+
+
+def average(values: Tensor) -> Tensor:
+    """The mean of `values`, of any shape, over the processes; gradients pass through."""
+    if (count := processes()) == 1:
+        return values
+    mean: Tensor = _Sum.apply(values) / count  # type: ignore[no-untyped-call]
+    return mean
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
