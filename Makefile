@@ -9,10 +9,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve bundle test lint bench protos clean
+.PHONY: help setup demo serve bundle test lint bench bench-method protos clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make .venv with the pinned dependencies
 
@@ -49,6 +49,10 @@ protos: $(READY) ## generate the code beside the .proto files
 
 bench: bundle ## throughput and latency beside a bare gRPC server with the same graphs
 	$(BIN)/python -m tests.bench.run $(DEMO)/bundle
+
+bench-method: $(READY) ## a training step of T beside the same network in zuko and in FrEIA
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m tests.bench.method
 
 clean: ## remove what was built (fetched data stays in the cache)
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

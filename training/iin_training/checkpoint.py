@@ -18,6 +18,10 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimiser: torch.
     """Keep the state after `step` updates; the one before is removed once the new one is complete.
 
     `settings` is JSON-ready and decides whether a later run may go on from here.
+
+    Raises:
+        OSError: where it cannot be written; the one before is still there then.
+
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
@@ -25,7 +29,11 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimiser: torch.
         tensors |= {f"optimiser/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
     weights = folder / f"step-{step:08d}.safetensors"
     partial = weights.with_suffix(".partial")
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
+    except (SafetensorError, OSError) as error:  # a full disk, mostly
+        partial.unlink(missing_ok=True)
+        raise OSError(f"{weights}: could not be written ({error}); the checkpoint before it is kept") from error
     partial.replace(weights)
     pointer = folder / (POINTER + ".partial")
     pointer.write_text(json.dumps({"step": step, "weights": weights.name, "settings": settings}, indent=2))

@@ -1,5 +1,7 @@
 """The command `iin-train`."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,7 +104,8 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
             return 0
         bundle = run_recipe(command.recipe, run_dir, console)
     except (ValueError, BundleError, ExportError, RuntimeError, FloatingPointError, OSError) as error:
-        Console(stderr=True).print(Text.assemble(("iin-train: ", "red"), str(error)), soft_wrap=True)
+        told = f"{error}{_remedy(error, run_dir)}"
+        Console(stderr=True).print(Text.assemble(("iin-train: ", "red"), told), soft_wrap=True)
         return 1
     except Exception as error:
         if name in RECIPES:
@@ -115,6 +118,13 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
     console.print(quality_table(bundle.manifest))
     console.print(f"meanings: {bundle.directory / 'MODEL_CARD.md'}\nserve it with: iin-serve {bundle.directory}")
     return 0
+
+
+def _remedy(error: Exception, run_dir: Path) -> str:
+    """What to do about a full disk, which no message of the system says."""
+    if isinstance(error, OSError) and (error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)):
+        return f"; make room for {run_dir} and run the same command again, it goes on from the last checkpoint"
+    return ""
 
 
 if __name__ == "__main__":

@@ -102,6 +102,8 @@ def _export(
                 verbose=False,
             )
         except Exception as error:  # the exporter raises classes of its own for every fault
+            if isinstance(cause := error.__cause__ or error, OSError):
+                raise cause from error  # a full disk is no fault of the network
             raise _not_exported(role, " ".join(str(error.__cause__ or error).split())[:300]) from error
     onnx.checker.check_model(path, full_check=True)
     shape = onnx.load(path).graph.input[0].type.tensor_type.shape

@@ -163,7 +163,9 @@ class Run:
             return
         lines = self.metrics_path.read_text().splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and _is_before(json.loads(line), stage, done)]
-        self.metrics_path.write_text("".join(kept))
+        partial = self.metrics_path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        partial.replace(self.metrics_path)
 
     def _progress(self) -> Progress:
         return Progress(
