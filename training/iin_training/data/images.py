@@ -29,6 +29,8 @@ class Images(Protocol):
 
     They may also have a method `digest() -> str`: a hexadecimal sha256 over all of them and how they are loaded.
     Without one, all of them are loaded whenever a run has to know whether they are still the same.
+    And a property `still: bool`: whether `load` gives the same with a generator as without, and draws nothing from
+    it. Latents of still images are computed once; without the property every step computes them anew.
     """
 
     def __len__(self) -> int: ...
@@ -137,6 +139,11 @@ class ImageFiles:
         """Path relative to the folder, with `/`."""
         return self._names[index]
 
+    @property
+    def still(self) -> bool:
+        """Whether nothing is distorted."""
+        return self.augmentation.nothing
+
     def digest(self) -> str:
         """Hexadecimal sha256 over all images and how they are loaded: shape, range and augmentation."""
         return _digest(self.sha256, self.shape, self.value_range, self.augmentation)
@@ -202,6 +209,11 @@ class ImageArray:
         for image in self._images:
             digest.update(image.tobytes())
         return digest.hexdigest()
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing is distorted."""
+        return self.augmentation.nothing
 
     def digest(self) -> str:
         """Hexadecimal sha256 over all images and how they are loaded: shape, range and augmentation."""

@@ -162,8 +162,7 @@ class FrozenModel(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Latents `(N, *latent_shape)` of images `(N, C, H, W)`: the same every time (of a distribution, the mean)."""
-        given = self._posterior(images)
-        return given[0] if isinstance(given, tuple) else given
+        return self.posterior(images)[:, 0].contiguous()
 
     @torch.no_grad()
     def draw(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -171,14 +170,25 @@ class FrozenModel(nn.Module):
 
         Noise is drawn on the generator's device, so that a CPU generator gives the same on every device.
         """
-        given = self._posterior(images)
-        if not isinstance(given, tuple):
-            return given
-        mean, log_variance = given
+        return self.sample(self.posterior(images), generator)
+
+    def sample(self, posterior: Tensor, generator: torch.Generator) -> Tensor:
+        """Latents `(N, *latent_shape)` drawn from what `posterior` gave for N images, see `draw`."""
+        if not self.samples:
+            return posterior[:, 0]
+        mean, log_variance = posterior.unbind(dim=1)
         noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
         return mean + noise * (0.5 * log_variance).exp()
 
-    def _posterior(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def posterior(self, images: Tensor) -> Tensor:
+        """All that the encoder says of images `(N, C, H, W)`.
+
+        Returns:
+            Mean and log-variance of latents, `(N, 2, *latent_shape)`; of an encoder that does not sample the latents,
+            `(N, 1, *latent_shape)`.
+
+        """
         if tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(
                 f"images: expected shape {['N', *self.image_shape]}, got {list(images.shape)}; "
@@ -186,10 +196,8 @@ class FrozenModel(nn.Module):
             )
         # Whole sets are encoded too, and a stranger's `view` needs the plain order in memory.
         parts = [self.encoder(part) for part in images.contiguous().split(AT_ONCE)]
-        if not self.samples:
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
-        mean, log_variance = (torch.cat(side) for side in zip(*parts, strict=True))
-        return mean, log_variance
+        stacked = [torch.stack(part, dim=1) if self.samples else part.unsqueeze(1) for part in parts]
+        return stacked[0] if len(stacked) == 1 else torch.cat(stacked)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

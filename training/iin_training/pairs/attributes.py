@@ -1,6 +1,8 @@
 """Pairs of images with the same value of an attribute."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Self
 
 import numpy as np
 import torch
@@ -78,6 +80,12 @@ class SameAttribute:
             shared.append(Shares(frozenset({name})).columns(number, factors))
         first, second = torch.cat(chosen, dim=1)
         return PairBatch(*load_pairs(self._images, first, second, generator), torch.cat(shared))
+
+    def over(self, change: Callable[[Images], Images]) -> Self:
+        """The same pairs of other images, see `iin_training.pairs.base.over`."""
+        other = copy(self)
+        other._images = change(self._images)
+        return other
 
     def digest(self) -> str:
         """Hexadecimal sha256 over images, groups of equal values, concepts and settings; not over names of values."""

@@ -1,15 +1,15 @@
 """Pairs of images and the set of factors that they share: the batch, the contract of a source, and what sources use."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from iin_bundle.factors import RESIDUAL
 from torch import Tensor
 
 from iin_training.data.images import Images
-from iin_training.pairs.digests import digest_of, own_digest
+from iin_training.pairs.digests import digest_of, knows, own_digest
 
 __all__ = [
     "MIN_PAIRS",
@@ -22,6 +22,7 @@ __all__ = [
     "fingerprint",
     "join_batches",
     "load_pairs",
+    "over",
     "split_evenly",
 ]
 
@@ -59,6 +60,9 @@ class PairSource(Protocol):
 
     A source may also have a method `digest() -> str`: a hexadecimal sha256 over everything that decides its pairs, all
     images and labels included. Without one, a changed data set may pass for the old one, see `fingerprint`.
+
+    It may have a method `over(change: Callable[[Images], Images]) -> PairSource | None`: the same pairs, drawn from
+    the same states of the generator, of other images, see `over`. Without one, images are encoded at every step.
     """
 
     @property
@@ -181,6 +185,16 @@ def join_batches(batches: Iterable[PairBatch]) -> PairBatch:
         torch.cat([batch.shared for batch in batches]),
         similarity,
     )
+
+
+def over(source: PairSource, change: Callable[[Images], Images]) -> PairSource | None:
+    """The same pairs, of `change(images)` in place of `images`; None where the source cannot say which they are.
+
+    The images of its batches are then whatever the new images load, of any shape `(N, ...)`.
+    """
+    if not knows(source, "over", "draw"):
+        return None
+    return cast("PairSource | None", source.over(change))  # type: ignore[attr-defined]
 
 
 def fingerprint(source: PairSource) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iin_training.data.images import Images
 
-__all__ = ["digest_of", "images_digest", "own_digest"]
+__all__ = ["digest_of", "images_digest", "knows", "own_digest"]
 
 LOADED = 64  # images at a time
 
@@ -27,17 +27,22 @@ def digest_of(*parts: Tensor | str | bool | float | tuple[str | bool | float, ..
     return whole.hexdigest()
 
 
-def own_digest(thing: Any, method: str) -> str | None:
-    """What `thing.digest()` says; None where it has none, or one that does not know its `method`.
+def knows(thing: Any, name: str, method: str) -> bool:
+    """Whether `thing` has a method or property `name` that may speak of its `method`.
 
-    The latter is a class that overrides `method`, such as `draw`, but inherits `digest` from a class that it extends.
+    It may not in a class that overrides `method`, such as `draw`, but inherits `name` from a class that it extends.
     """
     for cls in type(thing).__mro__:
-        if "digest" in vars(cls):
-            return str(thing.digest())
+        if name in vars(cls):
+            return True
         if method in vars(cls):
             break
-    return None
+    return False
+
+
+def own_digest(thing: Any, method: str) -> str | None:
+    """What `thing.digest()` says; None where it has none, or one that does not know its `method`."""
+    return str(thing.digest()) if knows(thing, "digest", method) else None
 
 
 def images_digest(images: Images) -> str:

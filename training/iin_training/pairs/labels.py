@@ -1,7 +1,8 @@
 """Pairs of images with the same class label, and pairs that share nothing."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -63,6 +64,12 @@ class SameLabel:
         shared = Shares(frozenset(self.concepts)).columns(count, factors)
         return PairBatch(*load_pairs(self._images, *self._classes.draw(count, generator), generator), shared)
 
+    def over(self, change: Callable[[Images], Images]) -> Self:
+        """The same pairs of other images, see `iin_training.pairs.base.over`."""
+        other = copy(self)
+        other._images = change(self._images)
+        return other
+
     def digest(self) -> str:
         """Hexadecimal sha256 over images, groups of equal labels, concept and settings; not over names of labels."""
         return digest_of("SameLabel", self.concepts, images_digest(self._images), self._classes.digest())
@@ -87,6 +94,12 @@ class Unrelated:
         second += second >= first
         shared = Shares(frozenset()).columns(count, factors)
         return PairBatch(*load_pairs(self._images, first, second, generator), shared)
+
+    def over(self, change: Callable[[Images], Images]) -> Self:
+        """The same pairs of other images, see `iin_training.pairs.base.over`."""
+        other = copy(self)
+        other._images = change(self._images)
+        return other
 
     def digest(self) -> str:
         """Hexadecimal sha256 over the images and how they are loaded."""

@@ -1,7 +1,10 @@
 """Pairs that the user lists in a file."""
 
 import math
+from collections.abc import Callable
+from copy import copy
 from pathlib import Path
+from typing import Self
 
 import torch
 from iin_bundle.factors import RESIDUAL
@@ -97,6 +100,12 @@ class ListedPairs:
                 )
             )
         return join_batches(parts)
+
+    def over(self, change: Callable[[Images], Images]) -> Self:
+        """The same pairs of other images, see `iin_training.pairs.base.over`."""
+        other = copy(self)
+        other._images = change(self._images)
+        return other
 
     def digest(self) -> str:
         """Hexadecimal sha256 over images, sets of shared factors, pairs and similarities, in the list's order."""

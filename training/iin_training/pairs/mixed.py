@@ -2,11 +2,14 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from typing import Self
 
 import torch
 
-from iin_training.pairs.base import PairBatch, PairSource, check_count, fingerprint, join_batches
+from iin_training.data.images import Images
+from iin_training.pairs.base import PairBatch, PairSource, check_count, fingerprint, join_batches, over
 from iin_training.pairs.digests import digest_of
 
 __all__ = ["Mixed"]
@@ -51,6 +54,16 @@ class Mixed:
         return join_batches(
             source.draw(number, factors, generator) for (source, _), number in zip(self._sources, numbers, strict=True)
         )
+
+    def over(self, change: Callable[[Images], Images]) -> Self | None:
+        """The same pairs of other images; None where one of the sources cannot say which they are."""
+        other = copy(self)
+        other._sources = []
+        for source, share in self._sources:
+            if (moved := over(source, change)) is None:
+                return None
+            other._sources.append((moved, share))
+        return other
 
     def digest(self) -> str:
         """Hexadecimal sha256 over the `fingerprint` and share of each source, in their order."""

@@ -18,6 +18,7 @@ from iin_training.models.checks import Findings
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.base import PairSource, fingerprint
 from iin_training.run import Run
+from iin_training.stages.latents import PairLatents
 
 __all__ = ["SizeScores", "choose_sizes", "score_concepts", "train_transform"]
 
@@ -56,17 +57,18 @@ def score_concepts(model: FrozenModel, pairs: PairSource, run: Run) -> SizeScore
     factors = (RESIDUAL, *pairs.concepts)
     if not pairs.concepts:
         return SizeScores({RESIDUAL: 1.0}, {RESIDUAL: float(model.size)}, model.size)
+    source = PairLatents(model, pairs, run, draws=2 * PAIRS_FOR_SIZES * len(pairs.concepts))
     found: dict[str, list[tuple[Tensor, Tensor]]] = {concept: [] for concept in pairs.concepts}
     wanting = list(pairs.concepts)
     for step in range(DRAWS_FOR_SIZES):
-        batch = pairs.draw(PAIRS_AT_ONCE, factors, run.generator("sizes", step))
+        batch = source.draw(PAIRS_AT_ONCE, factors, run.generator("sizes", step))
         rows = {
             concept: (batch.shared.sum(dim=1) == 1) & batch.shared[:, factors.index(concept)] for concept in wanting
         }
         for concept, chosen in rows.items():
             if chosen.any():
                 sides = (batch.images_a[chosen], batch.images_b[chosen])
-                a, b = (model.encode(images.to(run.device)).cpu() for images in sides)
+                a, b = (source.posterior(drawn)[:, 0].cpu() for drawn in sides)
                 found[concept].append((a, b))
         wanting = [concept for concept in wanting if sum(len(a) for a, _ in found[concept]) < PAIRS_FOR_SIZES]
         if not wanting or (step + 1 >= DRAWS_WITHOUT_ANY and not all(found.values())):
@@ -128,13 +130,14 @@ def train_transform(
     if not 0 <= config.similarity < 1:
         raise ValueError(f"transform.similarity: expected a correlation in [0, 1), got {config.similarity}")
     flow = _build_transform(config, model.latent_shape, run).to(run.device)
+    source = PairLatents(model, pairs, run, draws=2 * schedule.batch_size * schedule.steps)
 
     @torch.no_grad()
     def draw_latents(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Latents of the first images, then of the second, what they share, and how alike that is."""
-        batch = pairs.draw(count, factors, generator)
-        images = torch.cat([batch.images_a, batch.images_b])
-        latents = model.draw(images.to(run.device), generator)
+        batch = source.draw(count, factors, generator)
+        posterior = source.posterior(torch.cat([batch.images_a, batch.images_b]))
+        latents = model.sample(posterior, generator)
         if findings is not None:
             latents = findings.dequantised(latents, generator)
         return latents, batch.shared.to(run.device), batch.similarity_or(config.similarity).to(run.device)

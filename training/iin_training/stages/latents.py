@@ -1,0 +1,179 @@
+"""What a frozen encoder says of pairs: computed once where images stay the same, else at every draw."""
+
+import hashlib
+import math
+import time
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from iin_training.data.images import Images
+from iin_training.models.frozen import FrozenModel
+from iin_training.pairs.base import PairBatch, PairSource, over
+from iin_training.pairs.digests import images_digest, knows
+from iin_training.processes import leads
+from iin_training.run import Run
+
+__all__ = ["MOST_BYTES", "PairLatents"]
+
+MOST_BYTES = 2 * 10**9
+"""Most memory that latents of a source's images may take; beyond, images are encoded at every draw."""
+ENCODED_AT_ONCE = 64
+SILENT_SECONDS = 2.0  # before a progress bar is worth showing
+
+
+class PairLatents:
+    """Pairs of a source as the encoder sees them.
+
+    Where the source can be moved to other images (`pairs.base.over`) and its images are still (`Images.still`), every
+    image goes through the encoder once, and the result is kept in the run's directory under digests of model and
+    images: 4 bytes a number in memory and on the disk, D numbers an image, 2 D where the encoder samples. Draws are the
+    same either way, up to what the encoder's arithmetic makes of another size of batch.
+    """
+
+    def __init__(self, model: FrozenModel, pairs: PairSource, run: Run, *, draws: int) -> None:
+        """Encode the images where that pays.
+
+        Args:
+            model: with its parts on the run's device.
+            pairs: where pairs come from.
+            run: has the directory and the device.
+            draws: images that will be drawn; a source of more is not encoded as a whole.
+
+        """
+        self._model, self._device = model, run.device
+        encoder = _Encoder(model, run, draws)
+        try:
+            over(pairs, encoder.checked)  # all of them, before the first is encoded
+            moved = over(pairs, encoder.once)
+        except _AtEveryDraw:
+            moved = None
+        self._known = moved is not None
+        self._pairs = moved or pairs
+
+    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
+        """Draw pairs, see `PairSource.draw`; what stands for their images is for `posterior`."""
+        return self._pairs.draw(count, factors, generator)
+
+    def posterior(self, drawn: Tensor) -> Tensor:
+        """What the encoder says, see `FrozenModel.posterior`, of rows of `images_a` or `images_b` of a batch."""
+        there = drawn.to(self._device)
+        return there if self._known else self._model.posterior(there)
+
+
+class _AtEveryDraw(Exception):
+    """Images that cannot be encoded once for all."""
+
+
+class _Posteriors:
+    """Images of which only what the encoder says is loaded, `(n, 1 or 2, *latent_shape)`."""
+
+    still = True
+
+    def __init__(self, posteriors: Tensor, images: Images) -> None:
+        self._posteriors, self._images = posteriors, images
+
+    def __len__(self) -> int:
+        return len(self._posteriors)
+
+    def load(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self._posteriors[indices]
+
+    def name(self, index: int) -> str:
+        return self._images.name(index)
+
+
+class _Encoder:
+    """Encodes whole sets of images, or takes what an earlier start of the run has made of them."""
+
+    def __init__(self, model: FrozenModel, run: Run, draws: int) -> None:
+        self._model, self._run, self._draws = model, run, draws
+        self._digest = model.digest()
+        self._bytes = 0
+        self._files: dict[int, Path] = {}  # by identity, since several sources may have the same images
+        self._done: dict[int, _Posteriors] = {}
+
+    def checked(self, images: Images) -> Images:
+        """`images`, where it is possible and pays to encode them once; else `_AtEveryDraw`."""
+        if not (knows(images, "still", "load") and images.still):  # type: ignore[attr-defined]
+            raise _AtEveryDraw
+        if id(images) not in self._files:
+            key = hashlib.sha256(f"{self._digest} {images_digest(images)}".encode()).hexdigest()
+            self._files[id(images)] = self._run.directory / "latents" / f"{key[:16]}.safetensors"
+            if len(images) > self._draws and not self._files[id(images)].exists():
+                raise _AtEveryDraw
+            self._check_memory(len(images))
+        return images
+
+    def once(self, images: Images) -> Images:
+        """What the encoder says of `images`, which were checked."""
+        if id(images) not in self._done:
+            self._done[id(images)] = _Posteriors(self._encoded(images), images)
+        return self._done[id(images)]
+
+    def _shape(self, count: int) -> tuple[int, ...]:
+        return (count, 2 if self._model.samples else 1, *self._model.latent_shape)
+
+    def _check_memory(self, count: int) -> None:
+        self._bytes += 4 * math.prod(self._shape(count))
+        if self._bytes > MOST_BYTES:
+            self._run.console.print(
+                f"latents: {self._bytes / 1e9:.1f} GB, more than the {MOST_BYTES / 1e9:g} GB that are kept; images are "
+                "encoded anew for every step",
+                highlight=False,
+            )
+            raise _AtEveryDraw
+
+    def _encoded(self, images: Images) -> Tensor:
+        path, shape, console = self._files[id(images)], self._shape(len(images)), self._run.console
+        if (kept := _read(path, shape)) is not None:
+            return kept
+        posteriors = self._encode(images, shape)
+        console.print(f"latents: {len(images)} images encoded once, {posteriors.nbytes / 1e6:.1f} MB", highlight=False)
+        if leads():
+            try:
+                _write(path, posteriors)
+            except (OSError, SafetensorError) as error:  # only the next start is slower for it
+                console.print(f"warning: latents are not kept for a next start: {error}", markup=False, soft_wrap=True)
+        return posteriors
+
+    @torch.no_grad()
+    def _encode(self, images: Images, shape: tuple[int, ...]) -> Tensor:
+        posteriors = torch.empty(shape)
+        columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        progress = Progress(*columns, console=self._run.console, transient=True)
+        task, started = progress.add_task("encoding", total=len(images)), time.monotonic()
+        try:
+            for rows in torch.arange(len(images)).split(ENCODED_AT_ONCE):
+                batch = images.load(rows, None).to(self._run.device)
+                posteriors[rows] = self._model.posterior(batch).cpu()
+                progress.advance(task, len(rows))
+                if time.monotonic() - started > SILENT_SECONDS:
+                    progress.start()
+        finally:
+            progress.stop()
+        return posteriors
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """What is kept at `path`; None where nothing is, or nothing whole."""
+    try:
+        posteriors = load_file(path)["posterior"]
+    except (OSError, KeyError, SafetensorError):
+        return None
+    return posteriors if tuple(posteriors.shape) == shape else None
+
+
+def _write(path: Path, posteriors: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    try:
+        save_file({"posterior": posteriors}, partial)
+        partial.replace(path)
+    except (OSError, SafetensorError):
+        partial.unlink(missing_ok=True)
+        raise
