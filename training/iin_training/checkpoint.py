@@ -61,7 +61,14 @@ def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optim
             f"{folder}: this checkpoint was made with other settings ({differences}); "
             "give the same ones, or another --run-dir, or delete this folder to train again"
         )
-    model.load_state_dict(_strip(tensors, "model/"))
+    try:
+        model.load_state_dict(_strip(tensors, "model/"))
+    except RuntimeError as error:  # same settings, another version of the code
+        told = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{folder}: expected the weights of this network, got those of another ({told}...); "
+            "give another --run-dir, or delete this folder to train again"
+        ) from error
     state: dict[int, dict[str, Tensor]] = {}
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     for name, value in _strip(tensors, "optimiser/").items():

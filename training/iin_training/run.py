@@ -65,6 +65,7 @@ class Run:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.metrics_path = directory / "metrics.jsonl"
         self._note: Callable[..., None] = lambda note: None
+        self._model: nn.Module | None = None  # of the stage that is trained now
         directory.mkdir(parents=True, exist_ok=True)
 
     def seed_of(self, stage: str, step: int = 0) -> int:
@@ -97,6 +98,7 @@ class Run:
         """
         folder = self.directory / "checkpoints" / stage
         settings = {"seed": self.seed, **self.inputs, **settings}
+        self._model = model
         done = load_checkpoint(folder, model, optimiser, settings)
         same_everywhere(model)
         if leads():
@@ -113,6 +115,7 @@ class Run:
                 yield step
                 progress.advance(task)
                 if (step + 1) % self.checkpoint_every == 0 or step + 1 == schedule.steps:
+                    self._check_weights(stage, step)
                     if leads():
                         save_checkpoint(folder, step + 1, model, optimiser, settings)
                     wait()  # so that nobody is further than the checkpoint that a crash would leave
@@ -124,8 +127,8 @@ class Run:
         broken = [name for name, value in numbers.items() if not math.isfinite(value)]
         if broken:
             raise FloatingPointError(
-                f"{stage}: {', '.join(broken)} not finite at step {step}; the last checkpoint is kept. "
-                "Lower the learning rate and run again with another --run-dir"
+                f"{stage}: {', '.join(broken)} not finite at step {step}; {self._told_of_weights()}; the last "
+                "checkpoint is kept. Lower the learning rate and run again with another --run-dir"
             )
         if step % LOG_EVERY or not leads():
             return
@@ -134,6 +137,25 @@ class Run:
         with self.metrics_path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self._note(note="  ".join(f"{name} {value:.3g}" for name, value in numbers.items()))
+
+    def _check_weights(self, stage: str, step: int) -> None:
+        """Stop before a good checkpoint is replaced by one that nothing can go on from."""
+        if self._broken_weights():
+            raise FloatingPointError(
+                f"{stage}: {self._told_of_weights()} after step {step}, though the loss was finite; the last "
+                "checkpoint is kept. Lower the learning rate and run again with another --run-dir"
+            )
+
+    def _broken_weights(self) -> list[str]:
+        named = self._model.state_dict().items() if self._model is not None else ()
+        return [name for name, value in named if not value.isfinite().all()]
+
+    def _told_of_weights(self) -> str:
+        """Which part of the network is at fault, or that none is."""
+        broken = self._broken_weights()
+        if not broken:
+            return "all weights are finite, so look at the images of this step"
+        return f"{len(broken)} of the network's tensors are not finite, the first is {broken[0]}"
 
     def _drop_metrics(self, stage: str, done: int) -> None:
         """Forget lines of steps that an interruption undid."""

@@ -16,6 +16,7 @@ from iin_training.flows import Flow, interpretation_flow
 from iin_training.losses import pair_nll
 from iin_training.models.checks import Findings
 from iin_training.models.frozen import FrozenModel
+from iin_training.optimising import update
 from iin_training.pairs.base import PairSource, fingerprint
 from iin_training.processes import average_gradients, share
 from iin_training.run import Run
@@ -165,11 +166,9 @@ def train_transform(
             shared=shared,
             similarity=similarity,
         ).mean()
+        run.record("transform", step, loss=loss)  # before the update, which a loss that is not finite would spoil
         optimiser.zero_grad()
         loss.backward()
         average_gradients(flow.parameters())
-        if schedule.clip_norm:
-            torch.nn.utils.clip_grad_norm_(flow.parameters(), schedule.clip_norm)
-        optimiser.step()
-        run.record("transform", step, loss=loss)
+        update(optimiser, schedule.clip_norm)
     return flow.eval().requires_grad_(False)
