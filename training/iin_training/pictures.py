@@ -158,7 +158,7 @@ def _draw_maps(path: Path, model: FrozenModel, layout: FactorLayout, images: Ten
 
 
 def _scatter(axis: Axes, places: NDArray[np.float64], pictures: Pixels) -> None:
-    axis.scatter(*places.T, s=0)
+    axis.scatter(places[:, 0], places[:, 1], s=0)
     axis.margins(0.1)
     zoom = 24 / pictures.shape[1]
     for place, picture in zip(places, pictures, strict=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from iin_training.own_model import AnyRecipe
 from iin_training.recipes.digits import cmnist, cmnist_classifier, cmnist_classifier_paper, cmnist_paper, digits
+from iin_training.recipes.pictures import animals, emoji, fashion, fashion_paper, mnist, mnist_paper
 
 __all__ = ["RECIPES", "find_recipe", "told_of"]
 
@@ -16,8 +17,14 @@ _OURS: tuple[Callable[[], AnyRecipe], ...] = (
     digits,
     cmnist,
     cmnist_classifier,
+    mnist,
+    fashion,
+    emoji,
+    animals,
     cmnist_paper,
     cmnist_classifier_paper,
+    mnist_paper,
+    fashion_paper,
 )
 RECIPES: Mapping[str, Callable[[], AnyRecipe]] = {recipe.__name__.replace("_", "-"): recipe for recipe in _OURS}
 """Our recipes by name."""

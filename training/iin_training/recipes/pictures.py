@@ -78,7 +78,7 @@ def emoji() -> PictureRecipe:
     return _renamed(
         mnist(),
         "emoji",
-        data=PictureData(source="emoji"),
+        data=PictureData(source="emoji", held_out=20),
         concepts={"person": 1.0, "skin": 1.0},
     )
 

@@ -11,9 +11,11 @@ from iin_bundle import FactorLayout, Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iin_training.config import PictureRecipe
+from iin_training.config import PictureData, PictureRecipe
+from iin_training.data.animals import load_animals
+from iin_training.data.emoji import load_emoji
 from iin_training.data.images import ImageArray
-from iin_training.data.picture_sets import load_pictures
+from iin_training.data.picture_sets import PictureSet, load_grey
 from iin_training.flows import Flow
 from iin_training.judged_pictures import judge_pictures
 from iin_training.models.autoencoder import freeze
@@ -37,7 +39,7 @@ class PicturesPlan:
     def __init__(self, recipe: PictureRecipe) -> None:
         """Load the data."""
         self._recipe = recipe
-        self._set = load_pictures(recipe.data.source, held_out=recipe.data.held_out, seed=recipe.seed)
+        self._set = _load(recipe.data, recipe.seed)
         unknown = sorted(recipe.concepts.keys() - self._set.labels.keys())
         if unknown:
             raise ValueError(
@@ -119,3 +121,11 @@ class PicturesPlan:
             if (code := int(codes[index])) >= 0
         ]
         return re.sub(r"[^A-Za-z0-9-]+", "-", "-".join(told)).strip("-").lower() or "held-out"
+
+
+def _load(data: PictureData, seed: int) -> PictureSet:
+    if data.source == "animals":
+        return load_animals(held_out=data.held_out, seed=seed)
+    if data.source == "emoji":
+        return load_emoji(held_out=data.held_out, seed=seed)
+    return load_grey(data.source)
