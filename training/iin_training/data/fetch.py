@@ -47,11 +47,11 @@ def fetch(package: Package, members: Sequence[str]) -> Path:
 
     Args:
         package: what to download.
-        members: paths of the files inside it.
+        members: paths of the files inside it; one that ends in "/" is a folder, taken with the files right in it.
 
     Returns:
-        A folder with these files under their own names, kept under the package's digest, so another version is
-        another folder.
+        A folder with these files and folders under their own names, kept under the package's digest, so another
+        version is another folder.
 
     Raises:
         RuntimeError: where the download fails or is not what was expected; nothing is kept then.
@@ -59,7 +59,7 @@ def fetch(package: Package, members: Sequence[str]) -> Path:
     """
     target = cache_directory() / package.sha256[:16]
     instead = package.instead or f"put {', '.join(Path(member).name for member in members)} of it into {target}"
-    if all((target / Path(member).name).is_file() for member in members):
+    if all((target / Path(member).name).exists() for member in members):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
@@ -74,7 +74,8 @@ def fetch(package: Package, members: Sequence[str]) -> Path:
         _extract(file, members, folder / "files")
         target.mkdir(exist_ok=True)
         for found in (folder / "files").iterdir():
-            found.replace(target / found.name)
+            if not (target / found.name).is_dir():  # another process may have been quicker
+                found.replace(target / found.name)
     return target
 
 
@@ -101,12 +102,17 @@ def _download(package: Package, folder: Path, instead: str) -> Path:
 
 
 def _extract(file: Path, members: Sequence[str], folder: Path) -> None:
-    """Write the files `members` of a package into `folder`."""
+    """Write `members` of a package, files and folders, into `folder`."""
     folder.mkdir()
     if file.suffix == ".whl":
         with zipfile.ZipFile(file) as wheel:
-            for member in members:
-                (folder / Path(member).name).write_bytes(wheel.read(member))
+            missing = set(members)
+            for name in wheel.namelist():
+                if member := _member_of(name, members):
+                    with wheel.open(name) as content:
+                        _write(content, folder, member, name)
+                    missing.discard(member)
+            _refuse_missing(missing)
     elif file.suffix == ".deb":
         process = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE)
         assert process.stdout is not None
@@ -118,12 +124,29 @@ def _extract(file: Path, members: Sequence[str], folder: Path) -> None:
 
 
 def _extract_tar(stream: IO[bytes], members: Sequence[str], folder: Path) -> None:
-    wanted = set(members)
+    missing = set(members)
     with tarfile.open(fileobj=stream, mode="r|*") as archive:
         for entry in archive:
-            if (name := entry.name.removeprefix("./")) in wanted and (content := archive.extractfile(entry)):
-                with (folder / Path(name).name).open("wb") as copy:
-                    shutil.copyfileobj(content, copy)
-                wanted.remove(name)
-    if wanted:
-        raise RuntimeError(f"expected {', '.join(sorted(wanted))} in the package, found none")
+            name = entry.name.removeprefix("./")
+            if (member := _member_of(name, members)) and (content := archive.extractfile(entry)):
+                _write(content, folder, member, name)
+                missing.discard(member)
+    _refuse_missing(missing)
+
+
+def _member_of(name: str, members: Sequence[str]) -> str | None:
+    """The member that the file `name` is, or is right in."""
+    return next((found for found in (name, name[: name.rfind("/") + 1]) if found in members), None)
+
+
+def _write(content: IO[bytes], folder: Path, member: str, name: str) -> None:
+    """Copy the file `name` of a package to where `fetch` promises `member`."""
+    path = folder / Path(name).name if member == name else folder / Path(member).name / Path(name).name
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as copy:
+        shutil.copyfileobj(content, copy)
+
+
+def _refuse_missing(missing: set[str]) -> None:
+    if missing:
+        raise RuntimeError(f"expected {', '.join(sorted(missing))} in the package, found none")

@@ -1,47 +1,62 @@
 """Train classifiers of coloured digits: the independent judge, and the one whose hidden layer is interpreted."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from iin_training.config import HiddenClassifier, Judge
-from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.models.classifier import Classifier, TrunkClassifier
 from iin_training.processes import average_gradients, share
 from iin_training.run import Run
 
-__all__ = ["train_hidden_classifier", "train_judge"]
+__all__ = ["Labelled", "train_hidden_classifier", "train_judge"]
 
 Network = TypeVar("Network", bound=nn.Module)
+Labelled = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+"""Makes n images `(n, C, S, S)` in [-1, 1] and their classes `(n,)` from a generator."""
 
 
-def train_judge(config: Judge, data: ColouredDigits, *, image_size: int, classes: int, run: Run) -> Classifier:
-    """The judge, in eval mode; trained apart from every other network."""
-    with run.fixed_randomness("judge"):
-        model = Classifier(image_size=image_size, channels=3, classes=classes, width=config.width)
-    return _train("judge", config, model, data, run)
+def train_judge(
+    config: Judge, draw: Labelled, *, image_shape: tuple[int, int, int], classes: int, run: Run, stage: str = "judge"
+) -> Classifier:
+    """The judge, in eval mode; trained apart from every other network.
+
+    Args:
+        config: size and schedule.
+        draw: makes labelled pictures.
+        image_shape: (C, S, S).
+        classes: number of classes.
+        run: keeps checkpoints and metrics; gives randomness and the device.
+        stage: name of the stage, where there are several judges.
+
+    """
+    channels, image_size, _ = image_shape
+    with run.fixed_randomness(stage):
+        model = Classifier(image_size=image_size, channels=channels, classes=classes, width=config.width)
+    return _train(stage, config, model, draw, run)
 
 
 def train_hidden_classifier(
-    config: HiddenClassifier, data: ColouredDigits, *, image_size: int, classes: int, run: Run
+    config: HiddenClassifier, draw: Labelled, *, image_size: int, classes: int, run: Run
 ) -> TrunkClassifier:
-    """The classifier that is interpreted, in eval mode and frozen."""
+    """The classifier that is interpreted, in eval mode and frozen; see `train_judge`."""
     with run.fixed_randomness("classifier"):
         model = TrunkClassifier(
             image_size=image_size, channels=3, classes=classes, width=config.width, latent_size=config.latent_size
         )
-    return _train("classifier", config, model, data, run).requires_grad_(False)
+    return _train("classifier", config, model, draw, run).requires_grad_(False)
 
 
-def _train(stage: str, config: Judge | HiddenClassifier, model: Network, data: ColouredDigits, run: Run) -> Network:
+def _train(stage: str, config: Judge | HiddenClassifier, model: Network, draw: Labelled, run: Run) -> Network:
     """`model` trained on labelled pictures by cross entropy."""
     model.to(run.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks the overload
     optimiser = torch.optim.AdamW(model.parameters(), betas=config.optimiser.betas, weight_decay=0.01, fused=True)
     for step in run.steps(stage, model, optimiser, config.optimiser, asdict(config)):
-        images, labels = share(*data.batch(config.optimiser.batch_size, run.generator(stage, step)))
+        images, labels = share(*draw(config.optimiser.batch_size, run.generator(stage, step)))
         with run.fixed_randomness(stage, step):  # dropout draws from the global generator
             logits = model(images.to(run.device, memory_format=torch.channels_last))
         loss = functional.cross_entropy(logits, labels.to(run.device))

@@ -54,7 +54,7 @@ class DigitsPlan:
         data = ColouredDigits(digits.images, digits.labels, size=size, augmentation=recipe.data.augmentation)
         held_out = ColouredDigits(digits.held_out_images, digits.held_out_labels, size=size, augmentation=STILL)
         if isinstance(recipe, Recipe):
-            judge = train_judge(recipe.judge, data, image_size=size, classes=digits.classes, run=run)
+            judge = train_judge(recipe.judge, data.batch, image_shape=(3, size, size), classes=digits.classes, run=run)
             autoencoder = train_first_stage(
                 recipe.autoencoder,
                 lambda count, generator: data.batch(count, generator)[0],
@@ -64,7 +64,7 @@ class DigitsPlan:
             model = freeze(autoencoder)
         else:
             how = recipe.classifier
-            classifier = train_hidden_classifier(how, data, image_size=size, classes=digits.classes, run=run)
+            classifier = train_hidden_classifier(how, data.batch, image_size=size, classes=digits.classes, run=run)
             model = FrozenModel(
                 classifier.trunk, head=classifier.head, image_shape=(3, size, size), value_range=(-1.0, 1.0)
             )

@@ -18,6 +18,7 @@ from iin_training.models.checks import Findings
 from iin_training.models.frozen import FrozenModel
 from iin_training.optimising import update
 from iin_training.pairs.base import PairSource, fingerprint
+from iin_training.processes import average_gradients, share
 from iin_training.run import Run
 from iin_training.stages.latents import PairLatents
 
@@ -151,8 +152,9 @@ def train_transform(
         "pairs": fingerprint(pairs),
     }
     for step in run.steps("transform", flow, optimiser, schedule, settings):
-        latents, shared, similarity = draw_latents(schedule.batch_size, run.generator("transform", step))
-        outputs, log_abs_det = flow(latents)
+        latents, *known = draw_latents(schedule.batch_size, run.generator("transform", step))
+        latents_a, latents_b, shared, similarity = share(*latents.chunk(2), *known)
+        outputs, log_abs_det = flow(torch.cat([latents_a, latents_b]))
         factors_a, factors_b = outputs.chunk(2)
         log_abs_det_a, log_abs_det_b = log_abs_det.chunk(2)
         loss = pair_nll(
@@ -167,5 +169,6 @@ def train_transform(
         run.record("transform", step, loss=loss)  # before the update, which a loss that is not finite would spoil
         optimiser.zero_grad()
         loss.backward()
+        average_gradients(flow.parameters())
         update(optimiser, schedule.clip_norm)
     return flow.eval().requires_grad_(False)

@@ -1,0 +1,153 @@
+"""The losses of the first stage, what is averaged, and who prepares its batches."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from iin_training import config
+from iin_training.data.colour import Augmentation
+from iin_training.data.coloured_digits import ColouredDigits
+from iin_training.models.discriminator import PatchDiscriminator
+from iin_training.models.perceptual import PerceptualDistance
+from iin_training.run import Run
+from iin_training.stages.first_stage import train_first_stage
+from rich.console import Console
+from safetensors.torch import load_file
+
+from tests.training.conftest import Blobs, Stage, optimiser
+
+
+@pytest.fixture
+def first_stage():
+    return Stage("first_stage")
+
+
+def metrics(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def checkpoint(directory):
+    (path,) = (directory / "checkpoints/first_stage").glob("step-*.safetensors")
+    return load_file(path)
+
+
+def test_batches_prepared_by_workers_are_the_same(first_stage, tmp_path):
+    alone = first_stage.train(tmp_path / "alone")
+    settings = replace(first_stage.settings(), workers=2)
+    together = first_stage.train(tmp_path / "together", settings=settings)
+    assert all(torch.equal(alone[name], together[name]) for name in alone)
+
+
+def test_workers_are_no_setting_of_a_checkpoint(first_stage, tmp_path):
+    whole = first_stage.train(tmp_path / "whole")
+    first_stage.train_until(tmp_path / "cut", 44)
+    resumed = first_stage.train(tmp_path / "cut", settings=replace(first_stage.settings(), workers=1))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_adversary_joins_in_late(first_stage, tmp_path):
+    seen = []
+
+    def look(count, images):
+        if count > 1:
+            seen.append({n: v for n, v in checkpoint(tmp_path).items() if n.startswith("model/adversary")})
+        return images
+
+    first_stage.train(tmp_path, first_stage.data(look), every=1)
+    weights = [name for name in seen[0] if name.endswith("original")]
+    still = [all(torch.equal(a[name], b[name]) for name in weights) for a, b in itertools.pairwise(seen)]
+    assert still == [step < 14 for step in range(len(still))]  # a share of 0.3 of 50 steps; from the 2nd update on
+    assert ["adversary" in line for line in metrics(tmp_path)] == [False, True, True]  # steps 0, 20, 40
+
+
+def test_the_result_is_the_running_average_of_the_weights(first_stage, tmp_path):
+    states = []
+
+    def look(count, images):
+        if count > 1:
+            states.append(checkpoint(tmp_path))
+        return images
+
+    settings = first_stage.settings(steps=6)
+    result = first_stage.train(tmp_path, first_stage.data(look), every=1, settings=settings)
+    states.append(checkpoint(tmp_path))
+    for name, value in result.items():
+        if value.dtype == torch.float32:
+            expected = states[0][f"model/autoencoder.{name}"]
+            for state in states[1:]:
+                expected = 0.9 * expected + 0.1 * state[f"model/autoencoder.{name}"]
+            torch.testing.assert_close(value, expected)
+
+
+def test_every_weight_of_the_discriminator_has_spectral_norm_one():
+    torch.manual_seed(0)
+    network = PatchDiscriminator(channels=3, width=8, stages=3)
+    for _ in range(50):  # of the power iteration
+        logits = network(torch.randn(2, 3, 32, 32))
+    assert logits.shape == (2, 1, 4, 4)
+    norms = [
+        torch.linalg.matrix_norm(layer.weight.flatten(1), 2) for layer in network.layers if hasattr(layer, "weight")
+    ]
+    torch.testing.assert_close(torch.stack(norms), torch.ones(4), rtol=1e-2, atol=0)
+
+
+def trained(directory, **changed):
+    """The autoencoder after a few steps on 32x32 pictures, and its metrics."""
+    pictures = Blobs()
+    data = ColouredDigits(
+        (pictures.grey[:, 0].repeat_interleave(4, 1).repeat_interleave(4, 2) * 255).byte().numpy(),
+        pictures.labels.numpy(),
+        size=32,
+        augmentation=Augmentation(),
+    )
+    settings = {"width": 4, "latent_size": 8, "noise_scale": 0.2, "optimiser": optimiser(steps=80, learning_rate=5e-3)}
+    run = Run(directory, seed=0, checkpoint_every=100, console=Console(quiet=True))
+    model = train_first_stage(
+        config.Autoencoder(**settings | changed),
+        lambda count, generator: data.batch(count, generator)[0],
+        image_shape=(3, 32, 32),
+        run=run,
+    )
+    images = data.batch(32, torch.Generator().manual_seed(1))[0]
+    return model, images, metrics(directory)
+
+
+def test_the_perceptual_distance_is_learnt_where_it_is_asked_for(tmp_path):
+    distance = PerceptualDistance("alex")
+    plain, images, lines = trained(tmp_path / "plain")
+    assert "perceptual" not in lines[0]
+    with_it, _, lines = trained(tmp_path / "with", perceptual="alex", perceptual_weight=4.0)
+    assert lines[-1]["perceptual"] < lines[0]["perceptual"]
+    far, near = (float(distance(model.decode(model.encode(images)), images).mean()) for model in (plain, with_it))
+    assert near < 0.95 * far
+
+
+def test_bfloat16_trains_to_about_the_same(tmp_path):
+    _, _, exact = trained(tmp_path / "exact")
+    model, _, rough = trained(tmp_path / "rough", precision="bfloat16")
+    assert all(value.dtype == torch.float32 for value in model.parameters())
+    assert rough[-1]["error"] == pytest.approx(exact[-1]["error"], rel=0.1)
+    assert rough[-1]["error"] != exact[-1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"noise_scale": 0.0}, r"autoencoder\.noise_scale: expected a number above 0, or None, got 0\.0"),
+        ({"average": 1.0}, r"autoencoder\.average: expected a decay in \[0, 1\), got 1\.0"),
+        ({"workers": -1}, r"autoencoder\.workers: expected at least 0, got -1"),
+        (
+            {"adversary": config.Adversary(start=2)},
+            r"autoencoder\.adversary\.start: expected a share in \[0, 1\], got 2",
+        ),
+        ({"adversary": config.Adversary(weight=-1)}, r"autoencoder\.adversary\.weight: expected at least 0, got -1"),
+        ({"adversary": config.Adversary(stages=0)}, r"autoencoder\.adversary\.stages: expected at least 1, got 0"),
+        ({"perceptual_weight": -1}, r"autoencoder\.perceptual_weight: expected at least 0, got -1"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_no_first_stage_can_be_is_refused(changed, words):
+    with pytest.raises(ValueError, match=words):
+        config.Autoencoder(**{"optimiser": optimiser()} | changed)

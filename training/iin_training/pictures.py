@@ -1,0 +1,166 @@
+"""What a trained interpretation makes of held-out pictures, as a picture for people."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from iin_bundle import FactorLayout
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from numpy.typing import NDArray
+from torch import Tensor
+
+from iin_training.evaluation import Interpreter
+from iin_training.flows import Flow
+from iin_training.models.frozen import FrozenModel
+
+__all__ = ["draw_pictures"]
+
+ACROSS = 12  # pictures in a row
+SWAPPED = 6  # targets and sources of a swap grid
+STEPS = 9  # of an interpolation
+SAMPLES = 5 * ACROSS
+GAP = 2  # pixels between pictures
+INCHES = 10.0  # width of the page
+Pixels = NDArray[np.float32]
+
+
+@torch.no_grad()
+def draw_pictures(
+    path: Path,
+    model: FrozenModel,
+    transform: Flow,
+    layout: FactorLayout,
+    images: Tensor,
+    generator: torch.Generator,
+) -> None:
+    """Draw a page into the PNG file `path`.
+
+    With a decoder: reconstructions, a swap grid and an interpolation for every factor, and samples from the prior.
+    Without one: the pictures themselves, laid out by the two directions in which each factor varies most.
+
+    Args:
+        path: where the page goes.
+        model: the frozen model.
+        transform: T, in eval mode, on the model's device.
+        layout: the factors of T.
+        images: held-out pictures, `(N, C, H, W)`, N >= 12.
+        generator: decides the samples.
+
+    """
+    interpreter = Interpreter(model, transform, model.device)
+    factors = interpreter.factors(images)
+    names = [part.name for part in layout]
+    if not model.has_decoder:
+        _draw_maps(path, model, layout, images, factors.cpu())
+        return
+    low, high = model.value_range
+
+    def shown(pictures: Tensor) -> Pixels:
+        levels = ((pictures.cpu() - low) / (high - low)).clamp(0, 1)
+        return levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().astype(np.float32)
+
+    def decoded(values: Tensor) -> Pixels:
+        return shown(interpreter.images(values))
+
+    page: list[tuple[str, Pixels]] = []
+    some = slice(0, ACROSS)
+    page.append(
+        (
+            "Reconstructions: pictures above, below what encoder and decoder keep",
+            _grid([shown(images[some]), decoded(factors[some])]),
+        )
+    )
+    targets, sources = factors[:SWAPPED], factors[SWAPPED : 2 * SWAPPED]
+    heads = shown(images[:SWAPPED])
+    blank = np.ones_like(heads[:1])
+    for name in names if len(names) > 1 else ():
+        rows = [np.concatenate([blank, heads])]
+        for number, source in enumerate(sources):
+            mixed = targets.clone()
+            mixed[:, layout.slice(name)] = source[layout.slice(name)]
+            rows.append(np.concatenate([shown(images[SWAPPED + number][None]), decoded(mixed)]))
+        page.append((f"{name}: that of the picture on the left in the picture above", _grid(rows)))
+    first, second = factors[0], factors[1]
+    ends = shown(images[:2])
+    strips = []
+    for name in names:
+        between = first.repeat(STEPS, 1)
+        strengths = torch.linspace(0, 1, STEPS, device=first.device)[:, None]
+        where = layout.slice(name)
+        between[:, where] = (1 - strengths) * first[where] + strengths * second[where]
+        strips.append(np.concatenate([ends[:1], decoded(between), ends[1:]]))
+    page.append((f"From the left picture's factor to that of the right one: {', '.join(names)}", _grid(strips)))
+    noise = torch.randn(SAMPLES, layout.size, generator=generator).to(model.device)
+    made = decoded(noise)
+    page.append(
+        ("Samples from the prior", _grid([made[start : start + ACROSS] for start in range(0, SAMPLES, ACROSS)]))
+    )
+    _draw_page(path, page)
+
+
+def _grid(rows: Sequence[Pixels]) -> Pixels:
+    """Rows of pictures `(n, H, W, 3)` as one, with white gaps; `(h, w, 3)`."""
+    padded = [np.pad(row, ((0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=1) for row in rows]
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in padded], axis=0)
+
+
+def _draw_page(path: Path, page: Sequence[tuple[str, Pixels]]) -> None:
+    """Panels below each other, those of half the width or less in pairs, all at one scale."""
+    widest = max(panel.shape[1] for _, panel in page)
+    lines: list[list[tuple[str, Pixels]]] = []
+    for part in page:
+        narrow = part[1].shape[1] <= 0.6 * widest
+        fits = lines and len(lines[-1]) == 1 and lines[-1][0][1].shape[1] <= 0.6 * widest
+        if narrow and fits:
+            lines[-1].append(part)
+        else:
+            lines.append([part])
+    scale = INCHES / (2 * 0.6 * widest)
+    title = 0.35  # inches above a panel
+    heights = [max(panel.shape[0] for _, panel in line) * scale + title for line in lines]
+    figure = Figure(figsize=(INCHES, sum(heights)))
+    top = sum(heights)
+    for line, height in zip(lines, heights, strict=True):
+        left = 0.1
+        for text, panel in line:
+            tall, wide = panel.shape[0] * scale, panel.shape[1] * scale
+            place = (left / INCHES, (top - title - tall) / sum(heights), wide / INCHES, tall / sum(heights))
+            axis = figure.add_axes(place)
+            axis.imshow(panel, interpolation="nearest")
+            axis.set_axis_off()
+            axis.set_title(text, fontsize=8, loc="left")
+            left = INCHES / 2 + 0.1
+        top -= height
+    figure.savefig(path, dpi=150)
+
+
+def _draw_maps(path: Path, model: FrozenModel, layout: FactorLayout, images: Tensor, factors: Tensor) -> None:
+    """Pictures at their places in the plane of a factor's two largest principal components, a map a factor."""
+    low, high = model.value_range
+    levels = ((images - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+    parts = list(layout)
+    figure = Figure(figsize=(INCHES, INCHES / 2 * ((len(parts) + 1) // 2)), layout="constrained")
+    axes = list(figure.subplots((len(parts) + 1) // 2, 2, squeeze=False).flat)
+    for axis, part in zip(axes, parts, strict=False):
+        values = factors[:, layout.slice(part.name)].double()
+        values = values - values.mean(dim=0)
+        count = min(2, part.size)
+        plane = torch.zeros(len(values), 2, dtype=torch.float64)
+        plane[:, :count] = values @ torch.linalg.svd(values, full_matrices=False).Vh[:count].T
+        _scatter(axis, plane.numpy(), levels)
+        axis.set_title(f"{part.name} ({part.size} dimensions)", fontsize=9, loc="left")
+    for axis in axes[len(parts) :]:
+        axis.set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def _scatter(axis: Axes, places: NDArray[np.float64], pictures: Pixels) -> None:
+    axis.scatter(places[:, 0], places[:, 1], s=0)
+    axis.margins(0.1)
+    zoom = 24 / pictures.shape[1]
+    for place, picture in zip(places, pictures, strict=True):
+        axis.add_artist(AnnotationBbox(OffsetImage(picture, zoom=zoom), tuple(place), frameon=False))
+    axis.tick_params(labelsize=6)

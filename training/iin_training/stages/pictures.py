@@ -1,0 +1,131 @@
+"""From a recipe for a set of pictures to what is interpreted: an autoencoder of them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from iin_bundle import FactorLayout, Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from iin_training.config import PictureData, PictureRecipe
+from iin_training.data.animals import load_animals
+from iin_training.data.emoji import load_emoji
+from iin_training.data.images import ImageArray
+from iin_training.data.picture_sets import PictureSet, load_grey
+from iin_training.flows import Flow
+from iin_training.judged_pictures import judge_pictures
+from iin_training.models.autoencoder import freeze
+from iin_training.models.classifier import Classifier
+from iin_training.models.frozen import FrozenModel
+from iin_training.pairs import Mixed, PairSource, SameLabel, Unrelated
+from iin_training.run import Run
+from iin_training.stages.classifiers import train_judge
+from iin_training.stages.first_stage import train_first_stage
+from iin_training.subject import Subject
+
+__all__ = ["PicturesPlan"]
+
+EXAMPLES = 64  # held-out pictures that the exported graphs are tried on
+PREVIEWS = 12  # of them, written beside the graphs
+
+
+class PicturesPlan:
+    """What the recipe comes to with its data at hand."""
+
+    def __init__(self, recipe: PictureRecipe) -> None:
+        """Load the data."""
+        self._recipe = recipe
+        self._set = _load(recipe.data, recipe.seed)
+        unknown = sorted(recipe.concepts.keys() - self._set.labels.keys())
+        if unknown:
+            raise ValueError(
+                f"concepts: expected some of {', '.join(self._set.labels)}, which {self._set.name} tells of its "
+                f"pictures, got {', '.join(unknown)}"
+            )
+
+    def inputs(self) -> dict[str, Any]:
+        """What every stage depends on: the data."""
+        return {"data": asdict(self._recipe.data) | {"sha256": self._set.sha256}}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result of the whole run."""
+        return {"recipe": asdict(self._recipe), **self.inputs()}
+
+    def prepare(self, run: Run) -> Subject:
+        """Train the networks that come before T, or take them from their checkpoints."""
+        recipe, pictures = self._recipe, self._set
+        run.console.print(
+            f"data: {pictures.name}, {len(pictures.images)} for training, {len(pictures.held_out_images)} held out"
+        )
+        data = ImageArray(pictures.images, augmentation=recipe.data.augmentation)
+        held_out = ImageArray(pictures.held_out_images)
+        shape = (data.shape.channels, data.shape.height, data.shape.width)
+
+        def draw(count: int, generator: torch.Generator) -> Tensor:
+            return data.load(torch.randint(len(data), (count,), generator=generator), generator)
+
+        judges = {name: self._train_judge(name, data, shape, run) for name in self._judged()}
+        model = freeze(train_first_stage(recipe.autoencoder, draw, image_shape=shape, run=run))
+
+        def measure(model: FrozenModel, flow: Flow, layout: FactorLayout) -> dict[str, Figure]:
+            return judge_pictures(model, flow, layout, pictures, judges, run)
+
+        chosen = torch.randperm(len(held_out), generator=run.generator("previews"))[:EXAMPLES]
+        return Subject(
+            model=model,
+            pairs=self._pairs(data, pictures.labels),
+            held_out=self._pairs(held_out, pictures.held_out_labels),
+            examples=held_out.load(chosen, None),
+            captions=tuple(self._caption(int(index)) for index in chosen[:PREVIEWS]),
+            data_set=pictures.name,
+            data_set_sha256=pictures.sha256,
+            measure=measure,
+        )
+
+    def _judged(self) -> list[str]:
+        """Concepts of whose every value there are training pictures, so that a classifier can learn it."""
+        pictures = self._set
+        return [name for name in pictures.labels if set(pictures.held_out_labels[name]) <= set(pictures.labels[name])]
+
+    def _train_judge(self, concept: str, data: ImageArray, shape: tuple[int, int, int], run: Run) -> Classifier:
+        labels = torch.from_numpy(self._set.labels[concept])
+        known = (labels >= 0).nonzero()[:, 0]
+
+        def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            chosen = known[torch.randint(len(known), (count,), generator=generator)]
+            return data.load(chosen, generator), labels[chosen]
+
+        how, classes = self._recipe.judge, len(self._set.values[concept])
+        return train_judge(how, draw, image_shape=shape, classes=classes, run=run, stage=f"judge-{concept}")
+
+    def _pairs(self, images: ImageArray, labels: Mapping[str, NDArray[np.int64]]) -> PairSource:
+        """Pairs of each concept, in the recipe's shares; unrelated pictures where there is none."""
+        if not self._recipe.concepts:
+            return Unrelated(images)
+        return Mixed(
+            [
+                (SameLabel(images, [None if code < 0 else code for code in labels[name].tolist()], name), weight)
+                for name, weight in self._recipe.concepts.items()
+            ]
+        )
+
+    def _caption(self, index: int) -> str:
+        """What a held-out picture shows, as part of a file's name."""
+        told = [
+            f"{name}-{self._set.values[name][code]}"
+            for name, codes in self._set.held_out_labels.items()
+            if (code := int(codes[index])) >= 0
+        ]
+        return re.sub(r"[^A-Za-z0-9-]+", "-", "-".join(told)).strip("-").lower() or "held-out"
+
+
+def _load(data: PictureData, seed: int) -> PictureSet:
+    if data.source == "animals":
+        return load_animals(held_out=data.held_out, seed=seed)
+    if data.source == "emoji":
+        return load_emoji(held_out=data.held_out, seed=seed)
+    return load_grey(data.source)
