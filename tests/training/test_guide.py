@@ -27,7 +27,7 @@ from iin_training.pipeline import run_recipe
 from iin_training.recipes import find_recipe
 from iin_training.run import Run
 from iin_training.stages.transform import score_concepts, train_transform
-from PIL import Image
+from PIL import Image, ImageDraw
 from rich.console import Console
 from torch import nn
 from torch.nn import functional
@@ -78,7 +78,11 @@ def folder(tmp_path_factory):
     (folder / "training/__init__.py").write_text("")
     (folder / "training/model.py").write_text(MODEL)
     (folder / "mine.py").write_text(PYTHON[0])
-    (folder / "guide.py").write_text("\n\n".join(PYTHON))
+    (folder / "guide.py").write_text(brief("\n\n".join(PYTHON)))
+    for name, width in (("thin", 2), ("thick", 9)):
+        sketch = Image.new("L", (64, 64))
+        ImageDraw.Draw(sketch).line([(12, 50), (30, 10), (50, 30), (20, 56)], fill=255, width=width)
+        sketch.save(folder / f"{name}.png")
     digits = load_digits(None, held_out=500, seed=0)
     write_pictures(folder / "pictures/train", digits.images[::3], digits.labels[::3])
     write_pictures(folder / "pictures/test", digits.held_out_images, digits.held_out_labels)
@@ -135,7 +139,11 @@ def call(folder, line):
 
 
 def brief(line):
-    """A command of the guide with few steps, or on a free port."""
+    """A command of the guide with few steps, or on a free port; in code, a network for sketches with few steps."""
+    if "Sketches(" in line:
+        return line.replace('"build/sketches")', '"build/sketches", steps=2)')
+    if "iin-train sketches" in line:
+        return line.replace("mine.py", "guide.py")
     if "iin-serve" in line:
         return line.replace(" -- ", " --port 0 -- ")
     return f"{line} {BRIEF}"
@@ -171,7 +179,12 @@ def test_the_first_recipe_is_whole_and_has_thirty_lines_at_most():
 def test_a_command_runs(finished, line):
     result = finished[line]
     assert result.returncode == 0, result.stdout + result.stderr
-    said = {"scores": "share of the variance", "run": "digit_edit_taken", "build/mine/bundle": "mine"}
+    said = {
+        "scores": "share of the variance",
+        "sketches": "stroke: build/sketched/sketches-stroke.png",
+        "run": "digit_edit_taken",
+        "build/mine/bundle": "mine",
+    }
     assert said[shlex.split(line)[1]] in result.stdout
 
 
@@ -249,6 +262,7 @@ CONCEPTS = {
     "GenerativeFactors": ("width", "light"),
     "EverythingBut": ("light",),
     "Sharing": ("width", "light"),
+    "Sketches": ("stroke",),
     "Unrelated": (),
     "Mixed": ("digit",),
 }
@@ -275,7 +289,9 @@ def test_the_table_has_every_source_of_pairs():
 
 @pytest.mark.parametrize("source", CONCEPTS)
 def test_a_source_of_pairs_is_made_by_its_line(names, source):
-    pairs = eval(code_of(source), names)
+    if source == "Sketches":  # a few pictures will do
+        names = names | {"images": ImageArray(load_digits(None, held_out=500, seed=0).images[:40], value_range=(0, 1))}
+    pairs = eval(brief(code_of(source)), names)
     assert pairs.concepts == CONCEPTS[source]
     batch = pairs.draw(16, ("residual", *pairs.concepts), torch.Generator().manual_seed(0))
     assert batch.images_a.shape == batch.images_b.shape == (16, 1, 28, 28)

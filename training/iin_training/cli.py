@@ -19,14 +19,17 @@ from iin_training.own_model import AnyRecipe
 from iin_training.pipeline import run_recipe, score_recipe
 from iin_training.processes import joined, leads
 from iin_training.recipes import RECIPES, find_recipe, told_of
+from iin_training.sketch_sheet import show_sketches
 
 __all__ = ["main"]
 
 USAGE = """usage: iin-train run RECIPE [--run-dir DIR] [OPTIONS]
        iin-train scores RECIPE [--run-dir DIR] [OPTIONS]
+       iin-train sketches RECIPE [--run-dir DIR] [OPTIONS]
 
-run     train an interpretation network, evaluate it on held-out data and export a bundle to serve
-scores  before that: how much the model knows of each concept, and the factor sizes that follow
+run       train an interpretation network, evaluate it on held-out data and export a bundle to serve
+scores    before that: how much the model knows of each concept, and the factor sizes that follow
+sketches  for a recipe with Sketches: a picture of what is re-drawn in the style of each sketch
 
 recipes:
 {recipes}
@@ -44,7 +47,7 @@ examples:
 
 A run that was interrupted goes on where it was when it is started again.
 """
-COMMANDS = ("run", "scores")
+COMMANDS = ("run", "scores", "sketches")
 R = TypeVar("R")
 
 
@@ -101,6 +104,9 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
         if action == "scores":
             scores = score_recipe(command.recipe, run_dir, console)
             console.print(score_table(scores.reference, scores.paper, scores.size))
+            return 0
+        if action == "sketches":
+            show_sketches(command.recipe, run_dir, console)
             return 0
         bundle = run_recipe(command.recipe, run_dir, console)
     except (ValueError, BundleError, ExportError, RuntimeError, FloatingPointError, OSError) as error:

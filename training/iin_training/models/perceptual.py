@@ -113,15 +113,16 @@ class FeatureNetwork(nn.Module):
         self.register_buffer("scale", weights["scaling_layer.scale"])
         self.eval().requires_grad_(False)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Features at five depths, each after a ReLU.
+    def forward(self, images: Tensor, depths: int = 5) -> list[Tensor]:
+        """Features at the first `depths` of five depths, each after a ReLU.
 
         Args:
             images: `(N, 1, H, W)` or `(N, 3, H, W)` float32 in [-1, 1]; at least 21 pixels high and wide for `alex`,
                 18 for `vgg16`. Grey is taken for three equal channels.
+            depths: how many, 1 to 5; what lies deeper is not computed.
 
         Returns:
-            Five maps `(N, C, h, w)`, of 64, 192, 384, 256, 256 channels for `alex` and 64, 128, 256, 512, 512 for
+            Maps `(N, C, h, w)`, of 64, 192, 384, 256, 256 channels for `alex` and 64, 128, 256, 512, 512 for
             `vgg16`, the coarser the later.
 
         Raises:
@@ -140,6 +141,8 @@ class FeatureNetwork(nn.Module):
             features = layer(features)
             if number in self._ends:
                 found.append(features)
+            if len(found) == depths:
+                break
         return found
 
 

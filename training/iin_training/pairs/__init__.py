@@ -7,6 +7,7 @@ from iin_training.pairs.generative import EverythingBut, GenerativeFactors, Rend
 from iin_training.pairs.labels import SameLabel, Unrelated
 from iin_training.pairs.listed import ListedPairs
 from iin_training.pairs.mixed import Mixed
+from iin_training.pairs.sketches import Sketches
 
 __all__ = [
     "MIN_PAIRS",
@@ -24,6 +25,7 @@ __all__ = [
     "Sampler",
     "Shares",
     "Sharing",
+    "Sketches",
     "Unrelated",
     "read_attributes",
 ]

@@ -34,6 +34,8 @@ class Mixed:
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights) > 0:
             raise ValueError(f"sources: expected finite weights of at least 0, not all 0, got {weights or 'none'}")
         self._sources = [(source, weight / sum(weights)) for source, weight in weighted if weight > 0]
+        self.sources = tuple(source for source, _ in self._sources)
+        """Those that are not left out, in their order."""
         self.concepts = tuple(dict.fromkeys(name for source, _ in self._sources for name in source.concepts))
         _check_spelling(self.concepts)
 
