@@ -106,10 +106,15 @@ def test_a_recipe_bears_the_name_that_it_is_called_by(name):
     assert recipe == RECIPES[name]()
 
 
-def test_cmnist_has_the_papers_sizes():
-    recipe = RECIPES["cmnist"]()
-    transform, optimiser = recipe.transform, recipe.transform.optimiser
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("-paper")])
+def test_recipes_of_the_paper_have_its_sizes(name):
+    recipe = RECIPES[name]()
+    transform = recipe.transform
     assert (transform.blocks, transform.hidden, transform.depth, transform.similarity) == (12, 512, 3, 0.975)
-    assert (optimiser.steps, optimiser.batch_size, optimiser.betas) == (120_000, 25, (0.5, 0.9))
-    assert optimiser.learning_rate == pytest.approx(25 * 4.5e-6)
-    assert (recipe.autoencoder.latent_size, recipe.autoencoder.width) == (64, 64)
+    first = recipe.classifier if name == "cmnist-classifier-paper" else recipe.autoencoder
+    assert (first.latent_size, first.width) == (64, 64)
+    for optimiser in (transform.optimiser, first.optimiser):
+        assert (optimiser.steps, optimiser.batch_size, optimiser.betas) == (120_000, 25, (0.5, 0.9))
+        assert optimiser.learning_rate == pytest.approx(25 * 4.5e-6)
+    if name != "cmnist-classifier-paper":
+        assert (first.perceptual, first.adversary.weight) == ("vgg16", 1.0)

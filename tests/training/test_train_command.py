@@ -29,7 +29,7 @@ def test_help_of_a_recipe_explains_every_option_and_its_default(recipe, capsys):
         main(["run", recipe, "--help"])
     assert caught.value.code == 0
     text = words(capsys.readouterr())
-    for option in ("--run-dir", "--seed", "--data.idx-dir", "--transform.similarity", "--transform.optimiser.steps"):
+    for option in ("--run-dir", "--seed", "--data.source", "--transform.similarity", "--transform.optimiser.steps"):
         assert option in text
     assert "Correlation of shared factors in a pair" in text
     assert str(RECIPES[recipe]().transform.optimiser.steps) in text
@@ -42,7 +42,7 @@ def test_help_of_a_recipe_explains_every_option_and_its_default(recipe, capsys):
         (["walk"], "usage: iin-train run RECIPE"),
         (
             ["run", "nothing"],
-            "RECIPE: expected one of digits, cmnist, cmnist-classifier, or FILE.py:FUNCTION",
+            f"RECIPE: expected one of {', '.join(RECIPES)}, or FILE.py:FUNCTION",
         ),
     ],
     ids=["no recipe", "unknown command", "unknown recipe"],

@@ -1,0 +1,101 @@
+"""Recipes for sets of pictures, from a small set to a bundle."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from iin_training.data.picture_sets import PictureSet
+from iin_training.pipeline import run_recipe
+from iin_training.recipes import RECIPES
+from iin_training.stages import pictures as stage
+from PIL import Image
+from rich.console import Console
+
+
+def small_set(channels):
+    """120 pictures of 8x8: one of three stripes, bright or dark, over noise."""
+    numbers = np.random.default_rng(0)
+    animal, light = np.arange(120) % 3, np.arange(120) // 3 % 2
+    images = numbers.integers(0, 30, (120, 8, 8)).astype(np.uint8)
+    for image, which, bright in zip(images, animal, light, strict=True):
+        image[:, 2 * which + 1 : 2 * which + 3] = 250 if bright else 120
+    images = images if channels == 1 else np.stack([images] * channels, axis=-1)
+    values = {"animal": ("big cat", "dog/wolf", "hen"), "light": ("dark", "bright"), "rare": ("old", "new")}
+    rare = np.where(np.arange(120) < 80, 0, 1)  # nobody has seen a new one
+    labels = {"animal": animal, "light": light, "rare": rare}
+    return PictureSet(
+        name="stripes",
+        sha256="1" * 64,
+        images=images[:80],
+        labels={name: codes[:80].astype(np.int64) for name, codes in labels.items()},
+        held_out_images=images[80:],
+        held_out_labels={name: codes[80:].astype(np.int64) for name, codes in labels.items()},
+        values=values,
+    )
+
+
+@pytest.fixture
+def small(monkeypatch):
+    def make(name, channels=1, **changed):
+        monkeypatch.setattr(stage, "_load", lambda data, seed: small_set(channels))
+        recipe = RECIPES[name]()
+
+        def brief(part, steps, **more):
+            return replace(part, optimiser=replace(part.optimiser, steps=steps, batch_size=16), **more)
+
+        return replace(
+            recipe,
+            judge=brief(recipe.judge, 60, width=4),
+            autoencoder=brief(
+                recipe.autoencoder,
+                30,
+                width=4,
+                latent_size=6,
+                perceptual="none",
+                adversary=replace(recipe.autoencoder.adversary, weight=0.0),
+            ),
+            transform=brief(recipe.transform, 10, blocks=2, hidden=8),
+            **changed,
+        )
+
+    return make
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+def test_labelled_pictures_become_a_bundle_with_a_judge_for_what_can_be_judged(small, tmp_path):
+    recipe = small("animals", concepts={"animal": 1.0, "light": 2.0})
+    bundle = run_recipe(recipe, tmp_path / "run", Console(quiet=True))
+    manifest = bundle.manifest
+    assert [part.name for part in manifest.layout] == ["residual", "animal", "light"]
+    assert manifest.image.channels == 1
+    figures = manifest.evaluation
+    assert figures["judge_light"].value > 0.9
+    assert {"swap_animal", "swap_animal_light_kept", "swap_light_animal_kept", "prior_light_agreement"} < set(figures)
+    assert not {"judge_rare", "reconstruction_rare"} & set(figures)
+    samples = sorted(path.name for path in (bundle.directory / "samples").iterdir())
+    assert all(name.endswith(("rare-new.png",)) for name in samples)
+    assert any("dog-wolf" in name for name in samples)
+    with Image.open(tmp_path / "run/pictures.png") as page:
+        assert page.width == 1500
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_concepts_there_is_one_factor_and_samples_are_measured(small, tmp_path):
+    bundle = run_recipe(small("mnist", channels=3), tmp_path / "run", Console(quiet=True))
+    assert [part.name for part in bundle.manifest.layout] == ["residual"]
+    assert bundle.manifest.image.channels == 3
+    assert {"reconstruction_animal", "prior_animal_confidence", "prior_animal_rarest"} < set(bundle.manifest.evaluation)
+    assert not any(name.startswith("swap_") for name in bundle.manifest.evaluation)
+    settings = json.loads((tmp_path / "run/settings.json").read_text())
+    assert settings["data"]["sha256"] == "1" * 64
+
+
+def test_a_concept_that_the_data_does_not_tell_is_refused(small, tmp_path):
+    with pytest.raises(ValueError, match=r"concepts: expected some of animal, light, rare, .*got colour"):
+        run_recipe(small("animals", concepts={"colour": 1.0}), tmp_path, Console(quiet=True))
+
+
+def test_weights_of_concepts_are_positive():
+    with pytest.raises(ValueError, match=r"concepts: expected weights above 0"):
+        replace(RECIPES["animals"](), concepts={"animal": 0.0})
