@@ -10,6 +10,7 @@ from pathlib import Path
 from iin_training.own_model import AnyRecipe
 from iin_training.recipes.digits import cmnist, cmnist_classifier, cmnist_classifier_paper, cmnist_paper, digits
 from iin_training.recipes.pictures import animals, emoji, fashion, fashion_paper, mnist, mnist_paper
+from iin_training.recipes.pretrained import effnet
 
 __all__ = ["RECIPES", "find_recipe", "told_of"]
 
@@ -21,6 +22,7 @@ _OURS: tuple[Callable[[], AnyRecipe], ...] = (
     fashion,
     emoji,
     animals,
+    effnet,
     cmnist_paper,
     cmnist_classifier_paper,
     mnist_paper,
