@@ -20,7 +20,7 @@ ROLES_HELD_OUT = 20
 
 
 def effnet() -> OwnModel:
-    """The last hidden layer of EfficientNet-Lite0 (ImageNet): what does it know of emoji persons and their skin?"""
+    """The last hidden layer of EfficientNet-Lite0 (ImageNet), asked what it knows of emoji persons and their skin."""
     emoji = load_emoji(held_out=ROLES_HELD_OUT, seed=0)
     images, held_out = ImageArray(emoji.images), ImageArray(emoji.held_out_images)
     shape = (images.shape.channels, images.shape.height, images.shape.width)

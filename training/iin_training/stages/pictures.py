@@ -23,6 +23,7 @@ from iin_training.models.classifier import Classifier
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs import Mixed, PairSource, SameLabel, Unrelated
 from iin_training.run import Run
+from iin_training.sample_quality import measure_samples
 from iin_training.stages.classifiers import train_judge
 from iin_training.stages.first_stage import train_first_stage
 from iin_training.subject import Subject
@@ -72,7 +73,9 @@ class PicturesPlan:
         model = freeze(train_first_stage(recipe.autoencoder, draw, image_shape=shape, run=run))
 
         def measure(model: FrozenModel, flow: Flow, layout: FactorLayout) -> dict[str, Figure]:
-            return judge_pictures(model, flow, layout, pictures, judges, run)
+            judged = judge_pictures(model, flow, layout, pictures, judges, run)
+            # What has no concepts is there to be sampled from.
+            return judged if recipe.concepts else judged | measure_samples(model, flow, pictures, run)
 
         chosen = torch.randperm(len(held_out), generator=run.generator("previews"))[:EXAMPLES]
         return Subject(
