@@ -13,6 +13,7 @@ from iin_training.flows import Flow
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.base import PairSource
 from iin_training.run import Run
+from iin_training.stages.latents import PairLatents
 
 __all__ = ["Evaluation", "Interpreter", "evaluate", "held_out_latents"]
 
@@ -47,8 +48,12 @@ class Interpreter:
     @torch.no_grad()
     def factors(self, images: Tensor) -> Tensor:
         """Factors `(N, D)`, on the device, of images `(N, C, H, W)`."""
-        parts = images.split(CHUNK)
-        return torch.cat([self.transform(self.model.encode(part.to(self.device)))[0] for part in parts])
+        return torch.cat([self.translated(self.model.encode(part.to(self.device))) for part in images.split(CHUNK)])
+
+    @torch.no_grad()
+    def translated(self, latents: Tensor) -> Tensor:
+        """Factors `(N, D)`, on the device, of latents `(N, *latent_shape)`."""
+        return torch.cat([self.transform(part.to(self.device))[0] for part in latents.split(CHUNK)])
 
     @torch.no_grad()
     def images(self, factors: Tensor) -> Tensor:
@@ -66,10 +71,10 @@ class Interpreter:
 
 def held_out_latents(model: FrozenModel, held_out: PairSource, run: Run) -> Tensor:
     """Latents `(LATENTS, *latent_shape)` of both sides of pairs drawn from `held_out`, on the CPU."""
-    parts = []
+    source, parts = PairLatents(model, held_out, run, draws=LATENTS), []
     for start in range(0, LATENTS, 2 * CHUNK):
-        batch = held_out.draw(CHUNK, (RESIDUAL, *held_out.concepts), run.generator("held_out", start))
-        parts += [model.encode(images.to(run.device)).cpu() for images in (batch.images_a, batch.images_b)]
+        batch = source.draw(CHUNK, (RESIDUAL, *held_out.concepts), run.generator("held_out", start))
+        parts += [source.latents(drawn) for drawn in (batch.images_a, batch.images_b)]
     return torch.cat(parts)
 
 
@@ -100,8 +105,9 @@ def evaluate(
         )
     }
     factors = tuple(part.name for part in layout)
-    batch = held_out.draw(PAIRS, factors, run.generator("evaluation/pairs"))
-    a, b = interpreter.factors(batch.images_a), interpreter.factors(batch.images_b)
+    source_of_pairs = PairLatents(model, held_out, run, draws=2 * PAIRS)
+    batch = source_of_pairs.draw(PAIRS, factors, run.generator("evaluation/pairs"))
+    a, b = (interpreter.translated(source_of_pairs.latents(drawn)) for drawn in (batch.images_a, batch.images_b))
     for name in factors:
         if name != RESIDUAL:
             figures |= _shared_figures(a, b, layout, name, batch.shared[:, factors.index(name)].to(a.device))

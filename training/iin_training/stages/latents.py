@@ -64,6 +64,11 @@ class PairLatents:
         there = drawn.to(self._device)
         return there if self._known else self._model.posterior(there)
 
+    @torch.no_grad()
+    def latents(self, drawn: Tensor) -> Tensor:
+        """The latents used after training, `(N, *latent_shape)` on the CPU, of rows of a batch; a sampler's means."""
+        return torch.cat([self.posterior(part)[:, 0].cpu() for part in drawn.split(ENCODED_AT_ONCE)])
+
 
 class _AtEveryDraw(Exception):
     """Images that cannot be encoded once for all."""
