@@ -183,28 +183,25 @@ def matrix_peak(device: str, threads: int) -> float:
     return best
 
 
-def show(results: list[Result], about: dict[str, str], console: Console) -> None:
-    """Print one table a device and batch, and the ratio to the faster of the others."""
-    console.print(", ".join(f"{name} {value}" for name, value in about.items()), highlight=False)
-    for key in dict.fromkeys((result.device, result.batch) for result in results):
-        chosen = [result for result in results if (result.device, result.batch) == key]
-        table = Table(title=f"{key[0]}, batch {key[1]}")
-        for column in ("contender", "ms a step", "CPU ms", "pairs/s", "time / ours", "of peak", "MB", "loss"):
-            table.add_column(column, justify="left" if column == "contender" else "right")
-        for result in chosen:
-            table.add_row(
-                result.contender,
-                f"{result.seconds * 1e3:.1f}",
-                f"{result.cpu_seconds * 1e3:.0f}",
-                f"{result.pairs_per_second:.0f}",
-                f"{result.ratio:.2f}",
-                f"{result.peak_share:.0%}" if "bfloat16" not in result.contender else "",
-                f"{result.memory / 1e6:.0f}",
-                f"{result.loss:.3f}",
-            )
-        console.print(table)
-        best = min((result for result in chosen if result.contender in PEERS), key=lambda result: result.seconds)
-        console.print(f"ours is {best.ratio:.2f} times as fast as the faster of the others, {best.contender}")
+def show(results: list[Result], console: Console) -> None:
+    """Print the contenders of one device and batch, and the ratio to the faster of the others."""
+    table = Table(title=f"{results[0].device}, batch {results[0].batch}")
+    for column in ("contender", "ms", "CPU ms", "pairs/s", "x ours", "peak", "MB", "loss"):
+        table.add_column(column, justify="left" if column == "contender" else "right", no_wrap=True)
+    for result in results:
+        table.add_row(
+            result.contender,
+            f"{result.seconds * 1e3:.1f}",
+            f"{result.cpu_seconds * 1e3:.0f}",
+            f"{result.pairs_per_second:.0f}",
+            f"{result.ratio:.2f}",
+            f"{result.peak_share:.0%}" if "bfloat16" not in result.contender else "",
+            f"{result.memory / 1e6:.0f}",
+            f"{result.loss:.3f}",
+        )
+    console.print(table)
+    best = min((result for result in results if result.contender in PEERS), key=lambda result: result.seconds)
+    console.print(f"ours is {best.ratio:.2f} times as fast as the faster of the others, {best.contender}")
 
 
 def main() -> int:
@@ -225,11 +222,13 @@ def main() -> int:
         about[f"fastest product, {name}"] = f"{peak / 1e9:.0f} GFLOP/s"
         for batch in given.batch:
             try:
-                results += measure(batch, device, given.rounds, given.seconds, given.threads, peak)
+                measured = measure(batch, device, given.rounds, given.seconds, given.threads, peak)
             except (RuntimeError, EOFError) as error:
                 print(f"bench-method: {error or 'a contender ended early, see above'}", file=sys.stderr)
                 return 1
-    show(results, about, console)
+            show(measured, console)
+            results += measured
+    console.print(", ".join(f"{name} {value}" for name, value in about.items()), highlight=False)
     if given.json:
         given.json.write_text(json.dumps({"about": about, "results": [asdict(r) for r in results]}, indent=2) + "\n")
     return 0
