@@ -78,10 +78,10 @@ def folder(tmp_path_factory):
     (folder / "training/__init__.py").write_text("")
     (folder / "training/model.py").write_text(MODEL)
     (folder / "mine.py").write_text(PYTHON[0])
-    (folder / "guide.py").write_text(brief("\n\n".join(PYTHON)))
-    for name, width in (("thin", 2), ("thick", 9)):
+    (folder / "guide.py").write_text(practised_little("\n\n".join(PYTHON)))
+    for name, light in (("dim", 90), ("bright", 255)):
         sketch = Image.new("L", (64, 64))
-        ImageDraw.Draw(sketch).line([(12, 50), (30, 10), (50, 30), (20, 56)], fill=255, width=width)
+        ImageDraw.Draw(sketch).line([(12, 50), (30, 10), (50, 30), (20, 56)], fill=light, width=6)
         sketch.save(folder / f"{name}.png")
     digits = load_digits(None, held_out=500, seed=0)
     write_pictures(folder / "pictures/train", digits.images[::3], digits.labels[::3])
@@ -139,14 +139,17 @@ def call(folder, line):
 
 
 def brief(line):
-    """A command of the guide with few steps, or on a free port; in code, a network for sketches with few steps."""
-    if "Sketches(" in line:
-        return line.replace('"build/sketches")', '"build/sketches", steps=2)')
-    if "iin-train sketches" in line:
-        return line.replace("mine.py", "guide.py")
+    """A command of the guide with few steps, or on a free port."""
     if "iin-serve" in line:
         return line.replace(" -- ", " --port 0 -- ")
+    if "iin-train sketches" in line:
+        return line.replace("mine.py", "guide.py")  # mine.py holds the first block only
     return f"{line} {BRIEF}"
+
+
+def practised_little(code):
+    """Code of the guide with a network for sketches that takes few steps."""
+    return code.replace('"build/sketches")', '"build/sketches", steps=2)')
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +184,7 @@ def test_a_command_runs(finished, line):
     assert result.returncode == 0, result.stdout + result.stderr
     said = {
         "scores": "share of the variance",
-        "sketches": "stroke: build/sketched/sketches-stroke.png",
+        "sketches": "light: build/sketched/sketches-light.png",
         "run": "digit_edit_taken",
         "build/mine/bundle": "mine",
     }
@@ -262,7 +265,7 @@ CONCEPTS = {
     "GenerativeFactors": ("width", "light"),
     "EverythingBut": ("light",),
     "Sharing": ("width", "light"),
-    "Sketches": ("stroke",),
+    "Sketches": ("light",),
     "Unrelated": (),
     "Mixed": ("digit",),
 }
@@ -291,7 +294,7 @@ def test_the_table_has_every_source_of_pairs():
 def test_a_source_of_pairs_is_made_by_its_line(names, source):
     if source == "Sketches":  # a few pictures will do
         names = names | {"images": ImageArray(load_digits(None, held_out=500, seed=0).images[:40], value_range=(0, 1))}
-    pairs = eval(brief(code_of(source)), names)
+    pairs = eval(practised_little(code_of(source)), names)
     assert pairs.concepts == CONCEPTS[source]
     batch = pairs.draw(16, ("residual", *pairs.concepts), torch.Generator().manual_seed(0))
     assert batch.images_a.shape == batch.images_b.shape == (16, 1, 28, 28)

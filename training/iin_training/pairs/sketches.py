@@ -26,13 +26,13 @@ from iin_training.pairs.base import (
 )
 from iin_training.pairs.digests import digest_of, images_digest
 from iin_training.run import Run
-from iin_training.stages.painting import LEAST, Pictures, load_pictures, train_painter
+from iin_training.stages.painting import LEAST, SETTINGS, Pictures, load_pictures, train_painter
 
 __all__ = ["Sketches"]
 
 BATCH = 4  # pictures an update, each in both styles
-RATE = 5e-3
-CHECKPOINT_EVERY = 25  # steps, of about a third of a second on one core at 32 pixels
+RATE = 8e-3
+CHECKPOINT_EVERY = 25  # steps, of about a fifth of a second on one core at 32 pixels
 DRAWN_AT_ONCE = 64  # pictures
 SEED = 0
 
@@ -45,7 +45,10 @@ class Sketches:
     first kind only. The second follows from the same drawings, and is what the size of the concept's factor is
     estimated from; without it T would learn what the concept leaves alone, but not that equal style means equal factor.
 
-    A small network learns to re-draw (once, for about two minutes on one core at 32 pixels), then every picture is
+    What is transferred well is colour and brightness. Textures and the width of strokes come out weakly: look at the
+    re-drawn pictures (`iin-train sketches`) before training on them.
+
+    A small network learns to re-draw (once, for about a minute on one core at 32 pixels), then every picture is
     re-drawn (once). Both happen when pairs are first drawn, go on after an interruption, and are kept in `folder`.
     Source: Esser, Rombach, Ommer (CVPR 2020), section 3.2, sketches; for the network see `train_painter`.
     """
@@ -58,7 +61,7 @@ class Sketches:
         concept: str,
         *,
         folder: Path = Path("build/sketches"),
-        content: float = 2.0,
+        content: float = 1.0,
         steps: int = 300,
         console: Console | None = None,
     ) -> None:
@@ -153,7 +156,8 @@ class Sketches:
     def _key(self) -> str:
         """Names what the painter depends on."""
         practice, schedule = self._practice, self._schedule
-        return digest_of("painter", PACKAGE.sha256, practice.sha256, self.sketches, self._content, schedule.steps)
+        settings = (*SETTINGS, BATCH, RATE, SEED, self._content, schedule.steps)
+        return digest_of("painter", PACKAGE.sha256, practice.sha256, self.sketches, settings)
 
     def _painter(self) -> tuple[Painter, torch.device]:
         """The network that re-draws, trained where it is not; and where it is."""

@@ -12,7 +12,7 @@ from iin_training.models.painter import Painter
 from iin_training.models.perceptual import FeatureNetwork
 from iin_training.run import Run
 
-__all__ = ["LEAST", "Pictures", "StyleTransfer", "load_pictures", "train_painter"]
+__all__ = ["LEAST", "SETTINGS", "Pictures", "StyleTransfer", "load_pictures", "train_painter"]
 
 Pictures: TypeAlias = ImageFiles | ImageArray
 LEAST = 18
@@ -20,24 +20,27 @@ LEAST = 18
 DEPTHS = 2  # of VGG16's five; what lies deeper sees 32 pixels as a few numbers, and costs most of the time
 PLACES = 16  # a side, where features are compared
 COLOURS = 256  # pixels of a picture whose colours are compared
-ALIKE = 0.1  # distance at which two places count as different
-FORTH = 0.75
-AMOUNT_WEIGHT = 0.5
-COLOUR_WEIGHT = 2.0  # brings distances of colours, in [0, 1] a channel, to the scale of those of features
+ALIKE = 0.1  # distance, of features or colours, at which two places count as different
+FORTH = 0.75  # weight of "the picture's places are in the sketch" against "the sketch's are in the picture"
+NEAR = 0.3  # distance at which a colour counts as another one
+COLOUR_WEIGHT = 3.0  # of distances between colours, beside those between features
+AMOUNT_WEIGHT = 3.0  # of how much there is of each colour
+SETTINGS = (DEPTHS, PLACES, COLOURS, ALIKE, FORTH, NEAR, COLOUR_WEIGHT, AMOUNT_WEIGHT)
+"""All that decides what a painter is trained for besides its arguments."""
 
 
 class StyleTransfer(nn.Module):
     """How far pictures are from the style of a sketch, and from what they showed before they were re-drawn.
 
     - Style: at every place of the picture, the features of a frozen VGG16 should be like those somewhere in the
-      sketch, and the reverse, by cosine distance; the same for colours, by Euclidean distance.
+      sketch, and the reverse, by cosine distance; the same for colours, by Euclidean distance; and there should be as
+      much of each colour. Rare places count as much as common ones, or an empty background would decide everything.
     - Content: places that were like each other should still be so, whatever their style. For each place, the cosine
       distances to all others, divided by their sum, should stay.
 
-    Unlike the Gram matrices of Gatys et al. (CVPR 2016), this does not reward ink that is spread thinly over a small
-    picture's background.
-    Source: Kolkin, Salavon, Shakhnarovich, Style transfer by relaxed optimal transport and self-similarity (CVPR 2019),
-    eq. 5, 7 and 9; of the two directions the mean is taken here instead of the larger one.
+    Matching Gram matrices, as Gatys et al. (CVPR 2016) do, rewarded ink spread thinly over the background of small
+    pictures. Source: Kolkin, Salavon, Shakhnarovich, Style transfer by relaxed optimal transport and self-similarity
+    (CVPR 2019); of the two directions a weighted mean is taken here instead of the larger one.
     """
 
     _features: Tensor
@@ -75,8 +78,9 @@ class StyleTransfer(nn.Module):
         seen, colours = self._seen(drawn), _colours(drawn)
         wanted, wanted_colours = self._features[style], self._palette[style]
         features = _both_ways(_cosine(seen, wanted), rare, self._weights[style])
-        in_colours = _both_ways(torch.cdist(colours, wanted_colours), rare_colours, self._palette_weights[style])
-        amount = (colours.mean(dim=1) - wanted_colours.mean(dim=1)).norm(dim=1)
+        distances, weights = torch.cdist(colours, wanted_colours), self._palette_weights[style]
+        in_colours = _both_ways(distances, rare_colours, weights)
+        amount = (weights * (_share(distances) - _share(torch.cdist(wanted_colours, wanted_colours))).abs()).sum(dim=1)
         content = (_likeness(seen) - likeness).abs().sum(dim=1).mean(dim=1)
         return features + COLOUR_WEIGHT * in_colours + AMOUNT_WEIGHT * amount, content
 
@@ -105,6 +109,11 @@ def _rarity(distances: Tensor) -> Tensor:
     """Weights `(N, P)` of sum 1 by which rare places count as much as common ones, from distances `(N, P, P)`."""
     rarity = 1 / (-distances / ALIKE).exp().sum(dim=2)
     return rarity / rarity.sum(dim=1, keepdim=True)
+
+
+def _share(distances: Tensor) -> Tensor:
+    """Of each colour of the sketch, `(N, B)`, how much there is in a picture, from distances `(N, A, B)`."""
+    return (-distances / NEAR).exp().mean(dim=1)
 
 
 def _both_ways(distances: Tensor, weights_a: Tensor, weights_b: Tensor) -> Tensor:
