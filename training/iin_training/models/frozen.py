@@ -14,7 +14,7 @@ from iin_training.models.onnx_model import OnnxModule
 
 __all__ = ["FrozenModel"]
 
-AT_ONCE = 512  # images through the encoder at a time
+AT_ONCE = 32  # images through the encoder at a time: the maps of large networks stay in a processor's cache
 
 
 class _Mean(nn.Module):
