@@ -12,7 +12,6 @@ from iin_bundle.factors import RESIDUAL
 from torch import Tensor
 
 from iin_training.config import Bundle, ClassifierRecipe, Optimiser, PictureRecipe, Recipe, Transform
-from iin_training.models.checks import check_interpretable
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.base import PairSource, fingerprint
 from iin_training.run import Run
@@ -97,14 +96,12 @@ class OwnModel:
         }
 
     def prepare(self, run: Run) -> Subject:
-        """Check, before anything is trained, that the model can be interpreted."""
+        """Check, before anything else, that model and images are made for each other."""
         factors = (RESIDUAL, *self.held_out.concepts)
         images = self.held_out.draw(EXAMPLES, factors, run.generator("examples")).images_a
         seen = self.pairs.draw(TRIED, factors, run.generator("tried")).images_a
         self._check_images("pairs", seen)
         self._check_images("held_out", images)
-        check_interpretable(self.model.cpu(), seen)  # its messages say more than those of an export that fails
-        self.model.to(run.device)
         digest = fingerprint(self.pairs)
         return Subject(
             model=self.model,

@@ -16,7 +16,6 @@ from iin_training.export import Exported, export_bundle, open_runner
 from iin_training.flows import Flow
 from iin_training.graphs import check_exportable
 from iin_training.models.checks import Findings, check_interpretable
-from iin_training.models.frozen import FrozenModel
 from iin_training.own_model import AnyRecipe, OwnModel
 from iin_training.pictures import draw_pictures
 from iin_training.processes import leads, wait
@@ -46,11 +45,11 @@ def run_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> Bundle:
         console.print(f"{directory / 'bundle'}: made before with the same settings and data, reused")
         return finished
     run = _run(recipe, plan, directory, console)
-    subject = plan.prepare(run)
+    subject, findings = _prepared(plan, run)
     if isinstance(recipe, OwnModel):  # ours are known to export
         with console.status("trying the model's export"):
             check_exportable(subject.model.cpu(), subject.examples)
-    _interpret(recipe, subject, run)
+    _interpret(recipe, subject, findings, run)
     if leads():
         _write_settings(directory, identity)
         draw_curves(run.metrics_path, directory / "curves.png")
@@ -61,7 +60,7 @@ def score_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> SizeSc
     """What the model's latents say of each concept, before T is trained; networks that come before it are trained."""
     plan = _plan(recipe)
     run = _run(recipe, plan, directory, console)
-    subject = plan.prepare(run)
+    subject, _ = _prepared(plan, run)
     model = subject.model.to(run.device)
     with console.status("drawing pairs of each concept"):
         return score_concepts(model, subject.pairs, run)
@@ -78,10 +77,18 @@ def _run(recipe: AnyRecipe, plan: Plan, directory: Path, console: Console) -> Ru
     return Run(directory, seed=recipe.seed, checkpoint_every=every, console=console, inputs=plan.inputs())
 
 
-def _interpret(recipe: AnyRecipe, subject: Subject, run: Run) -> None:
+def _prepared(plan: Plan, run: Run) -> tuple[Subject, Findings]:
+    """What is interpreted, once it is seen that it can be; else `ValueError`, which says more than a failed export."""
+    subject = plan.prepare(run)
+    factors = (RESIDUAL, *subject.pairs.concepts)
+    images = subject.pairs.draw(TRIED, factors, run.generator("tried")).images_a
+    with run.console.status("trying the model"):
+        return subject, check_interpretable(subject.model.to(run.device), images)
+
+
+def _interpret(recipe: AnyRecipe, subject: Subject, findings: Findings, run: Run) -> None:
     """Learn T for the subject's model, measure it and export both."""
     console, config, model = run.console, recipe.transform, subject.model.to(run.device)
-    findings = _check(subject, model, run)
     if findings.constant or findings.repeated:
         console.print(
             f"latents: {findings.constant} of {model.size} dimensions are constant and {findings.repeated} often take "
@@ -127,12 +134,6 @@ def _export(recipe: AnyRecipe, subject: Subject, transform: Flow, layout: Factor
                 data_set_sha256=subject.data_set_sha256,
             ),
         )
-
-
-def _check(subject: Subject, model: FrozenModel, run: Run) -> Findings:
-    """Refuse a model that cannot be interpreted."""
-    factors = (RESIDUAL, *subject.pairs.concepts)
-    return check_interpretable(model, subject.pairs.draw(TRIED, factors, run.generator("tried")).images_a)
 
 
 def _joined(own: dict[str, Figure], general: dict[str, Figure]) -> dict[str, Figure]:

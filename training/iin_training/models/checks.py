@@ -60,20 +60,17 @@ def check_interpretable(model: FrozenModel, images: Tensor) -> Findings:
     """
     _check_images(model, images)
     images = images.to(model.device)
-    latents = model.encode(images)
-    _check_outputs("encoder", model.encode, images, "latents")
+    latents = _check_outputs("encoder", model.encode, images, "latents")
     if model.has_decoder:
-        _check_outputs("decoder", model.decode, latents, "images")
-        _check_range(model, model.decode(latents))
+        _check_range(model, _check_outputs("decoder", model.decode, latents, "images"))
     if model.head is not None:
-        _check_outputs("head", model.head, latents, "probabilities")
-        probabilities = model.head(latents)
+        probabilities = _check_outputs("head", model.head, latents, "probabilities")
         if float(probabilities.min()) < 0 or float(probabilities.max()) > 1:
             raise ValueError(
                 f"head: expected probabilities in [0, 1], got values from {float(probabilities.min()):.3g} to "
                 f"{float(probabilities.max()):.3g}; if they are logits, give FrozenModel head_gives='logits'"
             )
-    return _findings(model.draw(images, torch.Generator().manual_seed(0)))
+    return _findings(model.draw(images, torch.Generator().manual_seed(0)) if model.samples else latents)
 
 
 def _check_images(model: FrozenModel, images: Tensor) -> None:
@@ -91,8 +88,8 @@ def _check_images(model: FrozenModel, images: Tensor) -> None:
         )
 
 
-def _check_outputs(role: str, run: Callable[[Tensor], Tensor], items: Tensor, what: str) -> None:
-    """Finite, the same every time, and a row for each item that depends on this item alone."""
+def _check_outputs(role: str, run: Callable[[Tensor], Tensor], items: Tensor, what: str) -> Tensor:
+    """The outputs, which are finite, the same every time, and a row for each item that depends on this item alone."""
     outputs = run(items)
     if bad := int((~outputs.isfinite()).flatten(1).any(dim=1).sum()):
         raise ValueError(
@@ -126,6 +123,7 @@ def _check_outputs(role: str, run: Callable[[Tensor], Tensor], items: Tensor, wh
                 f"{_apart(alone, outputs[index : index + 1])} alone; use fixed statistics for normalisation "
                 "(BatchNorm with track_running_stats=True, in eval mode)"
             )
+    return outputs
 
 
 def _near(first: Tensor, second: Tensor, scale: float) -> bool:
