@@ -6,6 +6,7 @@ import torch
 from iin_bundle import FactorLayout
 from iin_training.data.picture_sets import PictureSet
 from iin_training.flows import Flow
+from iin_training.flows.actnorm import ActNorm
 from iin_training.flows.base import FlowBlock
 from iin_training.judged_pictures import judge_pictures
 from iin_training.models.frozen import FrozenModel
@@ -74,10 +75,10 @@ def pictures(persons=3):
     )
 
 
-def judged(tmp_path, *order, data=None, layout=LAYOUT):
-    model = FrozenModel(Encoder(), decoder=Decoder(), image_shape=(1, 8, 8), value_range=(-1.0, 1.0))
+def judged(tmp_path, *order, data=None, layout=LAYOUT, decoder=None):
+    model = FrozenModel(Encoder(), decoder=decoder or Decoder(), image_shape=(1, 8, 8), value_range=(-1.0, 1.0))
     run = Run(tmp_path, seed=0, checkpoint_every=1, console=Console(quiet=True))
-    flow = Flow([Order(*order)]).eval()
+    flow = Flow([ActNorm(3), Order(*order)]).eval()
     return judge_pictures(model, flow, layout, data or pictures(), {"skin": SkinJudge()}, run)
 
 
@@ -86,6 +87,8 @@ def test_a_perfect_interpretation_gives_the_real_pictures(tmp_path):
     for name in ("judge_skin", "reconstruction_skin", "swap_skin", "swap_person_skin_kept", "swap_residual_skin_kept"):
         assert figures[name].value == 1, name
     assert figures["swap_skin"].floor == 0  # a source has another skin
+    for name in ("reconstruction_skin", "swap_person_skin_kept"):
+        assert figures[name].floor == pytest.approx(1 / 3, abs=0.05)  # of pictures that have nothing to do with it
     for name in ("swap_person_error", "swap_skin_error"):
         figure = figures[name]
         assert figure.value == pytest.approx(0, abs=1e-6)
@@ -93,6 +96,18 @@ def test_a_perfect_interpretation_gives_the_real_pictures(tmp_path):
         assert figure.floor > 0.1
     assert figures["prior_skin_agreement"].value == 1
     assert figures["prior_skin_agreement"].floor < 0.9
+
+
+class NeverDark(Decoder):
+    """Has lost the last of three skins."""
+
+    def forward(self, latent):
+        return super().forward(torch.cat([latent[:, :2], latent[:, 2:].clamp(max=-0.5)], dim=1))
+
+
+def test_a_class_that_is_never_made_is_the_rarest(tmp_path):
+    assert judged(tmp_path, 0, 1, 2)["prior_skin_rarest"].value > 0.1
+    assert judged(tmp_path, 0, 1, 2, decoder=NeverDark())["prior_skin_rarest"].value == 0
 
 
 def test_factors_that_stand_for_something_else_are_found_out(tmp_path):

@@ -47,6 +47,7 @@ def train(folder, processes):
     )
     assert told.returncode == 0, told.stderr[-3000:]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    # The judge is left out: its dropout draws a mask for each process.
     return run, [line for line in lines if line["stage"] != "judge"], told.stdout
 
 

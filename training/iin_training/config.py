@@ -1,9 +1,9 @@
 """The complete description of a training run: frozen dataclasses, one a stage."""
 
 import operator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from iin_training.data.colour import Augmentation
 
@@ -21,6 +21,7 @@ __all__ = [
     "PictureRecipe",
     "Recipe",
     "Transform",
+    "deciding",
 ]
 
 
@@ -268,3 +269,12 @@ class PictureRecipe:
             raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
         if not all(weight > 0 for weight in self.concepts.values()):
             raise ValueError(f"concepts: expected weights above 0, got {self.concepts}")
+
+
+def deciding(config: Any) -> dict[str, Any]:
+    """The settings in a dataclass of this module that decide the result: all but `workers`."""
+
+    def kept(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in pairs if name != "workers"}
+
+    return asdict(config, dict_factory=kept)

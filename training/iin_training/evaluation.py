@@ -41,9 +41,10 @@ class Evaluation:
 class Interpreter:
     """A frozen model and its T together, on whole sets of pictures, a chunk at a time."""
 
-    def __init__(self, model: FrozenModel, transform: Flow, device: torch.device) -> None:
-        """Both are on `device`."""
-        self.model, self.transform, self.device = model, transform, device
+    def __init__(self, model: FrozenModel, transform: Flow) -> None:
+        """Both are on one device, which is T's: a model from ONNX files has none of its own."""
+        self.model, self.transform = model, transform
+        self.device = next(transform.parameters()).device
 
     @torch.no_grad()
     def factors(self, images: Tensor) -> Tensor:
@@ -92,7 +93,7 @@ def evaluate(
         run: gives randomness and the device.
 
     """
-    interpreter = Interpreter(model, transform, run.device)
+    interpreter = Interpreter(model, transform)
     with torch.no_grad():
         outputs = [transform(part.to(run.device)) for part in latents.split(CHUNK)]
     values, log_dets = (torch.cat(column).double().cpu() for column in zip(*outputs, strict=True))

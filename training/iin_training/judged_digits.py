@@ -23,9 +23,9 @@ CHUNK = 500  # pictures through the judge at a time
 class _Judged(Interpreter):
     """The model, T and the judge together."""
 
-    def __init__(self, model: FrozenModel, transform: Flow, judge: Classifier, device: torch.device) -> None:
-        super().__init__(model, transform, device)
-        self._judge = judge.to(device)
+    def __init__(self, model: FrozenModel, transform: Flow, judge: Classifier) -> None:
+        super().__init__(model, transform)
+        self._judge = judge.to(self.device)
 
     def judged(self, images: Tensor) -> Tensor:
         """The judge's logits, `(N, classes)`, on the CPU."""
@@ -50,7 +50,7 @@ def judge_digits(
     A pair is a target and a source with other digits and other colours; a swap puts one factor of the
     source into the target. The judge never saw encoder, decoder or T.
     """
-    models = _Judged(model, transform, judge, run.device)
+    models = _Judged(model, transform, judge)
     generator = run.generator("evaluation")
     target = torch.arange(PAIRS) % len(data)
     digit = data.labels[target]
@@ -161,7 +161,7 @@ def classifier_figures(
     Source: Esser, Rombach, Ommer (CVPR 2020), section 4.
     """
     assert model.head is not None
-    interpreter = Interpreter(model, transform, run.device)
+    interpreter = Interpreter(model, transform)
     generator = run.generator("evaluation")
     images = draw(data.grey, random_colours(len(data), generator))
     factors = interpreter.factors(images)

@@ -40,7 +40,7 @@ def judge_pictures(
         run: gives randomness and the device.
 
     """
-    networks, generator = Interpreter(model, transform, run.device), run.generator("evaluation")
+    networks, generator = Interpreter(model, transform), run.generator("evaluation")
     images = ImageArray(pictures.held_out_images, value_range=model.value_range).load(
         torch.arange(len(pictures.held_out_images)), None
     )
@@ -48,16 +48,16 @@ def judge_pictures(
     figures: dict[str, Figure] = {}
     for concept, judge in judges.items():
         labels = torch.from_numpy(pictures.held_out_labels[concept])
-        known = (labels >= 0).nonzero()[:, 0]
-        target = known[torch.randint(len(known), (PAIRS,), generator=generator)]
-        source = _of_other_value(target, known, labels, generator)
+        target = torch.randint(len(labels), (PAIRS,), generator=generator)
+        source = _of_other_value(target, labels, generator)
+        unrelated = torch.randperm(PAIRS, generator=generator)  # pictures beside which agreement is chance
         sees = _Sees(judge.to(run.device), run.device)
         plain = sees(networks.images(factors[target]))
-        ceiling, chance = _share(plain == labels[target]), _share(plain == labels[source])
+        ceiling, chance = _share(plain == labels[target]), _share(plain[unrelated] == labels[target])
         figures |= {
             f"judge_{concept}": Figure(
-                value=_share(sees(images[known]) == labels[known]),
-                floor=_commonest(labels[known]),
+                value=_share(sees(images) == labels),
+                floor=_commonest(labels),
                 meaning=f"independent classifier of {concept} on real held-out pictures; floor: the commonest value",
             ),
             f"reconstruction_{concept}": Figure(
@@ -76,8 +76,8 @@ def judge_pictures(
                 figures[f"swap_{concept}"] = Figure(
                     value=_share(seen == labels[source]),
                     ceiling=ceiling,
-                    floor=chance,
-                    meaning=f"{concept} swapped: judge sees the source's {concept}",
+                    floor=_share(plain == labels[source]),
+                    meaning=f"{concept} swapped: judge sees the source's {concept}; floor: nothing swapped",
                 )
             else:
                 figures[f"swap_{part.name}_{concept}_kept"] = Figure(
@@ -86,7 +86,7 @@ def judge_pictures(
                     floor=chance,
                     meaning=f"{part.name} swapped: judge sees the target's {concept}",
                 )
-        figures |= _prior_figures(networks, layout, concept, sees, plain, generator)
+        figures |= _prior_figures(networks, layout, concept, sees, generator)
     return figures | _counterfactual_figures(networks, layout, pictures, images, factors)
 
 
@@ -103,38 +103,30 @@ class _Sees:
         """The class, `(N,)`, seen in each image."""
         return self.logits(images).argmax(dim=1)
 
-    def confidence(self, images: Tensor) -> float:
-        return float(self.logits(images).softmax(dim=1).amax(dim=1).mean())
 
-
-def _of_other_value(target: Tensor, known: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Random pictures of `known` with other labels than those of `target`."""
-    source = known[torch.randint(len(known), (len(target),), generator=generator)]
+def _of_other_value(target: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Random pictures with other labels than those of `target`; there are at least two different ones."""
+    source = torch.randint(len(labels), (len(target),), generator=generator)
     while (same := labels[source] == labels[target]).any():
-        source[same] = known[torch.randint(len(known), (int(same.sum()),), generator=generator)]
+        source[same] = torch.randint(len(labels), (int(same.sum()),), generator=generator)
     return source
 
 
 def _prior_figures(
-    networks: Interpreter,
-    layout: FactorLayout,
-    concept: str,
-    sees: _Sees,
-    plain_seen: Tensor,
-    generator: torch.Generator,
+    networks: Interpreter, layout: FactorLayout, concept: str, sees: _Sees, generator: torch.Generator
 ) -> dict[str, Figure]:
     """Whether the judge recognises samples, and whether the concept's factor decides what it sees."""
     first, second = (torch.randn(SAMPLES, layout.size, generator=generator).to(networks.device) for _ in range(2))
-    made = networks.images(first)
-    counts = torch.bincount(sees(made), minlength=int(plain_seen.max()) + 1).double()
+    logits = sees.logits(networks.images(first))
+    seen, classes = logits.argmax(dim=1), logits.shape[1]
     figures = {
         f"prior_{concept}_confidence": Figure(
-            value=sees.confidence(made),
-            floor=1 / sees.logits(made[:1]).shape[1],
+            value=float(logits.softmax(dim=1).amax(dim=1).mean()),
+            floor=1 / classes,
             meaning=f"judge's mean probability of the {concept} that it sees in a sample",
         ),
         f"prior_{concept}_rarest": Figure(
-            value=float(counts.min() / counts.mean()),
+            value=float(torch.bincount(seen, minlength=classes).min() * classes / SAMPLES),
             ceiling=1.0,
             floor=0.0,
             meaning=f"share of samples with the {concept} seen least often, relative to an equal share",
@@ -144,9 +136,9 @@ def _prior_figures(
         independent = sees(networks.images(second))
         second[:, layout.slice(concept)] = first[:, layout.slice(concept)]
         figures[f"prior_{concept}_agreement"] = Figure(
-            value=_share(sees(networks.images(second)) == sees(made)),
+            value=_share(sees(networks.images(second)) == seen),
             ceiling=1.0,
-            floor=_share(independent == sees(made)),
+            floor=_share(independent == seen),
             meaning=f"two samples with the same {concept} factor, all else drawn anew: judge sees the same {concept}",
         )
     return figures
@@ -160,9 +152,8 @@ def _counterfactual_figures(
     if len(names) != 2:
         return {}
     shown = torch.stack([torch.from_numpy(pictures.held_out_labels[name]) for name in names], dim=1)
-    known = (shown >= 0).all(dim=1).nonzero()[:, 0]
-    place = {tuple(shown[index].tolist()): int(index) for index in known}
-    if len(place) < len(known) or not len(known):
+    place = {tuple(row): index for index, row in enumerate(shown.tolist())}
+    if len(place) < len(shown):
         return {}
     span = networks.model.value_range[1] - networks.model.value_range[0]
 
@@ -172,8 +163,8 @@ def _counterfactual_figures(
     figures = {}
     for column, name in enumerate(names):
         found = []
-        for target in known.tolist():
-            for source in known.tolist():
+        for target in range(len(shown)):
+            for source in range(len(shown)):
                 wanted = shown[target].clone()
                 wanted[column] = shown[source, column]
                 truth = place.get(tuple(wanted.tolist()))

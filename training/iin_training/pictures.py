@@ -50,7 +50,7 @@ def draw_pictures(
         generator: decides the samples.
 
     """
-    interpreter = Interpreter(model, transform, model.device)
+    interpreter = Interpreter(model, transform)
     factors = interpreter.factors(images)
     names = [part.name for part in layout]
     if not model.has_decoder:
@@ -93,7 +93,7 @@ def draw_pictures(
         between[:, where] = (1 - strengths) * first[where] + strengths * second[where]
         strips.append(np.concatenate([ends[:1], decoded(between), ends[1:]]))
     page.append((f"From the left picture's factor to that of the right one: {', '.join(names)}", _grid(strips)))
-    noise = torch.randn(SAMPLES, layout.size, generator=generator).to(model.device)
+    noise = torch.randn(SAMPLES, layout.size, generator=generator).to(interpreter.device)
     made = decoded(noise)
     page.append(
         ("Samples from the prior", _grid([made[start : start + ACROSS] for start in range(0, SAMPLES, ACROSS)]))

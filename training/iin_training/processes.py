@@ -3,12 +3,15 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 __all__ = ["average", "average_gradients", "joined", "leads", "processes", "same_everywhere", "share", "wait"]
+
+PATIENCE = timedelta(hours=12)  # the others wait while one evaluates and exports
 
 
 @contextmanager
@@ -19,7 +22,8 @@ def joined() -> Iterator[None]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # some state is on the CPU, always
+    distributed.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
     finally:

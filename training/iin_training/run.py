@@ -80,7 +80,7 @@ class Run:
     @contextmanager
     def fixed_randomness(self, stage: str, step: int = -1) -> Iterator[None]:
         """Draws from torch's global generator in this block depend on seed, stage and step only."""
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed_of(stage, step))
             yield
 
@@ -128,7 +128,7 @@ class Run:
         if broken:
             raise FloatingPointError(
                 f"{stage}: {', '.join(broken)} not finite at step {step}; {self._told_of_weights()}; the last "
-                "checkpoint is kept. Lower the learning rate and run again with another --run-dir"
+                "checkpoint is kept. Or else lower the learning rate and run again with another --run-dir"
             )
         if step % LOG_EVERY or not leads():
             return

@@ -35,7 +35,7 @@ def measure_samples(model: FrozenModel, transform: Flow, pictures: PictureSet, r
         run: gives randomness, the device and the console.
 
     """
-    networks, generator = Interpreter(model, transform, run.device), run.generator("evaluation/samples")
+    networks, generator = Interpreter(model, transform), run.generator("evaluation/samples")
     count = min(MOST, len(pictures.held_out_images), len(pictures.images))
 
     def some(images: NDArray[np.uint8]) -> Tensor:

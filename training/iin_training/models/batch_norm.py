@@ -22,13 +22,14 @@ class BatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        moments = average(torch.stack([input.mean(dim=(0, 2, 3)), input.square().mean(dim=(0, 2, 3))]))
-        mean, variance = moments[0], (moments[1] - moments[0].square()).clamp(min=0)
+        wide = input.float()  # under autocast it comes in fewer digits than a variance needs
+        mean = average(wide.mean(dim=(0, 2, 3)))
+        centred = wide - mean[:, None, None]
+        variance = average(centred.square().mean(dim=(0, 2, 3)))
         with torch.no_grad():
             count = input.numel() / input.shape[1] * processes()
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        return input * scale[:, None, None] + shift[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from iin_training.models.autoencoder import downward
+from iin_training.models.batch_norm import BatchNorm
 
 __all__ = ["Classifier", "TrunkClassifier"]
 
@@ -18,7 +19,7 @@ class Classifier(nn.Module):
         for after in (width, 2 * width, 4 * width):
             layers += [
                 nn.Conv2d(before, after, 3, padding=1, bias=False),
-                nn.BatchNorm2d(after),
+                BatchNorm(after),
                 nn.ReLU(),
                 nn.MaxPool2d(2),
             ]

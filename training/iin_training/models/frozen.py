@@ -195,7 +195,10 @@ class FrozenModel(nn.Module):
                 "resize them to the size that the model was made for, since that of its latents depends on it"
             )
         # Whole sets are encoded too, and a stranger's `view` needs the plain order in memory.
-        parts = [self.encoder(part) for part in images.contiguous().split(AT_ONCE)]
+        parts = [
+            self.encoder(part)
+            for part in images.contiguous().split(AT_ONCE if images.device.type == "cpu" else max(len(images), 1))
+        ]
         stacked = [torch.stack(part, dim=1) if self.samples else part.unsqueeze(1) for part in parts]
         return stacked[0] if len(stacked) == 1 else torch.cat(stacked)
 

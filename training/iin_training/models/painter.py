@@ -31,7 +31,7 @@ class StyledNorm(nn.Module):
 class Painter(nn.Module):
     """Re-draws a picture; all styles share every convolution, so what is no matter of style comes out alike in all.
 
-    At the start it returns pictures as they are.
+    At the start it returns pictures in grey, as they are otherwise.
     Source: after Johnson, Alahi, Fei-Fei, Perceptual losses for real-time style transfer (ECCV 2016), made smaller.
     """
 

@@ -34,10 +34,13 @@ class Mixed:
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights) > 0:
             raise ValueError(f"sources: expected finite weights of at least 0, not all 0, got {weights or 'none'}")
         self._sources = [(source, weight / sum(weights)) for source, weight in weighted if weight > 0]
-        self.sources = tuple(source for source, _ in self._sources)
-        """Those that are not left out, in their order."""
         self.concepts = tuple(dict.fromkeys(name for source, _ in self._sources for name in source.concepts))
         _check_spelling(self.concepts)
+
+    @property
+    def sources(self) -> tuple[PairSource, ...]:
+        """Those that are not left out, in their order."""
+        return tuple(source for source, _ in self._sources)
 
     def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
         """Draw pairs, see `PairSource.draw`; each source gives its share, rounded so that they sum to `count`.

@@ -1,5 +1,7 @@
 """Pairs from two sketches that differ in one concept: every picture is re-drawn in the style of each."""
 
+from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from iin_training.config import Optimiser
-from iin_training.data.images import ImageArray
+from iin_training.data.images import ImageArray, Images
 from iin_training.data.picture_files import decode_levels
 from iin_training.models.painter import Painter
 from iin_training.models.perceptual import PACKAGE
@@ -25,6 +27,7 @@ from iin_training.pairs.base import (
     split_evenly,
 )
 from iin_training.pairs.digests import digest_of, images_digest
+from iin_training.processes import leads, wait
 from iin_training.run import Run
 from iin_training.stages.painting import LEAST, SETTINGS, Pictures, load_pictures, train_painter
 
@@ -68,8 +71,8 @@ class Sketches:
         """Read the sketches.
 
         Args:
-            images: pictures to re-draw, at least 18 pixels high and wide. What is re-drawn is augmented as they are,
-                both pictures of a pair alike.
+            images: pictures to re-draw, at least 18 pixels high and wide. What is re-drawn is augmented as they are;
+                alike in both pictures of a pair, where they are one picture in two styles.
             sketch_a: a picture file of any size, brought to the images' size as `ImageFiles` does.
             sketch_b: another one, which differs from the first in nothing but the concept.
             concept: name of what they differ in.
@@ -109,7 +112,7 @@ class Sketches:
         self._schedule = Optimiser(steps=steps, batch_size=BATCH, learning_rate=RATE, schedule="linear_end")
         self._console = console or Console()
         self._folder = folder
-        self._drawn: ImageArray | None = None
+        self._drawn: Images | None = None
 
     def on(self, images: Pictures) -> "Sketches":
         """The same concept on other pictures, for `held_out`: re-drawn by the same network, not trained on them."""
@@ -118,8 +121,7 @@ class Sketches:
                 f"images: expected at least {MIN_PAIRS} of {self.images.shape}, as the network has learnt to re-draw, "
                 f"got {len(images)} of {images.shape}"
             )
-        other = object.__new__(type(self))
-        other.__dict__.update(vars(self))
+        other = copy(self)
         other.images, other._drawn = images, None
         return other
 
@@ -143,6 +145,12 @@ class Sketches:
             )
         return join_batches(batches)
 
+    def over(self, change: Callable[[Images], Images]) -> "Sketches":
+        """The same pairs of other images in the place of those re-drawn; see `pairs.base.over`."""
+        other = copy(self)
+        other._drawn = change(self._redrawn())
+        return other
+
     def digest(self) -> str:
         """Hexadecimal sha256 over all pictures, those practised on included, the sketches, concept and settings."""
         return digest_of("Sketches", self.concepts, self._key(), images_digest(self.images))
@@ -165,20 +173,24 @@ class Sketches:
         run = Run(folder, seed=SEED, checkpoint_every=CHECKPOINT_EVERY, console=self._console)
         return train_painter(self._practice, self.sketches, self._schedule, self._content, run), run.device
 
-    def _redrawn(self) -> ImageArray:
+    def _redrawn(self) -> Images:
         """All pictures in both styles, one after the other, mapped from the disk; drawn where they are not yet."""
         if self._drawn is None:
             name = digest_of(self.images.sha256, tuple(self.sketches.shape))[:16]
             file = self._folder / self._key()[:16] / f"redrawn-{name}.npy"
-            if not file.is_file():
-                self._redraw_all(file)
+            there = file.is_file()
+            wait()  # all have looked before one draws
+            if not there:
+                painter, device = self._painter()
+                if leads():
+                    self._redraw_all(file, painter, device)
+                wait()
             levels: NDArray[np.uint8] = np.load(file, mmap_mode="r")
             self._drawn = ImageArray(levels, value_range=self.images.value_range, augmentation=self.images.augmentation)
         return self._drawn
 
-    def _redraw_all(self, file: Path) -> None:
+    def _redraw_all(self, file: Path, painter: Painter, device: torch.device) -> None:
         """Write `(2 N, H, W, C)` levels, going on where an interruption left off."""
-        painter, device = self._painter()
         shape, partial = self.images.shape, file.with_suffix(".partial")
         header = {
             "descr": "|u1",
@@ -200,10 +212,11 @@ class Sketches:
                 pictures = load_pictures(self.images, chosen).to(device)
                 styles = torch.stack([_paint(painter, pictures, style) for style in (0, 1)], dim=1).flatten(0, 1)
                 levels = ((styles + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-                # At its own place, so that a second process that does the same does no harm.
+                # At its own place, so that a second run that draws the same does no harm.
                 opened.seek(begin + start * size)
                 opened.write(levels.cpu().numpy().tobytes())
-        partial.replace(file)
+        if not file.is_file():  # a second run that drew the same may have been quicker
+            partial.replace(file)
 
 
 @torch.no_grad()

@@ -60,11 +60,11 @@ def _train(stage: str, config: Judge | HiddenClassifier, model: Network, draw: L
         with run.fixed_randomness(stage, step):  # dropout draws from the global generator
             logits = model(images.to(run.device, memory_format=torch.channels_last))
         loss = functional.cross_entropy(logits, labels.to(run.device))
+        run.record(stage, step, loss=loss)  # before the update, which a loss that is not finite would spoil
         optimiser.zero_grad()
         loss.backward()
         average_gradients(model.parameters())
         if config.optimiser.clip_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip_norm)
         optimiser.step()
-        run.record(stage, step, loss=loss)
     return model.eval()

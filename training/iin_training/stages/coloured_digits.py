@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from iin_bundle import FactorLayout, Figure
 
-from iin_training.config import ClassifierRecipe, Recipe
+from iin_training.config import ClassifierRecipe, Recipe, deciding
 from iin_training.data.colour import Augmentation, draw, random_colours
 from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
 from iin_training.data.digits import load_digits
@@ -43,7 +43,7 @@ class DigitsPlan:
 
     def identity(self) -> dict[str, Any]:
         """What decides the result of the whole run."""
-        return {"recipe": asdict(self._recipe), **self.inputs()}
+        return {"recipe": deciding(self._recipe), **self.inputs()}
 
     def prepare(self, run: Run) -> Subject:
         """Train the networks that come before T, or take them from their checkpoints."""

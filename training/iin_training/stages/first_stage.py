@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +64,9 @@ def train_first_stage(
         kept["adversary"] = adversary.to(run.device)
         learning += adversary.parameters()
     if config.average:
-        smooth = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True)
+        smooth = AveragedModel(
+            model, device=run.device, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True
+        )
         kept["average"] = smooth
     perceptual = None if config.perceptual == "none" else PerceptualDistance(config.perceptual).to(run.device)
     optimiser = torch.optim.Adam(learning, betas=schedule.betas, fused=True)
@@ -77,9 +78,7 @@ def train_first_stage(
         return images, torch.randn(len(images), config.latent_size, generator=generator)
 
     batches = Batches(prepare, schedule.steps, config.workers)
-    # What can be changed between two sessions without changing the result is no setting.
-    settings = {name: value for name, value in asdict(config).items() if name != "workers"}
-    for step in run.steps("first_stage", kept, optimiser, schedule, settings):
+    for step in run.steps("first_stage", kept, optimiser, schedule, configs.deciding(config)):
         # The end is trained with the fixed statistics of batch normalisation that will be used afterwards.
         model.train(step < FIXED_STATISTICS_FROM * schedule.steps)
         images, noise = (part.to(run.device) for part in share(*batches(step)))
@@ -105,13 +104,13 @@ def train_first_stage(
             terms["adversary"].backward()
         else:
             loss.backward()
+        run.record("first_stage", step, **terms)  # before the update, which a loss that is not finite would spoil
         average_gradients(learning)
         if schedule.clip_norm:
             torch.nn.utils.clip_grad_norm_(trained, schedule.clip_norm)
         optimiser.step()
         if config.average:
             smooth.update_parameters(model)
-        run.record("first_stage", step, **terms)
     if config.average:
         model.load_state_dict(smooth.module.state_dict())
     return model.eval().requires_grad_(False)

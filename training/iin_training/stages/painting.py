@@ -163,10 +163,10 @@ def train_painter(images: Pictures, sketches: Tensor, schedule: Optimiser, conte
         style_loss, content_loss = (loss.mean() for loss in transfer(drawn, pictures, style))
         excess = (drawn - drawn.clamp(-1, 1)).abs().mean()  # what clipping would take away
         loss = style_loss + content * content_loss + excess
+        run.record("painter", step, loss=loss, style=style_loss, content=content_loss)
         optimiser.zero_grad()
         loss.backward()
         if schedule.clip_norm:
             torch.nn.utils.clip_grad_norm_(painter.parameters(), schedule.clip_norm)
         optimiser.step()
-        run.record("painter", step, loss=loss, style=style_loss, content=content_loss)
     return painter.eval().requires_grad_(False)

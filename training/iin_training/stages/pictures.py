@@ -11,7 +11,7 @@ from iin_bundle import FactorLayout, Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iin_training.config import PictureData, PictureRecipe
+from iin_training.config import PictureData, PictureRecipe, deciding
 from iin_training.data.animals import load_animals
 from iin_training.data.emoji import load_emoji
 from iin_training.data.images import ImageArray
@@ -54,7 +54,7 @@ class PicturesPlan:
 
     def identity(self) -> dict[str, Any]:
         """What decides the result of the whole run."""
-        return {"recipe": asdict(self._recipe), **self.inputs()}
+        return {"recipe": deciding(self._recipe), **self.inputs()}
 
     def prepare(self, run: Run) -> Subject:
         """Train the networks that come before T, or take them from their checkpoints."""
@@ -90,16 +90,15 @@ class PicturesPlan:
         )
 
     def _judged(self) -> list[str]:
-        """Concepts of whose every value there are training pictures, so that a classifier can learn it."""
-        pictures = self._set
-        return [name for name in pictures.labels if set(pictures.held_out_labels[name]) <= set(pictures.labels[name])]
+        """Concepts of several values, with training pictures of each, so that a classifier can learn it."""
+        seen, unseen = self._set.labels, self._set.held_out_labels
+        return [name for name in seen if len(set(unseen[name])) > 1 and set(unseen[name]) <= set(seen[name])]
 
     def _train_judge(self, concept: str, data: ImageArray, shape: tuple[int, int, int], run: Run) -> Classifier:
         labels = torch.from_numpy(self._set.labels[concept])
-        known = (labels >= 0).nonzero()[:, 0]
 
         def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            chosen = known[torch.randint(len(known), (count,), generator=generator)]
+            chosen = torch.randint(len(labels), (count,), generator=generator)
             return data.load(chosen, generator), labels[chosen]
 
         how, classes = self._recipe.judge, len(self._set.values[concept])
@@ -110,20 +109,13 @@ class PicturesPlan:
         if not self._recipe.concepts:
             return Unrelated(images)
         return Mixed(
-            [
-                (SameLabel(images, [None if code < 0 else code for code in labels[name].tolist()], name), weight)
-                for name, weight in self._recipe.concepts.items()
-            ]
+            [(SameLabel(images, labels[name], name), weight) for name, weight in self._recipe.concepts.items()]
         )
 
     def _caption(self, index: int) -> str:
         """What a held-out picture shows, as part of a file's name."""
-        told = [
-            f"{name}-{self._set.values[name][code]}"
-            for name, codes in self._set.held_out_labels.items()
-            if (code := int(codes[index])) >= 0
-        ]
-        return re.sub(r"[^A-Za-z0-9-]+", "-", "-".join(told)).strip("-").lower() or "held-out"
+        told = [f"{name}-{self._set.values[name][codes[index]]}" for name, codes in self._set.held_out_labels.items()]
+        return re.sub(r"[^A-Za-z0-9-]+", "-", "-".join(told)).strip("-").lower()
 
 
 def _load(data: PictureData, seed: int) -> PictureSet:
