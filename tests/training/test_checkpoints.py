@@ -142,8 +142,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_leaves_a_sound_checkp
     assert all(value.isfinite().all() for value in load_file(weights_of(folder)).values())
 
 
-def test_a_loss_that_is_not_finite_through_the_images_says_that_the_weights_are_sound(tmp_path):
-    stage = Stage("transform")
+def test_a_loss_that_is_not_finite_through_the_images_says_that_the_weights_are_sound(stage, tmp_path):
     with pytest.raises(FloatingPointError, match="all weights are finite, so look at the images of this step"):
         stage.train(tmp_path, stage.data(lambda count, images: images * (math.nan if count == 12 else 1)))
 

@@ -142,7 +142,7 @@ class Run:
         """Stop before a good checkpoint is replaced by one that nothing can go on from."""
         if self._broken_weights():
             raise FloatingPointError(
-                f"{stage}: {self._told_of_weights()} after step {step}, though the loss was finite; the last "
+                f"{stage}: {_told(self._broken_weights())} after step {step}, though the loss was finite; the last "
                 "checkpoint is kept. Lower the learning rate and run again with another --run-dir"
             )
 
@@ -152,10 +152,10 @@ class Run:
 
     def _told_of_weights(self) -> str:
         """Which part of the network is at fault, or that none is."""
-        broken = self._broken_weights()
-        if not broken:
-            return "all weights are finite, so look at the images of this step"
-        return f"{len(broken)} of the network's tensors are not finite, the first is {broken[0]}"
+        named = self._model.named_parameters() if self._model is not None else ()
+        # Statistics of the batch may have suffered from the images; weights are as the last update left them.
+        broken = [name for name, value in named if not value.isfinite().all()]
+        return _told(broken) if broken else "all weights are finite, so look at the images of this step"
 
     def _drop_metrics(self, stage: str, done: int) -> None:
         """Forget lines of steps that an interruption undid."""
@@ -178,6 +178,10 @@ class Run:
             TextColumn("{task.fields[note]}"),
             console=self.console,
         )
+
+
+def _told(broken: list[str]) -> str:
+    return f"{len(broken)} of the network's tensors are not finite, the first is {broken[0]}"
 
 
 def _is_before(line: dict[str, Any], stage: str, done: int) -> bool:
