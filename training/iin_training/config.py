@@ -1,5 +1,6 @@
 """The complete description of a training run: frozen dataclasses, one a stage."""
 
+import math
 import operator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -167,7 +168,17 @@ class Transform:
     """How factor sizes are estimated from pairs: as the authors' code does, or by the formula that the paper prints."""
     sizes: dict[str, int] | None = None
     """Size of each factor set by hand, as in `digit 8 colour 4`; the residual takes the rest. None estimates them."""
+    noise: float = 0.0
+    """Noise added to latents while training, as a share of each dimension's standard deviation: keeps T from learning
+    few images of a large latent by heart."""
     optimiser: Optimiser
+
+    def __post_init__(self) -> None:
+        """Refuse what no T can be trained with."""
+        if not 0 <= self.similarity < 1:
+            raise ValueError(f"transform.similarity: expected a correlation in [0, 1), got {self.similarity}")
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f"transform.noise: expected a finite share of at least 0, got {self.noise}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,8 @@ def effnet() -> OwnModel:
             blocks=4,
             hidden=256,
             depth=1,
-            optimiser=Optimiser(steps=1000, batch_size=64, learning_rate=1e-3),
+            noise=0.3,
+            optimiser=Optimiser(steps=600, batch_size=64, learning_rate=1e-3),
         ),
     )
 

@@ -129,8 +129,6 @@ def train_transform(
     Pairs that share nothing make it the unsupervised loss. `findings` tells of dimensions that need noise.
     """
     schedule, factors = config.optimiser, tuple(sizes)
-    if not 0 <= config.similarity < 1:
-        raise ValueError(f"transform.similarity: expected a correlation in [0, 1), got {config.similarity}")
     flow = _build_transform(config, model.latent_shape, run).to(run.device)
     source = PairLatents(model, pairs, run, draws=2 * schedule.batch_size * schedule.steps)
 
@@ -144,7 +142,9 @@ def train_transform(
             latents = findings.dequantised(latents, generator)
         return latents, batch.shared.to(run.device), batch.similarity_or(config.similarity).to(run.device)
 
-    flow.initialize(draw_latents(INITIAL_BATCH, run.generator("initial"))[0])
+    initial = draw_latents(INITIAL_BATCH, run.generator("initial"))[0]
+    spread = config.noise * initial.std(dim=0)
+    flow.initialize(initial)
     optimiser = torch.optim.Adam(flow.parameters(), betas=schedule.betas, fused=True)
     settings = asdict(config) | {
         "factors": dict(sizes),
@@ -152,7 +152,10 @@ def train_transform(
         "pairs": fingerprint(pairs),
     }
     for step in run.steps("transform", flow, optimiser, schedule, settings):
-        latents, *known = draw_latents(schedule.batch_size, run.generator("transform", step))
+        generator = run.generator("transform", step)
+        latents, *known = draw_latents(schedule.batch_size, generator)
+        if config.noise:
+            latents = latents + spread * torch.randn(latents.shape, generator=generator).to(run.device)
         latents_a, latents_b, shared, similarity = share(*latents.chunk(2), *known)
         outputs, log_abs_det = flow(torch.cat([latents_a, latents_b]))
         factors_a, factors_b = outputs.chunk(2)
