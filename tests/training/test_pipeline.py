@@ -66,16 +66,17 @@ def test_sizes_set_by_hand_name_every_concept_and_leave_room_for_the_residual(br
     ("changed", "words"),
     [
         ({"similarity": 1.0, "sizes": BY_HAND}, r"transform\.similarity: expected a correlation in \[0, 1\), got 1\.0"),
+        ({"noise": -1.0, "sizes": BY_HAND}, r"transform\.noise: expected a finite share of at least 0, got -1\.0"),
         ({"pairs": {"digit": -1.0}, "sizes": BY_HAND}, r"pairs: expected weights of at least 0"),
         ({"pairs": {"digit": 0.0, "colour": 0.0}, "sizes": BY_HAND}, r"pairs: .*not all 0"),
     ],
-    ids=["similarity", "negative weight", "no pairs"],
+    ids=["similarity", "noise", "negative weight", "no pairs"],
 )
 def test_settings_of_the_transform_that_mean_nothing_are_refused(brief_recipe, tmp_path, changed, words):
     pairs = replace(brief_recipe.pairs, **changed.pop("pairs", {}))
-    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), pairs=pairs, **changed)
+    digits = write_digits(tmp_path / "digits", seed=0)
     with pytest.raises(ValueError, match=words):
-        run_recipe(recipe, tmp_path / "run", Console(quiet=True))
+        run_recipe(tiny(brief_recipe, digits, pairs=pairs, **changed), tmp_path / "run", Console(quiet=True))
 
 
 def test_checkpoints_of_other_data_are_refused(brief_recipe, tmp_path):
