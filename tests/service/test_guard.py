@@ -10,7 +10,7 @@ import pytest
 
 # Prints its folder, then the ids of processes that belong to it, as a private Ray starts them.
 OWNER = """
-import contextlib, os, subprocess, sys
+import contextlib, os, signal, subprocess, sys
 from iin_service.guard import MARKER, guarded_folder
 
 def start(code, **options):
@@ -19,6 +19,7 @@ def start(code, **options):
     return child
 
 READY = "; print(flush=True); sys.stdin.read()"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background may have it ignored
 with guarded_folder() as folder:
     marked = os.environ | {MARKER: str(folder)}
     children = [

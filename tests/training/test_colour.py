@@ -1,5 +1,7 @@
 """Drawing in colour, distorting, and measuring the colour of a picture."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -103,3 +105,10 @@ def test_padding_centres_the_picture_and_adds_black(height, width):
 def test_a_picture_larger_than_its_square_is_refused():
     with pytest.raises(ValueError, match=r"data\.image_size: expected at least 28 for pictures of 28x20, got 16"):
         pad_to(np.zeros((1, 28, 20), dtype=np.uint8), 16)
+
+
+def test_empty_corners_take_the_background():
+    white = torch.ones(8, 3, 16, 16)
+    how = Augmentation(rotation=45.0, zoom=0.5, shear=0.3, shift=4.0, background=1.0)
+    assert torch.equal(jitter(white, how, torch.Generator().manual_seed(0)), white)
+    assert jitter(white, replace(how, background=0.0), torch.Generator().manual_seed(0)).min() == 0

@@ -26,6 +26,8 @@ class Augmentation:
     """Largest horizontal shear either way, pixels a pixel."""
     shift: float = 1.0
     """Largest displacement either way along each axis, pixels."""
+    background: float = 0.0
+    """Level that empty corners take, from 0 (black) to 1 (white)."""
 
     @property
     def nothing(self) -> bool:
@@ -61,7 +63,7 @@ def jitter(grey: Tensor, how: Augmentation, generator: torch.Generator) -> Tenso
         torch.stack([scale * angle.sin(), scale * angle.cos(), shift_y], dim=1),
     ]
     grid = functional.affine_grid(torch.stack(rows, dim=1), list(grey.shape), align_corners=False)
-    return functional.grid_sample(grey, grid, align_corners=False)
+    return functional.grid_sample(grey - how.background, grid, align_corners=False) + how.background
 
 
 def random_colours(count: int, generator: torch.Generator) -> Tensor:

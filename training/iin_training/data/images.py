@@ -80,7 +80,7 @@ class ImageFiles:
             value_range: values of levels 0 and 255 of a channel.
             folder: names of images are paths relative to this folder, with `/`; None takes the deepest folder that
                 holds all files.
-            augmentation: random distortion of what is loaded with a generator; empty corners become black.
+            augmentation: random distortion of what is loaded with a generator.
             max_broken: largest share of files in [0, 1) that may be missing or unreadable. They are left out, with a
                 warning; look at `kept` where labels come by position.
             console: shows progress and the warning.
@@ -173,7 +173,7 @@ class ImageArray:
         Args:
             images: levels of 0 to 255; a memory-mapped array stays on the disk.
             value_range: values of levels 0 and 255 of a channel.
-            augmentation: random distortion of what is loaded with a generator; empty corners become black.
+            augmentation: random distortion of what is loaded with a generator.
 
         """
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):

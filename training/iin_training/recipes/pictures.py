@@ -100,20 +100,21 @@ def emoji() -> PictureRecipe:
         _renamed(
             mnist(),
             "emoji",
-            data=PictureData(source="emoji", held_out=20, augmentation=STILL),
+            data=PictureData(source="emoji", held_out=20, augmentation=Augmentation(shift=2.0, background=1.0)),
             concepts={"person": 1.0, "skin": 1.0},
         ),
         autoencoder=Autoencoder(
             latent_size=64,
             width=32,
-            noise_scale=0.1,
-            optimiser=Optimiser(steps=1500, batch_size=32, learning_rate=2e-3),
+            noise_scale=0.2,
+            optimiser=Optimiser(steps=2000, batch_size=32, learning_rate=2e-3),
         ),
         transform=Transform(
-            blocks=8,
+            blocks=4,
             hidden=256,
             depth=2,
-            optimiser=Optimiser(steps=1500, batch_size=64, learning_rate=1e-3),
+            noise=0.1,
+            optimiser=Optimiser(steps=1000, batch_size=64, learning_rate=1e-3),
         ),
     )
 
