@@ -51,7 +51,7 @@ def digits() -> Recipe:
 
 
 def cmnist() -> Recipe:
-    """ColorMNIST on MNIST's 60,000 digits with the paper's 64 dimensions, within 20 minutes on two cores."""
+    """ColorMNIST on MNIST's 60,000 digits with the paper's 64 dimensions, sized for two cores."""
     return Recipe(
         name="cmnist",
         data=Data(source="mnist"),

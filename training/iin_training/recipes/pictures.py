@@ -21,7 +21,7 @@ STILL = Augmentation(rotation=0, zoom=0, shear=0, shift=0)
 
 
 def mnist() -> PictureRecipe:
-    """MNIST without labels: an autoencoder whose prior gives pictures, within 20 minutes on two cores."""
+    """MNIST without labels: an autoencoder whose prior gives pictures, sized for two cores."""
     return PictureRecipe(
         name="mnist",
         data=PictureData(source="mnist", augmentation=STILL),
@@ -43,7 +43,7 @@ def mnist() -> PictureRecipe:
 
 
 def fashion() -> PictureRecipe:
-    """FashionMNIST without labels, with a perceptual and an adversarial loss, within 20 minutes on two cores."""
+    """FashionMNIST without labels, with a perceptual and an adversarial loss, sized for two cores."""
     return _renamed(
         mnist(),
         "fashion",
@@ -76,7 +76,7 @@ def fashion_paper() -> PictureRecipe:
 
 
 def animals() -> PictureRecipe:
-    """Silhouettes of ten kinds of animals: the kind of one given to another, in some ten minutes on two cores."""
+    """Silhouettes of ten kinds of animals: the kind of one given to another, sized for two cores."""
     return replace(
         _renamed(mnist(), "animals", data=PictureData(source="animals"), concepts={"animal": 1.0}),
         autoencoder=Autoencoder(
@@ -95,7 +95,7 @@ def animals() -> PictureRecipe:
 
 
 def emoji() -> PictureRecipe:
-    """Emoji of persons, 64x64 RGB: who it is, the tone of the skin, and the rest; some ten minutes on two cores."""
+    """Emoji of persons, 64x64 RGB: who it is, the tone of the skin, and the rest; sized for two cores."""
     return replace(
         _renamed(
             mnist(),
