@@ -103,11 +103,11 @@ def compare(ours: Server, bare: Server, requests: Requests) -> str:
             found, expected = (_numbers(stub.Interpret(request)) for stub in stubs)
             values = max(values, float(np.abs(found - expected).max()))
         for request in requests.edit:
-            found, expected = (_pixels(stub.Edit(request).images.png[0]) for stub in stubs)
+            found, expected = (_pixels(stub.Edit(request).images.encoded[0]) for stub in stubs)
             levels = max(levels, int(np.abs(found - expected).max()))
         for stub in stubs:
             parts = list(stub.Sample(requests.sample[0]))
-            counts.append([_pixels(file).shape for part in parts for file in part.images.png])
+            counts.append([_pixels(file).shape for part in parts for file in part.images.encoded])
     wanted = requests.sample[0].count
     if not values <= VALUE_TOLERANCE or levels > GREY_LEVELS or counts[0] != counts[1] or len(counts[0]) != wanted:
         raise RuntimeError(
