@@ -36,7 +36,12 @@ class Metrics:
             "Share of held-out images that are less likely than an interpreted item; uniform without drift.",
             QUANTILES,
         )
+        self._refused = Gauge("iin_bundle_refused", "1 where an older bundle is served: the new one was refused.")
         self._unreadable = Counter("iin_image_failures", "Encoded images that were refused.")
+
+    def bundle_refused(self, refused: bool) -> None:
+        """Whether the replica serves an older bundle than the one that it was last given."""
+        self._refused.set(float(refused), {})
 
     def call(self, rpc: str, code: str, seconds: float) -> None:
         """See `Recorder`."""
