@@ -1,5 +1,6 @@
 """What no schema says: rules of the operator, and values that must agree. Each rule yields what it finds wrong."""
 
+import itertools
 import math
 from pathlib import PurePosixPath
 
@@ -119,8 +120,8 @@ def replicas_fit_the_workers(objects):
 
 def pods_ask_for_what_replicas_use(objects):
     """Half a core and a GiB of a pod are for HAProxy, raylet and agents."""
-    options, resources = deployment(serve_config(objects))["ray_actor_options"], container(workers(objects))["resources"]
-    slots = _slots(objects)
+    options, slots = deployment(serve_config(objects))["ray_actor_options"], _slots(objects)
+    resources = container(workers(objects))["resources"]
     if quantity(resources["requests"]["cpu"]) < slots * options["num_cpus"] + 0.5:
         yield f"workers: expected requests of more than the {slots * options['num_cpus']} cores of {slots} replicas"
     if quantity(resources["limits"]["memory"]) < slots * options["memory"] + GIB:
@@ -141,7 +142,7 @@ def calls_end_before_pods(objects):
         ("terminationGracePeriodSeconds", min(pod(one)["terminationGracePeriodSeconds"] for one in _groups(objects))),
         ("rayClusterDeletionDelaySeconds", ray_service(objects)["rayClusterDeletionDelaySeconds"]),
     ]
-    for (name, seconds), (next_name, more) in zip(steps, steps[1:], strict=False):
+    for (name, seconds), (next_name, more) in itertools.pairwise(steps):
         if not seconds < more:
             yield f"expected {name} < {next_name}, got {seconds} and {more}"
 
@@ -198,6 +199,8 @@ def pods_have_no_rights(objects):
             own = one.get("securityContext", {})
             if own.get("allowPrivilegeEscalation") is not False or own.get("capabilities") != {"drop": ["ALL"]}:
                 yield f"{name}.{one['name']}: expected no privileges"
+            if own.get("readOnlyRootFilesystem") is not True:
+                yield f"{name}.{one['name']}: expected readOnlyRootFilesystem"
             if one["image"].endswith(":latest"):
                 yield f"{name}.{one['name']}: expected an image with a version"
     accounts = {one["metadata"]["name"] for one in of_kind(objects, "ServiceAccount")}
