@@ -71,7 +71,7 @@ def test_a_wrong_alert_is_found(tmp_path, alert, old, new):
     wrong["expr"] = wrong["expr"].replace(old, new)
     done = promtool(tmp_path, rules)
     assert done.returncode != 0
-    assert f"alertname: {alert}," in done.stdout
+    assert f"alertname: {alert}," in done.stdout + done.stderr
 
 
 def dashboard():
