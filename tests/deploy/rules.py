@@ -21,6 +21,7 @@ from .manifests import (
 )
 
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080, "serve": 8000, "serve-grpc": 9000}
+SERVICES = {"iin_api.v1.InterpretationService", "inference.GRPCInferenceService", "grpc.health.v1.Health"}
 GIB = 2**30
 
 
@@ -249,7 +250,7 @@ def gpus_are_asked_for_together(objects):
 
 
 def the_gateway_leads_to_the_service(objects):
-    """Where there is one: TLS, a key for every call, the two services only, and this Service behind it."""
+    """Where there is one: TLS, a key for every call, the port's own services only, and this Service behind it."""
     for route in of_kind(objects, "GRPCRoute"):
         service = ray_service(objects)["serveService"]["metadata"]["name"]
         (rule,) = route["spec"]["rules"]
@@ -257,8 +258,8 @@ def the_gateway_leads_to_the_service(objects):
         if backends != [(service, 9000)]:
             yield f"GRPCRoute: expected {service}:9000, got {backends}"
         served = {match["method"].get("service") for match in rule["matches"]}
-        if served != {"iin_api.v1.InterpretationService", "grpc.health.v1.Health"}:
-            yield f"GRPCRoute: expected the service's own two, got {served}"
+        if served != SERVICES:
+            yield f"GRPCRoute: expected the services of the port, got {served}"
         (gateway,) = of_kind(objects, "Gateway")
         for listener in gateway["spec"]["listeners"]:
             if listener["protocol"] != "HTTPS" or not listener.get("tls", {}).get("certificateRefs"):

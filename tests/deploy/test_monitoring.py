@@ -8,22 +8,19 @@ import subprocess
 import pytest
 import yaml
 
-from .manifests import DEPLOY, container, head, named, of_kind, render, workers
+from .manifests import DEPLOY, ROOT, container, head, named, of_kind, render, workers
 
 MONITORING = DEPLOY / "components" / "monitoring"
 RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
-HISTOGRAMS = ("request_seconds", "stage_queue_seconds", "stage_compute_seconds", "stage_batch_items")
-EXPORTED = {
-    "ray_iin_requests_total",
-    "ray_iin_items_under_way",
-    "ray_iin_image_failures_total",
-    *(
-        f"ray_iin_{name}_{part}"
-        for name in (*HISTOGRAMS, "log_likelihood_quantile")
-        for part in ("bucket", "sum", "count")
-    ),
-    # Ray's own
+# From the service's own source: Ray adds the prefix, and what Prometheus adds to counters and histograms.
+SOURCE = (ROOT / "service" / "iin_service" / "metrics.py").read_text()
+ENDINGS = {"Counter": ["_total"], "Gauge": [""], "Histogram": ["_bucket", "_sum", "_count"]}
+OURS = {
+    f"ray_{name}": {f"ray_{name}{ending}" for ending in ENDINGS[kind]}
+    for kind, name in re.findall(r"(Counter|Gauge|Histogram)\(\s*\"(\w+)\"", SOURCE)
+}
+RAYS = {
     "ray_serve_deployment_status",
     "ray_serve_deployment_replica_healthy",
     "ray_serve_autoscaling_target_replicas",
@@ -58,6 +55,7 @@ def test_alerts(tmp_path):
         ("IinQueue", "_bucket", "_buckets"),
         ("IinReplicaUnhealthy", "< 3", "> 3"),
         ("IinReplicasMissing", "sum by", "min by"),
+        ("IinBundleRefused", "max by", "min by"),
         ("IinAbsent", "absent", "count"),
         ("IinHeadMemory", '{IsHeadNode="true"}', ""),
         ("IinLikelihoodDrift", "> 200", "> 0"),
@@ -82,10 +80,8 @@ def test_every_series_is_exported():
     expressions = [rule["expr"] for rule in ALERTS]
     expressions += [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
     read = {series for expression in expressions for series in re.findall(r"\bray_\w+", expression)}
-    assert read <= EXPORTED
-    ours = {name for name in EXPORTED if name.startswith("ray_iin_")}
-    stems = {re.sub("_(bucket|sum|count)$", "", name) for name in ours}
-    assert {re.sub("_(bucket|sum|count)$", "", name) for name in read if name.startswith("ray_iin_")} == stems
+    assert read <= RAYS.union(*OURS.values())
+    assert [name for name, series in OURS.items() if not read & series] == [], "exported, and looked at by nobody"
 
 
 def test_the_dashboard_is_whole():

@@ -76,8 +76,10 @@ def test_it_serves_what_the_service_has():
 @pytest.mark.parametrize("path", [SERVE_YAML, GPU_SERVE_YAML], ids=["cpu", "gpu"])
 def test_the_builder_gets_what_ray_reserves(path):
     config = yaml.safe_load(path.read_text())
-    options = deployment(config)["ray_actor_options"]
-    assert config["applications"][0]["args"] == {"cpus": options["num_cpus"], "gpus": options["num_gpus"]}
+    options, arguments = deployment(config)["ray_actor_options"], config["applications"][0]["args"]
+    assert arguments == {"cpus": options["num_cpus"], "gpus": options["num_gpus"]}
+    assert config["applications"][0]["import_path"] == f"{app.__name__}:{app.build.__name__}"
+    assert app.build(app.BuildArguments(**arguments))._bound_deployment.name == deployment(config)["name"]
 
 
 def test_gpu_changes_a_few_values_only():
