@@ -1,5 +1,6 @@
 """Renders the overlays and finds one's way in what comes out."""
 
+import copy
 import functools
 import os
 import shutil
@@ -34,7 +35,7 @@ def kustomization(overlay: str) -> str:
 
 
 @functools.cache
-def _rendered(overlay: str) -> str:
+def _rendered(overlay: str) -> list[Object]:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
     with tempfile.TemporaryDirectory() as name:
@@ -44,12 +45,12 @@ def _rendered(overlay: str) -> str:
         done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr, done.stderr
-    return done.stdout
+    return list(yaml.safe_load_all(done.stdout))
 
 
 def render(overlay: str) -> list[Object]:
     """The objects of an overlay, the caller's to change."""
-    return list(yaml.safe_load_all(_rendered(overlay)))
+    return copy.deepcopy(_rendered(overlay))
 
 
 def of_kind(objects: list[Object], kind: str) -> list[Object]:
