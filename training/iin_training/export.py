@@ -97,6 +97,11 @@ def export_bundle(directory: Path, model: FrozenModel, transform: Flow, what: Ex
     model, transform = model.cpu(), transform.cpu().eval()
     images, latents = what.images.cpu().contiguous(), what.latents.cpu()
     tried = transform.steady(latents[:TRIED]) if isinstance(transform, QuantisedFlow) else latents
+    if len(tried) < GOLDEN_ROWS:
+        raise ExportError(
+            f"transform: expected an int8 T that gives nearly all latents the same factors on any processor, got "
+            f"{len(tried)} of {TRIED} that do not hang on the last bits; export in float32"
+        )
     with torch.no_grad():
         factors = transform(tried[: max(PARITY_BATCHES)])[0]
     frozen = model.networks()
