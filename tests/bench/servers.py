@@ -1,5 +1,6 @@
 """The servers under test as processes: started, looked at, and stopped with everything that they started."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from iin_bundle import Bundle
 
-__all__ = ["BARE", "OURS", "Server"]
+from tests.bench.peers import MLSERVER, PEERS, ROOT, TRITON, peer_command
+
+__all__ = ["BARE", "MLSERVER", "OURS", "PEERS", "TRITON", "Server"]
 
 READY_SECONDS, STOP_SECONDS = 120.0, 30.0
 OURS, BARE = "iin-serve", "bare"
@@ -21,21 +25,28 @@ REPLICA = "ray::ServeReplica"
 class Server:
     """One running server; use as a context manager."""
 
-    def __init__(self, name: str, bundle: Path) -> None:
-        """Start it and wait until it is ready; `name` is OURS or BARE.
+    def __init__(self, name: str, bundle: Bundle) -> None:
+        """Start it and wait until it is ready; `name` is OURS, BARE or one of PEERS.
 
         Raises:
-            RuntimeError: where it does not get ready; the message holds what it printed.
+            RuntimeError: where it cannot be installed or does not get ready; the message holds what it printed.
 
         """
         self.name = name
+        environment = dict(os.environ)
         if name == OURS:
-            command = [str(Path(sysconfig.get_path("scripts")) / "iin-serve"), str(bundle), "--port", "0"]
+            scripts = Path(sysconfig.get_path("scripts"))
+            command = [str(scripts / "iin-serve"), str(bundle.directory.resolve()), "--port", "0"]
+        elif name == BARE:
+            command = [sys.executable, "-m", "tests.bench.bare_server", str(bundle.directory.resolve())]
         else:
-            command = [sys.executable, "-m", "tests.bench.bare_server", str(bundle)]
+            command = peer_command(name, bundle.graph_path("encoder"), bundle.graph_path("transform"))
+            environment.pop("PYTHONPATH", None)
         self._log = tempfile.NamedTemporaryFile(prefix=f"bench-{name}-")  # noqa: SIM115 closed in stop
         # A session of its own: Ctrl-C reaches the harness alone, which then stops the servers in order.
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True)
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
         self._known: list[psutil.Process] = []
         try:
             self.address = self._wait_until_ready()
@@ -71,14 +82,18 @@ class Server:
             return []
 
     def serving(self) -> psutil.Process:
-        """The process that runs the graphs: the replica, or the bare server itself."""
-        if self.name == BARE:
+        """The process that runs the graphs: the replica, or the process that was started itself."""
+        if self.name != OURS:
             return psutil.Process(self._process.pid)
         for process in self._tree():
             with suppress(psutil.NoSuchProcess):
                 if any(word.startswith(REPLICA) for word in process.cmdline()):
                     return process
         raise RuntimeError(f"{self.name}: expected a process named {REPLICA}, found none")
+
+    def pids(self) -> tuple[int, ...]:
+        """All its processes."""
+        return tuple(process.pid for process in self._tree())
 
     def memory(self) -> dict[str, float]:
         """Bytes: rss and pss (shared pages divided by their users) of the serving process, pss of all processes."""

@@ -1,0 +1,82 @@
+"""MLServer as a peer: a custom runtime with one `predict` for both graphs and MLServer's adaptive batching.
+
+Runs in the virtual environment that `peers` makes for it, without anything of ours. Access log and metrics are off.
+The graphs run in a thread of the server's own process.
+
+    python -m tests.bench.mlserver_server ENCODER TRANSFORM     prints "ready: HOST:PORT"; SIGINT or SIGTERM stops it
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc.aio
+import uvloop
+from mlserver import MLModel, MLServer, ModelSettings, Settings
+from mlserver.codecs import NumpyCodec
+from mlserver.grpc.dataplane_pb2 import ModelReadyRequest
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from mlserver.settings import ModelParameters
+from mlserver.types import InferenceRequest, InferenceResponse
+
+from tests.bench.peer_graphs import MAX_BATCH, MODEL, Graphs, free_ports
+
+BATCH_SECONDS = float(os.environ.get("BS", "0.002"))  # that the first item of a batch waits for company
+WORKERS = int(os.environ.get("PW", "0"))
+
+
+class Interpret(MLModel):
+    """Encoder, then transform."""
+
+    async def load(self) -> bool:
+        self._graphs, self._thread = Graphs(**self.settings.parameters.extra), ThreadPoolExecutor(1)
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        images = NumpyCodec.decode_input(payload.inputs[0])
+        outputs = await asyncio.get_running_loop().run_in_executor(self._thread, self._graphs, images)
+        return InferenceResponse(
+            model_name=self.name, outputs=[NumpyCodec.encode_output(name, array) for name, array in outputs.items()]
+        )
+
+
+async def announce(address: str) -> None:
+    """Print "ready: HOST:PORT" once the model answers."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        ready, stub = False, GRPCInferenceServiceStub(channel)
+        while not ready:
+            with contextlib.suppress(grpc.aio.AioRpcError):  # the model is not known yet
+                ready = (await stub.ModelReady(ModelReadyRequest(name=MODEL), wait_for_ready=True)).ready
+            await asyncio.sleep(0.05)
+    print(f"ready: {address}", flush=True)
+
+
+async def main(encoder: str, transform: str) -> None:
+    """Serve until a signal."""
+    host, (grpc_port, http_port) = "127.0.0.1", free_ports(2)
+    settings = Settings(
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        metrics_endpoint=None,
+        debug=False,
+        parallel_workers=WORKERS,
+    )
+    model = ModelSettings(
+        name=MODEL,
+        implementation=Interpret,
+        max_batch_size=MAX_BATCH,
+        max_batch_time=BATCH_SECONDS,
+        parameters=ModelParameters(extra={"encoder": encoder, "transform": transform}),
+    )
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(MLServer(settings).start([model]))
+        tasks.create_task(announce(f"{host}:{grpc_port}"))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m tests.bench.mlserver_server ENCODER TRANSFORM")
+    uvloop.run(main(*sys.argv[1:]))
