@@ -5,6 +5,7 @@ bytes and all calls share one channel, so that the client costs little beside th
 """
 
 import asyncio
+import contextlib
 import itertools
 import math
 import signal
@@ -99,6 +100,7 @@ class _Window:
         """Time of the last answer that counts."""
         self.cpu = 0.0
         """CPU time of the serving processes in the measured time, seconds."""
+        self._cpu_before: dict[int, float] = {}
         self.latencies: dict[str, list[float]] = {one.name: [] for one in load.calls}
         self.errors: dict[str, Counter[str]] = {one.name: Counter() for one in load.calls}
         self._silent = {(one.name, caller) for one in load.calls for caller in range(one.callers)}
@@ -131,15 +133,20 @@ class _Window:
         self._silent.discard((name, caller))
         least = min(WARM_UP_SECONDS, WARM_UP_SHARE * self.load.seconds)
         if not self._silent and now - self.started >= least:
-            self.begun, self.cpu = now, -self._cpu_seconds()
+            self.begun, self._cpu_before = now, self._cpu_seconds()
 
     def _end(self, now: float) -> None:
         self.ended = now
-        self.cpu += self._cpu_seconds()
+        after = self._cpu_seconds()
+        self.cpu = sum(after[pid] - before for pid, before in self._cpu_before.items() if pid in after)
 
-    def _cpu_seconds(self) -> float:
-        times = [psutil.Process(pid).cpu_times() for pid in self.load.pids]
-        return sum(one.user + one.system for one in times)
+    def _cpu_seconds(self) -> dict[int, float]:
+        seconds = {}
+        for pid in self.load.pids:
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that its server needed for a while only
+                times = psutil.Process(pid).cpu_times()
+                seconds[pid] = times.user + times.system
+        return seconds
 
     def results(self) -> dict[str, Result]:
         """What was measured, by the name of the kind of call."""

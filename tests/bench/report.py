@@ -122,9 +122,12 @@ def show(cells: Sequence[Cell], memory: dict[str, dict[str, float]], about: dict
         if starved := _starvation(chosen):
             print(f"{_table(STARVATION_HEADINGS, starved)}\n")
     print(LEGEND + "\n")
-    sizes = [[name, *(f"{size[key] / MIB:.0f}" for key in ("rss", "pss", "all_pss"))] for name, size in memory.items()]
     print(f"Memory after the load, MiB; the bundle has {bundle_bytes(bundle) / MIB:.0f}.\n")
-    print(_table(("server", "RSS of the process with the graphs", "its PSS", "PSS of all processes"), sizes) + "\n")
+    sizes = [
+        [name, *(f"{size[key] / MIB:.0f}" if key in size else "" for key in ("all_pss", "rss", "pss"))]
+        for name, size in memory.items()
+    ]
+    print(_table(("server", "PSS of all processes", "RSS of the replica", "its PSS"), sizes) + "\n")
     for key, value in about.items():
         text = ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
         print(f"{key}: {text or 'none'}")

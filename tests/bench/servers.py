@@ -82,7 +82,7 @@ class Server:
             return []
 
     def serving(self) -> psutil.Process:
-        """The process that runs the graphs: the replica, or the process that was started itself."""
+        """The replica, or the process that was started itself."""
         if self.name != OURS:
             return psutil.Process(self._process.pid)
         for process in self._tree():
@@ -96,13 +96,16 @@ class Server:
         return tuple(process.pid for process in self._tree())
 
     def memory(self) -> dict[str, float]:
-        """Bytes: rss and pss (shared pages divided by their users) of the serving process, pss of all processes."""
-        own, total = self.serving().memory_full_info(), 0
+        """Bytes: pss (shared pages divided by their users) of all processes; rss and pss of the replica alone."""
+        found = {"all_pss": 0.0}
         for process in self._tree():
             with suppress(psutil.NoSuchProcess):
                 info = process.memory_full_info()
-                total += getattr(info, "pss", info.rss)
-        return {"rss": own.rss, "pss": getattr(own, "pss", own.rss), "all_pss": total}
+                found["all_pss"] += getattr(info, "pss", info.rss)
+        if self.name == OURS:
+            own = self.serving().memory_full_info()
+            found |= {"rss": own.rss, "pss": getattr(own, "pss", own.rss)}
+        return found
 
     def stop(self) -> None:
         """Ask it to stop; kill what is left of it and of its descendants."""
