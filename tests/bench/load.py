@@ -63,6 +63,8 @@ class Load:
     """How long to measure."""
     pids: tuple[int, ...]
     """Processes that serve the calls; what they compute is measured."""
+    seed: int = 0
+    """Of the times at which calls arrive, where they have a rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +205,7 @@ async def _caller(index: int, calls: Calls, channel: grpc.aio.Channel, window: _
 
 async def _arrivals(calls: Calls, channel: grpc.aio.Channel, window: _Window) -> None:
     """Calls that do not wait for each other; their latency counts from the time that was drawn for them."""
-    generator, due, under_way = np.random.default_rng(0), time.perf_counter(), set()
+    generator, due, under_way = np.random.default_rng(window.load.seed), time.perf_counter(), set()
     for request in itertools.cycle(calls.requests):
         due += generator.exponential(1 / calls.rate)
         await asyncio.sleep(max(0.0, due - time.perf_counter()))

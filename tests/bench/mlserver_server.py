@@ -4,7 +4,7 @@ Runs in the virtual environment that `peers` makes for it, without anything of o
 The graphs run in a thread of the server's own process; in a parallel worker, MLServer's default, 64 callers were
 measured to be served as fast, for more CPU time, and fewer callers slower. The batcher does not know when the thread is
 free, it waits for company up to a set time: the time chosen is the one that served 64 callers best. With 0.5 or 2 ms a
-lone caller waits less, and 64 callers get a third to a half.
+lone caller waits less, and 64 callers get about a third to 0.6 of the throughput.
 
     python -m tests.bench.mlserver_server ENCODER TRANSFORM     prints "ready: HOST:PORT"; SIGINT or SIGTERM stops it
 """

@@ -120,14 +120,18 @@ def measure(cases: Sequence[Case], servers: dict[str, Server], given: argparse.N
         task = progress.add_task("", total=loads * given.rounds)
         for case in cases:
             rounds: list[dict[str, dict[str, load.Result]]] = []
-            for _ in range(given.rounds):
+            for number in range(given.rounds):
                 rounds.append({name: {} for name in case.loads})
                 for name, jobs in case.loads.items():
                     for calls in jobs:
                         kinds = " and ".join(f"{one.name} ({one.load})" for one in calls)
                         progress.update(task, description=f"{kinds}, {name}")
                         job = load.Load(
-                            address=servers[name].address, calls=calls, seconds=given.seconds, pids=servers[name].pids()
+                            address=servers[name].address,
+                            calls=calls,
+                            seconds=given.seconds,
+                            pids=servers[name].pids(),
+                            seed=number,  # the same for all servers
                         )
                         rounds[-1][name] |= worker.submit(load.measure, job).result()
                         progress.advance(task)
