@@ -120,8 +120,8 @@ def _edit(client: Client, options: argparse.Namespace) -> None:
             for edit in edits
         ]
     images = client.edit([picture.data for picture in options.pictures], edits, resize=options.resize).images
-    if len(images.png) == 1:
-        options.output.write_bytes(images.png[0])
+    if len(images.files) == 1:
+        options.output.write_bytes(images.files[0])
     else:
         contact_sheet(images.pictures).save(options.output, format="PNG")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FactorSlice", "Figure", "Graph", "ImageSpec", "Limits", "Model", "Quantile"]
+__all__ = ["FactorSlice", "Figure", "Graph", "ImageSpec", "Limits", "Model", "Quantile", "ServedModel"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +92,8 @@ class Limits:
     """Items that a stage takes at once."""
     max_queued_items: int
     """Items that may wait for a stage."""
+    stream_window: int
+    """Messages of one stream that are worked on at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,3 +128,15 @@ class Model:
     def split(self, factors: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Views of `factors`, `(..., D)`, by the name of the factor."""
         return {part.name: factors[..., part.start : part.start + part.size] for part in self.factors}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """A model and how to reach it."""
+
+    application: str
+    """Name to give to the client as `application`."""
+    status: str
+    """RUNNING, or what keeps it from being so."""
+    model: Model | None
+    """What is served; None where the application did not answer."""

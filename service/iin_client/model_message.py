@@ -2,9 +2,9 @@
 
 from iin_api.v1 import interpretation_pb2 as pb
 
-from iin_client.model import FactorSlice, Figure, Graph, ImageSpec, Limits, Model, Quantile
+from iin_client.model import FactorSlice, Figure, Graph, ImageSpec, Limits, Model, Quantile, ServedModel
 
-__all__ = ["model_description"]
+__all__ = ["model_description", "served_models"]
 
 
 def model_description(response: pb.GetModelResponse) -> Model:
@@ -36,6 +36,18 @@ def model_description(response: pb.GetModelResponse) -> Model:
     )
 
 
+def served_models(response: pb.ListModelsResponse) -> tuple[ServedModel, ...]:
+    """Result of `Client.list_models`."""
+    return tuple(
+        ServedModel(
+            application=one.application,
+            status=one.status,
+            model=model_description(one.description) if one.HasField("description") else None,
+        )
+        for one in response.models
+    )
+
+
 def _figure(figure: pb.Figure) -> Figure:
     return Figure(
         name=figure.name,
@@ -55,4 +67,5 @@ def _limits(limits: pb.Limits) -> Limits:
         max_message_bytes=limits.max_message_bytes,
         max_batch_size=limits.max_batch_size,
         max_queued_items=limits.max_queued_items,
+        stream_window=limits.stream_window,
     )

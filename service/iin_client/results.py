@@ -2,12 +2,28 @@
 
 import io
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Edited", "Images", "Interpretations", "Samples", "StageTiming", "Timing"]
+from iin_client.errors import CallError
+
+__all__ = [
+    "Answer",
+    "Edited",
+    "FactorResponse",
+    "Frames",
+    "Images",
+    "Interpretations",
+    "Responses",
+    "Samples",
+    "StageTiming",
+    "Timing",
+]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +56,19 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Images:
-    """N images in the format that the call asked for."""
+    """N images in the format that the call asked for; nothing for output `none`."""
 
-    png: tuple[bytes, ...] = ()
-    """N PNG files for output `png`, else empty."""
+    files: tuple[bytes, ...] = ()
+    """N files for output `png`, `jpeg` and `webp`, else empty."""
     raw: NDArray[np.float32] | None = None
     """Shape `(N, C, H, W)` in the model's range for output `raw`, else None."""
 
     @property
     def pictures(self) -> tuple[Image.Image, ...]:
-        """The N PNG files as Pillow images, mode L or RGB; ValueError for raw images."""
+        """The N files as Pillow images, mode L or RGB; ValueError for raw images."""
         if self.raw is not None:
-            raise ValueError("pictures: expected PNG images, got raw ones; call with output='png'")
-        return tuple(Image.open(io.BytesIO(data)) for data in self.png)
+            raise ValueError("pictures: expected image files, got raw images; call with output='png'")
+        return tuple(Image.open(io.BytesIO(data)) for data in self.files)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,17 +96,61 @@ class Edited:
     """The N edited images."""
     factors: NDArray[np.float32]
     """Factor vectors after the edits, shape `(N, D)`."""
+    latents: NDArray[np.float32] | None
+    """Their `z`, shape `(N, D)` or `(N, C', H', W')`, if asked for."""
+    probabilities: NDArray[np.float32] | None
+    """Class probabilities, shape `(N, classes)`; None for a model without a head."""
     timing: Timing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Samples:
-    """n consecutive samples from the prior."""
+class Samples(Edited):
+    """N consecutive samples from the prior, as images, factor vectors, and what else was asked for."""
 
     first_index: int
     """Index of the first of them, counted from 0."""
-    images: Images
-    """The n images."""
-    factors: NDArray[np.float32]
-    """Their factor vectors, shape `(n, D)`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frames(Edited):
+    """N consecutive frames of a path, as images, factor vectors, and what else was asked for."""
+
+    first_index: int
+    """Index of the first of them, counted from 0."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FactorResponse:
+    """What drawing one factor anew does to the classes of N items."""
+
+    mean_probabilities: NDArray[np.float32]
+    """Mean over the draws, shape `(N, classes)`."""
+    probability_deviations: NDArray[np.float32]
+    """Standard deviation over the draws, shape `(N, classes)`."""
+    class_deviations: NDArray[np.float64]
+    """Standard deviation of the number of the most probable class, shape `(N,)`."""
+    class_changes: NDArray[np.float64]
+    """Share of the draws whose most probable class is another than the item's, shape `(N,)`, in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Responses:
+    """Network response analysis of N items."""
+
+    probabilities: NDArray[np.float32]
+    """Class probabilities of the items as they are, shape `(N, classes)`."""
+    factors: dict[str, FactorResponse]
+    """By name of the factor, in the order asked for."""
     timing: Timing
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answer(Generic[Result]):
+    """The answer to one item of a stream."""
+
+    item_id: str
+    """As the caller chose it."""
+    result: Result | None
+    """What came of the item, or None beside an error."""
+    error: CallError | None
+    """Why there is no result; the other items do not suffer."""

@@ -1,46 +1,32 @@
-"""Ray: the only module that knows it. The deployment, and bringing it up and down."""
+"""Bringing Ray and Serve applications up and down."""
 
-import asyncio
 import contextlib
-import gc
 import io
 import logging
 import math
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import ray
-from iin_bundle import check_golden, read_bundle
+from pydantic import BaseModel, Field
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
 from ray.serve.exceptions import RayServeException
 
-from iin_service.engine import Engine, Limits
-from iin_service.health import Health
-from iin_service.rpc import InterpretationRpcs
-from iin_service.sessions import Sessions
+from iin_service.replica import DEPLOYMENT, Replica
 
-if TYPE_CHECKING:
-    from grpc_health.v1 import health_pb2
-    from iin_api.v1 import interpretation_pb2 as pb
-    from ray.serve.grpc_util import RayServegRPCContext
-
-__all__ = ["Replica", "ServeOptions", "deploy", "join_ray", "start_ray", "stop"]
+__all__ = ["BuildArguments", "ServeOptions", "build", "deploy", "join_ray", "start_ray", "start_serve", "stop"]
 
 SERVICER_FUNCTIONS = [
     "iin_api.v1.interpretation_pb2_grpc.add_InterpretationServiceServicer_to_server",
+    "iin_api.inference.grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
 ]
 # Calls in a replica at once: past the queues' own bounds, so that those give the clearer answer.
 MAX_ONGOING_REQUESTS = 2048
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # nothing passes through Ray's object store; this is its least
-# Python's 5 ms would let a busy event loop keep the thread that runs the graphs waiting as long as a batch takes.
-SWITCH_SECONDS = 0.0001
 LOGGING = {"log_level": "WARNING", "enable_access_log": False}
-logger = logging.getLogger("iin_service")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,73 +45,31 @@ class ServeOptions:
     """GPUs of a replica; above 0 its graphs run on CUDA."""
 
 
-class Replica:
-    """One replica: all graphs of a bundle, answering gRPC calls itself.
+class BuildArguments(BaseModel, extra="forbid"):
+    """Arguments of `build` in a Serve configuration."""
 
-    Serve calls the method that bears the RPC's name; the parameter `grpc_context` is found by name.
-    """
+    cpus: int = Field(1, ge=1)
+    """Cores of a replica; its graphs use as many threads."""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs of a replica; above 0 its graphs run on CUDA."""
 
-    def __init__(self, *, threads: int, gpu: bool) -> None:
-        """The bundle follows in `reconfigure`."""
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        logger.setLevel(logging.INFO)
-        self._threads, self._gpu = threads, gpu
-        self._health = Health()
-        self._rpcs: InterpretationRpcs
 
-    async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Load and verify the bundle named in `user_config`, then serve it in place of the one before.
+def build(arguments: BuildArguments) -> serve.Application:
+    """The application of one bundle, which `user_config` of the deployment names: for a Serve configuration."""
+    return _deployment(arguments.cpus, arguments.gpus).bind(threads=arguments.cpus, gpu=arguments.gpus > 0)
 
-        Calls under way end on the bundle that they began with.
-        """
-        self._rpcs = await asyncio.to_thread(self._load, user_config["bundle"])
 
-    def _load(self, path: str) -> InterpretationRpcs:
-        gc.unfreeze()
-        bundle = read_bundle(path)
-        sessions = Sessions(bundle, threads=self._threads, gpu=self._gpu)
-        check_golden(bundle, sessions.run)
-        gc.collect()
-        gc.freeze()  # what a replica holds for good is not looked through again
-        gc.set_threshold(20_000, 20, 20)
-        sys.setswitchinterval(SWITCH_SECONDS)
-        return InterpretationRpcs(Engine(bundle.manifest, sessions.runner, Limits()))
-
-    async def Interpret(
-        self, request: "pb.InterpretRequest", grpc_context: "RayServegRPCContext"
-    ) -> "pb.InterpretResponse":
-        """See interpretation.proto."""
-        return await self._rpcs.interpret(request, grpc_context)
-
-    async def Edit(self, request: "pb.EditRequest", grpc_context: "RayServegRPCContext") -> "pb.EditResponse":
-        """See interpretation.proto."""
-        return await self._rpcs.edit(request, grpc_context)
-
-    async def Sample(
-        self, request: "pb.SampleRequest", grpc_context: "RayServegRPCContext"
-    ) -> "AsyncIterator[pb.SampleResponse]":
-        """See interpretation.proto."""
-        async for response in self._rpcs.sample(request, grpc_context):
-            yield response
-
-    async def GetModel(
-        self, request: "pb.GetModelRequest", grpc_context: "RayServegRPCContext"
-    ) -> "pb.GetModelResponse":
-        """See interpretation.proto."""
-        return await self._rpcs.get_model(request, grpc_context)
-
-    async def Check(
-        self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
-    ) -> "health_pb2.HealthCheckResponse":
-        """See grpc/health/v1/health.proto."""
-        return await self._health.check(request, grpc_context)
-
-    async def Watch(
-        self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
-    ) -> "AsyncIterator[health_pb2.HealthCheckResponse]":
-        """See grpc/health/v1/health.proto."""
-        async for response in self._health.watch(request, grpc_context):
-            yield response
+def _deployment(cpus: int, gpus: float) -> serve.Deployment:
+    deployment: serve.Deployment = serve.deployment(
+        name=DEPLOYMENT,
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
+        max_queued_requests=MAX_ONGOING_REQUESTS,
+        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
+        graceful_shutdown_wait_loop_s=0.1,
+        graceful_shutdown_timeout_s=10,
+        logging_config=LOGGING,
+    )(Replica)
+    return deployment
 
 
 def start_ray(folder: Path, *, cpus: int, gpus: float) -> None:
@@ -155,13 +99,8 @@ def join_ray(address: str, settings: dict[str, str]) -> str:
     return str(context.address_info["gcs_address"]).rsplit(":", 1)[0]
 
 
-def deploy(options: ServeOptions, *, host: str, port: int, http_port: int) -> None:
-    """Start Serve with its gRPC port, unless it runs already, and wait until the application runs.
-
-    Raises:
-        RuntimeError: where the replicas do not start; the message holds the cause.
-
-    """
+def start_serve(*, host: str, port: int, http_port: int) -> None:
+    """Start Serve with its gRPC port, unless it runs already."""
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(
         proxy_location=ProxyLocation.EveryNode,
@@ -169,21 +108,29 @@ def deploy(options: ServeOptions, *, host: str, port: int, http_port: int) -> No
         grpc_options=gRPCOptions(port=port, grpc_servicer_functions=SERVICER_FUNCTIONS),
         logging_config=LOGGING,
     )
-    if options.application in serve.status().applications:
+
+
+def deploy(options: ServeOptions, *, update: bool) -> None:
+    """Run the application and wait until its replicas serve the bundle.
+
+    With `update` an application that runs gets the bundle in place of its own, replica by replica, without losing
+    a call.
+
+    Raises:
+        RuntimeError: where the replicas do not start; the message holds the cause.
+
+    """
+    runs = options.application in serve.status().applications
+    if runs and not update:
         raise RuntimeError(
-            f"--name: expected a name that no application has, but {options.application} runs; choose another"
+            f"--name: expected a name that no application has, but {options.application} runs; choose another, or "
+            "give it the new bundle with --update"
         )
-    deployment = serve.deployment(
-        name="Interpretation",
-        num_replicas=options.replicas,
-        max_ongoing_requests=MAX_ONGOING_REQUESTS,
-        max_queued_requests=MAX_ONGOING_REQUESTS,
-        ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
-        user_config={"bundle": str(options.bundle)},
-        graceful_shutdown_wait_loop_s=0.1,
-        graceful_shutdown_timeout_s=10,
-        logging_config=LOGGING,
-    )(Replica)
+    if update and not runs:
+        raise RuntimeError(f"--update: expected an application {options.application} that runs, found none")
+    deployment = _deployment(options.cpus, options.gpus).options(
+        num_replicas=options.replicas, user_config={"bundle": str(options.bundle)}
+    )
     application = deployment.bind(threads=options.cpus, gpu=options.gpus > 0)
     try:
         serve.run(application, name=options.application, route_prefix=f"/{options.application}")
@@ -193,14 +140,14 @@ def deploy(options: ServeOptions, *, host: str, port: int, http_port: int) -> No
         raise RuntimeError("\n".join(causes) or str(error)) from error
 
 
-def stop(application: str | None, *, private: bool) -> None:
-    """End the application, if it was deployed, after its calls, and with it a Ray of our own."""
+def stop(applications: Sequence[str], *, private: bool) -> None:
+    """End the applications after their calls, and with them a Ray of our own."""
     if not ray.is_initialized():
         return
     # Ray prints on a stop that its own controller was stopped.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         with contextlib.suppress(RayServeException):  # Serve itself may not have come up
-            if application is not None:
+            for application in applications:
                 serve.delete(application)  # lets calls under way end; a bare shutdown would cut them
             if private:
                 serve.shutdown()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,7 +23,9 @@ __all__ = ["main"]
 EPILOG = """examples:
   iin-serve build/digits/bundle
   iin-serve build/digits/bundle --port 9001 --replicas 2 --cpus 1
+  iin-serve digits/bundle fashion/bundle              several models; callers choose: iin describe --application digits
   iin-serve build/digits/bundle --address auto        join the Ray cluster that this machine belongs to
+  iin-serve newer/bundle --address auto --update      give the application that runs there this bundle, losing no call
   iin-serve build/digits/bundle -- iin describe       serve while a command runs, then stop
 """
 READY_SECONDS = 60
@@ -33,20 +36,26 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="iin-serve",
-        usage="iin-serve BUNDLE [options] [-- COMMAND...]",
-        description="Serve a bundle over gRPC on Ray Serve, until Ctrl-C. With -- COMMAND, serve while that runs "
+        usage="iin-serve BUNDLE... [options] [-- COMMAND...]",
+        description="Serve bundles over gRPC on Ray Serve, until Ctrl-C. With -- COMMAND, serve while that runs "
         "(with IIN_ADDRESS set), then stop and exit with its code.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", type=Path, help="bundle directory, as iin-train exports it")
+    parser.add_argument(
+        "bundles",
+        type=Path,
+        nargs="+",
+        metavar="BUNDLE",
+        help="bundle directory, as iin-train exports it; each is an application of its own",
+    )
     parser.add_argument("--port", type=int, default=9000, help="gRPC port; 0 takes a free one (default: 9000)")
     parser.add_argument(
         "--host",
         help="interface to listen on; the port has no TLS or authentication (default: 127.0.0.1, and all interfaces, "
         "0.0.0.0, on a cluster that is joined)",
     )
-    parser.add_argument("--replicas", type=int, default=1, help="number of replicas (default: 1)")
+    parser.add_argument("--replicas", type=int, default=1, help="number of replicas of each (default: 1)")
     parser.add_argument("--cpus", type=int, default=1, help="cores, and threads, of a replica (default: 1)")
     parser.add_argument(
         "--gpus",
@@ -54,8 +63,14 @@ def parser() -> argparse.ArgumentParser:
         default=0.0,
         help="GPUs of a replica, may be a fraction; needs the extra serve-gpu (default: 0)",
     )
-    parser.add_argument("--name", help="name of the Serve application (default: the model's name)")
+    parser.add_argument("--name", help="name of the Serve application, for one bundle (default: the model's name)")
     parser.add_argument("--address", help="a running Ray cluster to join (default: start a private one)")
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help="with --address: give an application that runs there the bundle in place of its own, and end. Its calls "
+        "go on. --replicas, --cpus and --gpus must be as they were, or its replicas are replaced",
+    )
     parser.add_argument(
         "--proxy",
         choices=("haproxy", "python"),
@@ -82,7 +97,9 @@ def _serve(given: argparse.Namespace, command: list[str]) -> int:
         raise ValueError(f"--replicas, --cpus, --gpus: expected 1 to {PORTS_PER_KIND}, at least 1, at least 0")
     if not 0 <= given.port <= 65535:
         raise ValueError(f"--port: expected 0 to 65535, got {given.port}")
-    name = read_bundle(given.bundle).manifest.name  # a bad bundle fails here, before anything is started
+    if given.update and given.address is None:
+        raise ValueError("--update: expected --address of the cluster where the application runs")
+    bundles = _by_name(given.bundles, given.name)  # a bad bundle fails here, before anything is started
     host = given.host or ("127.0.0.1" if given.address is None else "0.0.0.0")
     free, http_port = free_ports(2)
     port = given.port or free
@@ -98,52 +115,69 @@ def _serve(given: argparse.Namespace, command: list[str]) -> int:
         # Ray reads its settings when it is imported.
         from iin_service import app
 
-        options = app.ServeOptions(
-            application=given.name or name,
-            bundle=given.bundle.resolve(),
-            replicas=given.replicas,
-            cpus=given.cpus,
-            gpus=given.gpus,
-        )
-        deployed = None
-        print(f"iin-serve: starting {given.replicas} replica(s) of {name} ...", file=sys.stderr, flush=True)
+        deployed: list[str] = []
+        what = "updating" if given.update else f"starting {given.replicas} replica(s) of"
+        print(f"iin-serve: {what} {', '.join(bundles)} ...", file=sys.stderr, flush=True)
         try:
             if folder is not None:
-                head = "127.0.0.1"
-                app.start_ray(folder, cpus=given.replicas * given.cpus, gpus=given.replicas * given.gpus)
+                head, count = "127.0.0.1", given.replicas * len(bundles)
+                app.start_ray(folder, cpus=count * given.cpus, gpus=count * given.gpus)
             else:
                 head = app.join_ray(given.address, settings)
             for number in STOP_SIGNALS:  # Ray installed its own
                 signal.signal(number, _interrupt)
-            app.deploy(options, host=host, port=port, http_port=http_port)
-            deployed = options.application
+            app.start_serve(host=host, port=port, http_port=http_port)
+            for name, bundle in bundles.items():
+                options = app.ServeOptions(
+                    application=name, bundle=bundle, replicas=given.replicas, cpus=given.cpus, gpus=given.gpus
+                )
+                app.deploy(options, update=given.update)
+                if not given.update:
+                    deployed.append(name)
+            if given.update:
+                print(f"updated: {', '.join(bundles)}")
+                return 0
             endpoint = f"{head if host == '0.0.0.0' else host}:{port}"
-            _wait_until_ready(endpoint, options.application)
-            return _until_done(command, endpoint, before)
+            _wait_until_ready(endpoint, deployed)
+            return _until_done(command, endpoint, before, deployed)
         except KeyboardInterrupt:
             return 130  # before it was ready
         finally:
             for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # a second one would leave half of it running
-            print("iin-serve: stopping ...", file=sys.stderr, flush=True)
+            if not given.update:
+                print("iin-serve: stopping ...", file=sys.stderr, flush=True)
             app.stop(deployed, private=folder is not None)
+
+
+def _by_name(paths: list[Path], name: str | None) -> dict[str, Path]:
+    """Bundles by the name of the application that serves each."""
+    if name is not None and len(paths) > 1:
+        raise ValueError(f"--name: expected one bundle for it, got {len(paths)}; leave it out")
+    found: dict[str, Path] = {}
+    for path in paths:
+        manifest = read_bundle(path).manifest
+        own = name or manifest.name
+        if own in found:
+            raise ValueError(
+                f"{path}: expected models of different names, but {found[own]} is called {own} too; serve it by "
+                "itself with another --name"
+            )
+        found[own] = path.resolve()
+    return found
 
 
 def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _wait_until_ready(endpoint: str, application: str) -> None:
-    """Return once a replica answers through the ingress."""
+def _wait_until_ready(endpoint: str, applications: list[str]) -> None:
+    """Return once a replica of each application answers through the ingress."""
     with grpc.insecure_channel(endpoint, [("grpc.enable_http_proxy", 0)]) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
-            stub.Check(
-                health_pb2.HealthCheckRequest(),
-                timeout=READY_SECONDS,
-                wait_for_ready=True,
-                metadata=[("application", application)],
-            )
+            for application in applications:
+                _check(stub, application)
         except grpc.RpcError as error:
             raise RuntimeError(
                 f"{endpoint}: expected the health service to answer within {READY_SECONDS} s, got "
@@ -152,7 +186,25 @@ def _wait_until_ready(endpoint: str, application: str) -> None:
             ) from error
 
 
-def _until_done(command: list[str], endpoint: str, environment: dict[str, str]) -> int:
+def _check(stub: health_pb2_grpc.HealthStub, application: str) -> None:
+    """Return once the application answers; HAProxy knows of a further one a moment after it runs."""
+    end = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            stub.Check(
+                health_pb2.HealthCheckRequest(),
+                timeout=max(end - time.monotonic(), 0.1),
+                wait_for_ready=True,
+                metadata=[("application", application)],
+            )
+            return
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND or time.monotonic() > end:
+                raise
+        time.sleep(0.1)
+
+
+def _until_done(command: list[str], endpoint: str, environment: dict[str, str], applications: list[str]) -> int:
     """Wait for the command in `environment`, or without one for a signal."""
     if command:
         child = subprocess.Popen(command, env=environment | {"IIN_ADDRESS": endpoint})
@@ -162,8 +214,9 @@ def _until_done(command: list[str], endpoint: str, environment: dict[str, str]) 
             child.terminate()
             return child.wait()
     print(f"ready: {endpoint}")
-    print(f"  iin describe --address {endpoint}")
-    print(f"  iin sample -n 64 --seed 7 -o samples.png --address {endpoint}")
+    for application in applications:
+        which = f" --application {application}" if len(applications) > 1 else ""
+        print(f"  iin describe --address {endpoint}{which}")
     print("Ctrl-C stops it.", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()

@@ -57,8 +57,8 @@ class Edit:
     operation: Replace | SetValue | Resample | Shift
 
 
-def apply_edit(factors: Array, edit: Edit, layout: FactorLayout) -> Array:
-    """`factors`, `(N, D)`, with `edit` applied; the argument is left as it is."""
+def apply_edit(factors: Array, edit: Edit, layout: FactorLayout, field: str = "edits") -> Array:
+    """`factors`, `(N, D)`, with `edit` applied; the argument is left as it is. `field` is blamed for an overflow."""
     where = layout.slice(edit.factor)
     before = factors[:, where]
     with np.errstate(over="ignore", invalid="ignore"):  # looked for below
@@ -66,7 +66,7 @@ def apply_edit(factors: Array, edit: Edit, layout: FactorLayout) -> Array:
     result = factors.copy()
     result[:, where] = after
     if not np.isfinite(result).all():
-        raise InvalidInput(f"edits ({edit.factor})", "factors that stay finite", "an overflow", "use smaller values")
+        raise InvalidInput(f"{field} ({edit.factor})", "factors that stay finite", "an overflow", "use smaller values")
     return result
 
 
@@ -86,14 +86,18 @@ def _changed(operation: Replace | SetValue | Resample | Shift, before: Array, wh
             return before + (distance * unit).astype(np.float32)
 
 
-def draw_prior(seed: int, indices: range, size: int) -> Array:
+def draw_prior(seed: int, indices: range, size: int, truncation: float | None = None) -> Array:
     """Standard normal vectors `(len(indices), size)`, each decided by `seed` and its index alone.
 
     A counter-based generator (Philox) is keyed by both, so the i-th draw of a seed is the same
-    whatever is drawn beside it, on any replica.
+    whatever is drawn beside it, on any replica. Values beyond `truncation` are drawn again from the
+    same generator (the truncation trick of Brock, Donahue, Simonyan, ICLR 2019).
     """
-    rows = [
-        np.random.Generator(np.random.Philox(key=[seed, index])).standard_normal(size, dtype=np.float32)
-        for index in indices
-    ]
+    rows = []
+    for index in indices:
+        generator = np.random.Generator(np.random.Philox(key=[seed, index]))
+        row = generator.standard_normal(size, dtype=np.float32)
+        while truncation is not None and (beyond := np.flatnonzero(np.abs(row) > truncation)).size:
+            row[beyond] = generator.standard_normal(len(beyond), dtype=np.float32)
+        rows.append(row)
     return np.stack(rows)

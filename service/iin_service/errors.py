@@ -1,6 +1,6 @@
-"""What can go wrong in a call, in the service's own words; `rpc` maps it to gRPC codes."""
+"""What can go wrong in a call, in the service's own words; `answering` maps it to gRPC codes."""
 
-__all__ = ["InvalidInput", "Overloaded", "ServiceError", "Unsupported", "short"]
+__all__ = ["InvalidInput", "NotFound", "Overloaded", "ServiceError", "Unsupported", "short"]
 
 
 def short(text: str, limit: int = 200) -> str:
@@ -20,6 +20,10 @@ class InvalidInput(ServiceError):
         self.field = field
         self.description = f"expected {short(expected, 1000)}, got {short(given)}" + (f"; {remedy}" if remedy else "")
         super().__init__(f"{field}: {self.description}")
+
+
+class NotFound(ServiceError):
+    """No model has that name or version."""
 
 
 class Overloaded(ServiceError):

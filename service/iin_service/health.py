@@ -5,14 +5,19 @@ from collections.abc import AsyncIterator
 
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from iin_api.inference import grpc_service_pb2 as inference_pb
 from iin_api.v1 import interpretation_pb2 as pb
 
+from iin_service.answering import CallContext
 from iin_service.errors import short
-from iin_service.rpc import CallContext
 
 __all__ = ["Health"]
 
-SERVICES = ("", pb.DESCRIPTOR.services_by_name["InterpretationService"].full_name)
+SERVICES = (
+    "",
+    pb.DESCRIPTOR.services_by_name["InterpretationService"].full_name,
+    inference_pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
+)
 MAX_WATCHERS = 256  # a stream holds one of the replica's places for calls as long as it is open
 
 
@@ -24,7 +29,7 @@ class Health:
         self._watchers = 0
 
     async def check(self, request: HealthCheckRequest, context: CallContext) -> HealthCheckResponse:
-        """SERVING for the whole server and for InterpretationService, NOT_FOUND for others."""
+        """SERVING for the whole server and for its services, NOT_FOUND for others."""
         if request.service not in SERVICES:
             context.set_code(StatusCode.NOT_FOUND)
             context.set_details(f"service: expected {' or '.join(map(repr, SERVICES))}, got {short(request.service)!r}")

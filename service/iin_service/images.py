@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from iin_service.errors import InvalidInput, short
 
-__all__ = ["MAX_PIXELS", "decode_picture", "encode_png", "open_picture"]
+__all__ = ["MAX_PIXELS", "decode_picture", "encode_picture", "open_picture"]
 
 MAX_PIXELS = 16_777_216  # of the files of one call together: 4096 x 4096, decoded 50 MB
 Image.MAX_IMAGE_PIXELS = None  # counted here, before any is decoded
@@ -104,11 +104,18 @@ def _on_black(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layered.size, (0, 0, 0, 255)), layered)
 
 
-def encode_png(image: NDArray[np.float32], spec: ImageSpec) -> bytes:
-    """An image `(C, H, W)` as a PNG file; values outside the model's range are clipped."""
+SAVE: dict[str, dict[str, object]] = {
+    "PNG": {"compress_level": 1},
+    "JPEG": {"quality": 95, "subsampling": 0},  # colours in full: pictures are small and their edges coloured
+    "WEBP": {"lossless": True, "method": 2},
+}
+
+
+def encode_picture(image: NDArray[np.float32], spec: ImageSpec, format: str) -> bytes:
+    """An image `(C, H, W)` as a file of a format in `SAVE`; values outside the model's range are clipped."""
     scaled = (image - spec.minimum) * (255 / (spec.maximum - spec.minimum))
     pixels = np.clip(np.rint(scaled), 0, 255).astype(np.uint8).transpose(1, 2, 0)
     picture = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if spec.channels == 1 else pixels))
     file = io.BytesIO()
-    picture.save(file, "PNG", compress_level=1)
+    picture.save(file, format, **SAVE[format])
     return file.getvalue()

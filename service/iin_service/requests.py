@@ -1,114 +1,34 @@
 """From request messages to the engine's types; every field is checked here."""
 
-import asyncio
 import math
-import time
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_bundle import Manifest
 
 from iin_service.edits import Edit, Replace, Resample, SetValue, Shift
-from iin_service.engine import Given, Limits, PendingEdit, Trace
 from iin_service.errors import InvalidInput
-from iin_service.images import MAX_PIXELS, decode_picture, open_picture
+from iin_service.inputs import InputReader
+from iin_service.items import Given, PendingEdit, Trace, Wanted
 from iin_service.stage import Array
+from iin_service.walks import Interpolation, LinearWalk, RandomWalk, Walk
 
 __all__ = ["RequestReader"]
 
-# Up to here, all pictures of a call together, decoding is quicker than waking a thread for it.
-PIXELS_DECODED_AT_ONCE, BYTES_DECODED_AT_ONCE = 65_536, 65_536
-DECODERS = 2  # threads that decode at once: each may hold a picture of the largest size
 NOTHING: Array = np.zeros((0, 0), np.float32)  # stands for a source that is not interpreted yet
+FORMATS = [value for value in pb.ImageFormat.values() if value != pb.IMAGE_FORMAT_UNSPECIFIED]
+LEAST_TRUNCATION = 0.1  # 8 of 100 draws are kept
+DRAWS, STEP = 100, 0.1  # where a request does not say
 
 
 class RequestReader:
     """Reads requests to one model."""
 
-    def __init__(self, manifest: Manifest, limits: Limits) -> None:
-        """`manifest` gives shapes and names to check against, `limits` what a call may ask for."""
-        self.manifest = manifest
-        self.layout = manifest.layout
-        self.limits = limits
-        self._decoders = asyncio.Semaphore(DECODERS)
-        self._shapes = {
-            "image": manifest.image.shape,
-            "latent": manifest.latent_shape,
-            "factors": (manifest.size,),
-        }
-
-    async def inputs(self, inputs: Sequence[pb.Input], field: str, *, resize: bool, trace: Trace) -> list[Given]:
-        """What is given in `inputs`; runs of encoded images are joined into one item array."""
-        if not inputs:
-            raise InvalidInput(field, "at least one item", "none")
-        if len(inputs) > self.limits.max_items:
-            raise self._too_many(field, len(inputs))
-        given = [
-            await self.input(one, f"{field}[{index}]", resize=resize, trace=trace) for index, one in enumerate(inputs)
-        ]
-        total = sum(len(one.items) for one in given)
-        if total > self.limits.max_items:
-            raise self._too_many(field, total)
-        return [Given.joined(given)] if len({one.kind for one in given}) == 1 else given
-
-    async def input(self, value: pb.Input, field: str, *, resize: bool, trace: Trace) -> Given:
-        """One input as an array of items."""
-        kind = value.WhichOneof("value")
-        if kind is None:
-            raise InvalidInput(field, "an encoded_image, image, latent or factors", "nothing")
-        if kind == "encoded_image":
-            name = f"{field}.encoded_image"
-            image = await self._decode(value.encoded_image, name, resize=resize, trace=trace)
-            return Given("image", image[None], name)
-        return Given(kind, self._tensor(getattr(value, kind), self._shapes[kind], f"{field}.{kind}"), f"{field}.{kind}")
-
-    async def _decode(self, data: bytes, field: str, *, resize: bool, trace: Trace) -> Array:
-        spec, started = self.manifest.image, time.perf_counter()
-        picture = open_picture(data, spec, resize=resize, field=field)
-        trace.pixels += picture.width * picture.height
-        if trace.pixels > MAX_PIXELS:
-            raise InvalidInput(
-                field,
-                f"at most {MAX_PIXELS} pixels in a call",
-                f"{trace.pixels} up to here",
-                "send smaller pictures",
-            )
-        if trace.pixels <= PIXELS_DECODED_AT_ONCE and len(data) <= BYTES_DECODED_AT_ONCE:
-            image = decode_picture(picture, spec, resize=resize, field=field)
-        else:
-            async with self._decoders:
-                image = await asyncio.to_thread(decode_picture, picture, spec, resize=resize, field=field)
-        trace.codec_seconds += time.perf_counter() - started
-        return image
-
-    def _tensor(self, tensor: pb.Tensor, item: tuple[int, ...], field: str) -> Array:
-        shape = tuple(tensor.shape)
-        if shape == item:
-            shape = (1, *item)
-        if shape[1:] != item or len(shape) != len(item) + 1 or shape[0] < 1:
-            raise InvalidInput(f"{field}.shape", f"{list(item)} or {['N', *item]} with N >= 1", str(list(tensor.shape)))
-        if shape[0] > self.limits.max_items:
-            raise self._too_many(field, shape[0])
-        expected = 4 * math.prod(shape)
-        if len(tensor.data) != expected:
-            raise InvalidInput(
-                f"{field}.data",
-                f"{expected} bytes (float32) for shape {list(tensor.shape)}",
-                f"{len(tensor.data)}",
-            )
-        values = np.frombuffer(tensor.data, "<f4").reshape(shape)
-        if not np.isfinite(values).all():
-            raise InvalidInput(f"{field}.data", "finite values", "NaN or infinity")
-        return values.astype(np.float32, copy=False)
-
-    def _too_many(self, field: str, given: int) -> InvalidInput:
-        return InvalidInput(
-            field,
-            f"at most {self.limits.max_items} items in a call",
-            str(given),
-            "split them over several calls",
-        )
+    def __init__(self, items: InputReader) -> None:
+        """`items` reads what a request holds of images, latents and factors."""
+        self.items = items
+        self.layout = items.manifest.layout
+        self.limits = items.limits
 
     async def edits(
         self, edits: Sequence[pb.EditOperation], targets: int, *, resize: bool, trace: Trace
@@ -124,7 +44,7 @@ class RequestReader:
             if (source := pending[-1].source) is not None:
                 sources += len(source.items)
             if sources > self.limits.max_items:
-                raise self._too_many("edits", sources)
+                raise self.items.too_many("edits", sources)
         return pending
 
     async def _edit(
@@ -137,7 +57,7 @@ class RequestReader:
                 if not 0 <= strength <= 1:
                     raise InvalidInput(f"{field}.replace.strength", "a number in [0, 1]", f"{strength:g}")
                 where = f"{field}.replace.source"
-                source = await self.input(edit.replace.source, where, resize=resize, trace=trace)
+                source = await self.items.input(edit.replace.source, where, resize=resize, trace=trace)
                 if len(source.items) not in (1, targets):
                     raise InvalidInput(where, f"1 item or {targets}, one a target", str(len(source.items)))
                 return PendingEdit(Edit(edit.factor, Replace(NOTHING, strength)), source)
@@ -148,12 +68,7 @@ class RequestReader:
                 temperature = self._temperature(edit.resample, f"{field}.resample.temperature")
                 return PendingEdit(Edit(edit.factor, Resample(edit.resample.seed, temperature)))
             case "shift":
-                direction = self._values(edit.shift.direction, size, f"{field}.shift.direction")
-                if not direction.any():
-                    raise InvalidInput(f"{field}.shift.direction", "values that are not all zero", "zeros only")
-                if not math.isfinite(edit.shift.distance):
-                    raise InvalidInput(f"{field}.shift.distance", "a finite number", str(edit.shift.distance))
-                return PendingEdit(Edit(edit.factor, Shift(direction, edit.shift.distance)))
+                return PendingEdit(Edit(edit.factor, Shift(*self._line(edit.shift, size, f"{field}.shift"))))
             case _:
                 raise InvalidInput(f"{field}.operation", "replace, set, resample or shift", "nothing")
 
@@ -170,16 +85,47 @@ class RequestReader:
             raise InvalidInput(field, "finite values", "NaN or infinity")
         return array
 
-    def _temperature(self, message: pb.Resample | pb.SampleRequest, field: str) -> float:
+    def _line(self, message: pb.Shift | pb.LinearWalk, size: int, field: str) -> tuple[Array, float]:
+        """Direction and distance."""
+        direction = self._values(message.direction, size, f"{field}.direction")
+        if not direction.any():
+            raise InvalidInput(f"{field}.direction", "values that are not all zero", "zeros only")
+        if not math.isfinite(message.distance):
+            raise InvalidInput(f"{field}.distance", "a finite number", str(message.distance))
+        return direction, message.distance
+
+    def _temperature(
+        self, message: pb.Resample | pb.SampleRequest | pb.RandomWalk | pb.RespondRequest, field: str
+    ) -> float:
         temperature = message.temperature if message.HasField("temperature") else 1.0
         if not 0 <= temperature < math.inf:
             raise InvalidInput(field, "a finite number of at least 0", f"{temperature:g}")
         return temperature
 
-    async def sample(self, request: pb.SampleRequest, trace: Trace) -> tuple[float, list[tuple[str, Array | Given]]]:
-        """Temperature and fixed factors of a request whose count is checked too."""
+    def _some_factors(self, names: Sequence[str], field: str) -> tuple[str, ...]:
+        """Names of factors, each once; all where none is given."""
+        for index, name in enumerate(names):
+            self._factor_size(name, f"{field}[{index}]")
+            if name in names[:index]:
+                raise InvalidInput(f"{field}[{index}]", "every factor at most once", f"{name!r} again")
+        return tuple(names) or self.layout.names
+
+    async def _one(self, value: pb.Input, field: str, *, resize: bool, trace: Trace) -> Given:
+        """An input of a single item."""
+        given = await self.items.input(value, field, resize=resize, trace=trace)
+        if len(given.items) != 1:
+            raise InvalidInput(field, "1 item", str(len(given.items)))
+        return given
+
+    async def sample(
+        self, request: pb.SampleRequest, trace: Trace
+    ) -> tuple[float, float | None, list[tuple[str, Array | Given]]]:
+        """Temperature, truncation and fixed factors of a request whose count is checked too."""
         if not 1 <= request.count <= self.limits.max_samples:
             raise InvalidInput("count", f"between 1 and {self.limits.max_samples}", str(request.count))
+        truncation = request.truncation if request.HasField("truncation") else None
+        if truncation is not None and not LEAST_TRUNCATION - 1e-6 <= truncation < math.inf:  # 0.1 as a float32
+            raise InvalidInput("truncation", f"a finite number of at least {LEAST_TRUNCATION}", f"{truncation:g}")
         fixed: list[tuple[str, Array | Given]] = []
         for index, one in enumerate(request.fixed):
             field = f"fixed[{index}]"
@@ -188,19 +134,63 @@ class RequestReader:
                 raise InvalidInput(f"{field}.factor", "every factor at most once", f"{one.factor!r} again")
             match one.WhichOneof("value"):
                 case "source":
-                    source = await self.input(one.source, f"{field}.source", resize=request.resize, trace=trace)
-                    if len(source.items) != 1:
-                        raise InvalidInput(f"{field}.source", "1 item", str(len(source.items)))
+                    source = await self._one(one.source, f"{field}.source", resize=request.resize, trace=trace)
                     fixed.append((one.factor, source))
                 case "set":
                     fixed.append((one.factor, self._values(one.set.values, size, f"{field}.set.values")))
                 case _:
                     raise InvalidInput(f"{field}.value", "a source or set", "nothing")
-        return self._temperature(request, "temperature"), fixed
+        return self._temperature(request, "temperature"), truncation, fixed
+
+    async def traverse(self, request: pb.TraverseRequest, trace: Trace) -> tuple[Given, Walk, Given | None]:
+        """Start, path and destination of a request whose number of frames is checked too."""
+        if not 2 <= request.frames <= self.limits.max_samples:
+            raise InvalidInput("frames", f"between 2 and {self.limits.max_samples}", str(request.frames))
+        start = await self._one(request.start, "start", resize=request.resize, trace=trace)
+        match request.WhichOneof("path"):
+            case "interpolation":
+                given, field = request.interpolation, "interpolation"
+                factors = self._some_factors(given.factors, f"{field}.factors")
+                where = f"{field}.destination"
+                destination = await self._one(given.destination, where, resize=request.resize, trace=trace)
+                return start, Interpolation(NOTHING, factors), destination
+            case "linear":
+                size = self._factor_size(request.linear.factor, "linear.factor")
+                return start, LinearWalk(request.linear.factor, *self._line(request.linear, size, "linear")), None
+            case "random":
+                random = request.random
+                step = random.step if random.HasField("step") else STEP
+                if not 0 < step < math.inf:
+                    raise InvalidInput("random.step", "a finite number above 0", f"{step:g}")
+                temperature = self._temperature(random, "random.temperature")
+                factors = self._some_factors(random.factors, "random.factors")
+                return start, RandomWalk(factors, random.seed, step, temperature), None
+            case _:
+                raise InvalidInput("path", "interpolation, linear or random", "nothing")
+
+    async def respond(
+        self, request: pb.RespondRequest, trace: Trace
+    ) -> tuple[list[Given], tuple[str, ...], int, float]:
+        """Items, factors, draws and temperature of a request."""
+        given = await self.items.inputs(request.inputs, "inputs", resize=request.resize, trace=trace)
+        factors = self._some_factors(request.factors, "factors")
+        draws = request.draws if request.HasField("draws") else DRAWS
+        if draws < 2:
+            raise InvalidInput("draws", "at least 2", str(draws))
+        total = sum(len(one.items) for one in given) * len(factors) * draws
+        if total > self.limits.max_samples:
+            raise InvalidInput(
+                "draws",
+                f"at most {self.limits.max_samples} draws for all items and factors together",
+                str(total),
+                "ask for fewer, or split the items over several calls",
+            )
+        return given, factors, draws, self._temperature(request, "temperature")
 
     @staticmethod
-    def image_format(value: int) -> int:
-        """A format that this service can write."""
-        if value not in (pb.IMAGE_FORMAT_PNG, pb.IMAGE_FORMAT_RAW):
-            raise InvalidInput("format", "IMAGE_FORMAT_PNG or IMAGE_FORMAT_RAW", str(value))
-        return value
+    def wanted(request: pb.EditRequest | pb.SampleRequest | pb.TraverseRequest) -> Wanted:
+        """What the answer is to hold."""
+        if request.format not in FORMATS:
+            names = [pb.ImageFormat.Name(value) for value in FORMATS]
+            raise InvalidInput("format", f"one of {', '.join(names)}", str(request.format))
+        return Wanted(images=request.format != pb.IMAGE_FORMAT_NONE, latents=request.return_latents)

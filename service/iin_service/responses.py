@@ -2,16 +2,18 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import ImageSpec, Manifest
 
-from iin_service.engine import Decoded, Interpreted, Limits, Trace
-from iin_service.images import MAX_PIXELS, encode_png
+from iin_service.images import MAX_PIXELS, encode_picture
+from iin_service.items import Decoded, Interpreted, Limits, Response, Trace
 from iin_service.stage import Array
 
-__all__ = ["MAX_MESSAGE_BYTES", "edited", "interpretation", "model", "samples"]
+__all__ = ["MAX_MESSAGE_BYTES", "edited", "frames", "interpretation", "limits", "model", "responses", "samples"]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 VALUES_ENCODED_AT_ONCE = 16 * 3 * 32 * 32  # up to here encoding is quicker than waking a thread for it
@@ -29,36 +31,69 @@ def interpretation(result: Interpreted, trace: Trace) -> pb.InterpretResponse:
     )
 
 
+async def edited(result: Decoded, spec: ImageSpec, image_format: int, trace: Trace) -> pb.EditResponse:
+    """The answer to an EditRequest."""
+    return pb.EditResponse(**await _decoded(result, spec, image_format, trace))
+
+
+async def samples(first: int, result: Decoded, spec: ImageSpec, image_format: int, trace: Trace) -> pb.SampleResponse:
+    """One message of the answer to a SampleRequest."""
+    return pb.SampleResponse(first_index=first, **await _decoded(result, spec, image_format, trace))
+
+
+async def frames(first: int, result: Decoded, spec: ImageSpec, image_format: int, trace: Trace) -> pb.TraverseResponse:
+    """One message of the answer to a TraverseRequest."""
+    return pb.TraverseResponse(first_index=first, **await _decoded(result, spec, image_format, trace))
+
+
+# Any: the fields that three messages have in common.
+async def _decoded(result: Decoded, spec: ImageSpec, image_format: int, trace: Trace) -> dict[str, Any]:
+    return {
+        "images": None if result.images is None else await _images(result.images, spec, image_format, trace),
+        "factors": _tensor(result.factors),
+        "latents": None if result.latents is None else _tensor(result.latents),
+        "probabilities": None if result.probabilities is None else _tensor(result.probabilities),
+        "timing": _timing(trace),
+    }
+
+
 async def _images(images: Array, spec: ImageSpec, image_format: int, trace: Trace) -> pb.Images:
     """Images `(N, C, H, W)` in the format chosen."""
     if image_format == pb.IMAGE_FORMAT_RAW:
         return pb.Images(raw=_tensor(images))
     started = time.perf_counter()
+    name = pb.ImageFormat.Name(image_format).removeprefix("IMAGE_FORMAT_")
 
     def encode() -> list[bytes]:
-        return [encode_png(image, spec) for image in images]
+        return [encode_picture(image, spec, name) for image in images]
 
     files = encode() if images.size <= VALUES_ENCODED_AT_ONCE else await asyncio.to_thread(encode)
     trace.codec_seconds += time.perf_counter() - started
-    return pb.Images(png=files)
+    return pb.Images(encoded=files)
 
 
-async def edited(result: Decoded, spec: ImageSpec, image_format: int, trace: Trace) -> pb.EditResponse:
-    """The answer to an EditRequest."""
-    images = await _images(result.images, spec, image_format, trace)
-    return pb.EditResponse(images=images, factors=_tensor(result.factors), timing=_timing(trace))
+def responses(before: Array, found: Sequence[Response], trace: Trace) -> pb.RespondResponse:
+    """The answer to a RespondRequest."""
+    return pb.RespondResponse(
+        probabilities=_tensor(before),
+        factors=[
+            pb.FactorResponse(
+                factor=one.factor,
+                mean_probabilities=_tensor(one.mean_probabilities),
+                probability_deviations=_tensor(one.probability_deviations),
+                class_deviations=one.class_deviations.tolist(),
+                class_changes=one.class_changes.tolist(),
+            )
+            for one in found
+        ],
+        timing=_timing(trace),
+    )
 
 
-async def samples(first: int, result: Decoded, spec: ImageSpec, image_format: int, trace: Trace) -> pb.SampleResponse:
-    """One message of the answer to a SampleRequest."""
-    images = await _images(result.images, spec, image_format, trace)
-    return pb.SampleResponse(first_index=first, images=images, factors=_tensor(result.factors), timing=_timing(trace))
-
-
-def model(manifest: Manifest, limits: Limits) -> pb.GetModelResponse:
-    """The description of the model and the limits."""
+def model(manifest: Manifest) -> pb.Model:
+    """The description of the model."""
     quantiles, image = manifest.log_likelihood_quantiles, manifest.image
-    model = pb.Model(
+    return pb.Model(
         name=manifest.name,
         version=manifest.version,
         family=manifest.family,
@@ -94,17 +129,19 @@ def model(manifest: Manifest, limits: Limits) -> pb.GetModelResponse:
         data_set=manifest.provenance.data_set,
         created=manifest.provenance.created,
     )
-    return pb.GetModelResponse(
-        model=model,
-        limits=pb.Limits(
-            max_items=limits.max_items,
-            max_samples=limits.max_samples,
-            max_edits=limits.max_edits,
-            max_image_pixels=MAX_PIXELS,
-            max_message_bytes=MAX_MESSAGE_BYTES,
-            max_batch_size=limits.max_batch_size,
-            max_queued_items=limits.max_queued_items,
-        ),
+
+
+def limits(bounds: Limits) -> pb.Limits:
+    """What a call may ask for."""
+    return pb.Limits(
+        max_items=bounds.max_items,
+        max_samples=bounds.max_samples,
+        max_edits=bounds.max_edits,
+        max_image_pixels=MAX_PIXELS,
+        max_message_bytes=MAX_MESSAGE_BYTES,
+        max_batch_size=bounds.max_batch_size,
+        max_queued_items=bounds.max_queued_items,
+        stream_window=bounds.stream_window,
     )
 
 

@@ -1,145 +1,158 @@
-"""The RPCs: each converts, calls the engine and converts back; one table maps errors to codes."""
+"""InterpretationService: each RPC converts, calls the engine and converts back."""
 
-import logging
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
-from google.protobuf.any_pb2 import Any as PackedAny
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
-from grpc import StatusCode
 from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_service import responses
-from iin_service.engine import Engine, Trace
-from iin_service.errors import InvalidInput, Overloaded, ServiceError, Unsupported
+from iin_service.answering import Answering, CallContext, Fault
+from iin_service.engine import Engine
+from iin_service.items import Trace
 from iin_service.requests import RequestReader
+from iin_service.streams import answered_in_order
 
-__all__ = ["CallContext", "InterpretationRpcs"]
+__all__ = ["InterpretationRpcs", "ListModels"]
 
-logger = logging.getLogger(__name__)
-Response = TypeVar("Response")
-
-MAX_BYTES_HELD = 512 * 1024 * 1024  # of all requests under way in a replica
-STATUS_DETAILS = "grpc-status-details-bin"
-CODES: dict[type[ServiceError], StatusCode] = {
-    InvalidInput: StatusCode.INVALID_ARGUMENT,
-    Overloaded: StatusCode.RESOURCE_EXHAUSTED,
-    Unsupported: StatusCode.FAILED_PRECONDITION,
-}
-
-
-class CallContext(Protocol):
-    """What the RPCs need of a gRPC call's context."""
-
-    def set_code(self, code: StatusCode) -> None:
-        """Set the status code of the answer."""
-
-    def set_details(self, details: str) -> None:
-        """Set the status message of the answer."""
-
-    def set_trailing_metadata(self, metadata: list[tuple[str, str | bytes]]) -> None:
-        """Set the metadata that follows the answer."""
+ListModels = Callable[[], Awaitable[list[pb.ServedModel]]]
+"""Finds the models that are served side by side."""
 
 
 class InterpretationRpcs:
     """InterpretationService for one engine."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Answer with `engine`."""
-        self._engine = engine
-        self._reader = RequestReader(engine.manifest, engine.limits)
-        self._bytes = 0
+    def __init__(self, engine: Engine, reader: RequestReader, answering: Answering, list_models: ListModels) -> None:
+        """Answer with `engine`; `list_models` knows of the other models."""
+        self._engine, self._read, self._answering, self._list_models = engine, reader, answering, list_models
 
     async def interpret(self, request: pb.InterpretRequest, context: CallContext) -> pb.InterpretResponse:
         """Translate images or latents into factors."""
+        return await self._answering.unary(
+            "Interpret", request, lambda: self._interpreted(request), context, pb.InterpretResponse()
+        )
 
-        async def answer() -> pb.InterpretResponse:
-            trace = Trace()
-            given = await self._reader.inputs(request.inputs, "inputs", resize=request.resize, trace=trace)
-            return responses.interpretation(await self._engine.interpret(given, trace), trace)
-
-        return await self._answered(answer, request, context, pb.InterpretResponse())
+    async def _interpreted(self, request: pb.InterpretRequest) -> pb.InterpretResponse:
+        trace = Trace()
+        given = await self._read.items.inputs(request.inputs, "inputs", resize=request.resize, trace=trace)
+        return responses.interpretation(await self._engine.interpret(given, trace), trace)
 
     async def edit(self, request: pb.EditRequest, context: CallContext) -> pb.EditResponse:
         """Change factors of the targets and decode the result."""
+        return await self._answering.unary("Edit", request, lambda: self._edited(request), context, pb.EditResponse())
 
-        async def answer() -> pb.EditResponse:
-            trace, read, resize = Trace(), self._reader, request.resize
-            image_format = read.image_format(request.format)
-            targets = await read.inputs(request.targets, "targets", resize=resize, trace=trace)
-            count = sum(len(one.items) for one in targets)
-            edits = await read.edits(request.edits, count, resize=resize, trace=trace)
-            result = await self._engine.edit(targets, edits, trace)
-            return await responses.edited(result, self._engine.manifest.image, image_format, trace)
-
-        return await self._answered(answer, request, context, pb.EditResponse())
+    async def _edited(self, request: pb.EditRequest) -> pb.EditResponse:
+        trace, read, resize = Trace(), self._read, request.resize
+        wanted = read.wanted(request)
+        targets = await read.items.inputs(request.targets, "targets", resize=resize, trace=trace)
+        count = sum(len(one.items) for one in targets)
+        edits = await read.edits(request.edits, count, resize=resize, trace=trace)
+        result = await self._engine.edit(targets, edits, wanted, trace)
+        return await responses.edited(result, self._engine.manifest.image, request.format, trace)
 
     async def sample(self, request: pb.SampleRequest, context: CallContext) -> AsyncIterator[pb.SampleResponse]:
         """Draw from the prior and decode, several images to a message."""
-        try:
-            with self._held(request):
-                trace = Trace()
-                image_format = self._reader.image_format(request.format)
-                temperature, fixed = await self._reader.sample(request, trace)
-                parts = self._engine.sample(
-                    request.count, seed=request.seed, temperature=temperature, fixed=fixed, trace=trace
-                )
-                async for first, result, spent in parts:
-                    yield await responses.samples(first, result, self._engine.manifest.image, image_format, spent)
-        except Exception as error:
-            _set_status(error, context)
+        async for one in self._answering.stream("Sample", request, self._samples(request), context):
+            yield one
+
+    async def _samples(self, request: pb.SampleRequest) -> AsyncGenerator[pb.SampleResponse]:
+        trace, wanted = Trace(), self._read.wanted(request)
+        temperature, truncation, fixed = await self._read.sample(request, trace)
+        parts = self._engine.sample(
+            request.count,
+            seed=request.seed,
+            temperature=temperature,
+            truncation=truncation,
+            fixed=fixed,
+            wanted=wanted,
+            trace=trace,
+        )
+        async with aclosing(parts):
+            async for first, result, spent in parts:
+                yield await responses.samples(first, result, self._engine.manifest.image, request.format, spent)
+
+    async def traverse(self, request: pb.TraverseRequest, context: CallContext) -> AsyncIterator[pb.TraverseResponse]:
+        """Follow a path through factors, several frames to a message."""
+        async for one in self._answering.stream("Traverse", request, self._frames(request), context):
+            yield one
+
+    async def _frames(self, request: pb.TraverseRequest) -> AsyncGenerator[pb.TraverseResponse]:
+        trace, wanted = Trace(), self._read.wanted(request)
+        start, path, destination = await self._read.traverse(request, trace)
+        parts = self._engine.traverse(start, path, destination, request.frames, wanted, trace)
+        async with aclosing(parts):
+            async for first, result, spent in parts:
+                yield await responses.frames(first, result, self._engine.manifest.image, request.format, spent)
+
+    async def respond(self, request: pb.RespondRequest, context: CallContext) -> pb.RespondResponse:
+        """Say what the head's classes do when factors are drawn anew."""
+
+        async def answer() -> pb.RespondResponse:
+            trace = Trace()
+            given, factors, draws, temperature = await self._read.respond(request, trace)
+            before, found = await self._engine.respond(
+                given, factors, draws=draws, seed=request.seed, temperature=temperature, trace=trace
+            )
+            return responses.responses(before, found, trace)
+
+        return await self._answering.unary("Respond", request, answer, context, pb.RespondResponse())
+
+    async def interpret_stream(
+        self, requests: AsyncIterator[pb.InterpretStreamRequest]
+    ) -> AsyncIterator[pb.InterpretStreamResponse]:
+        """Interpret each message of a stream."""
+
+        async def answer(message: pb.InterpretStreamRequest) -> pb.InterpretStreamResponse:
+            async def answered() -> pb.InterpretStreamResponse:
+                response = await self._interpreted(message.request)
+                return pb.InterpretStreamResponse(item_id=message.item_id, response=response)
+
+            def failed(fault: Fault) -> pb.InterpretStreamResponse:
+                return pb.InterpretStreamResponse(item_id=message.item_id, error=_item_error(fault))
+
+            return await self._answering.once("InterpretStream", message, answered, failed)
+
+        async for one in answered_in_order(requests, answer, self._engine.limits.stream_window):
+            yield one
+
+    async def edit_stream(self, requests: AsyncIterator[pb.EditStreamRequest]) -> AsyncIterator[pb.EditStreamResponse]:
+        """Edit each message of a stream."""
+
+        async def answer(message: pb.EditStreamRequest) -> pb.EditStreamResponse:
+            async def answered() -> pb.EditStreamResponse:
+                return pb.EditStreamResponse(item_id=message.item_id, response=await self._edited(message.request))
+
+            def failed(fault: Fault) -> pb.EditStreamResponse:
+                return pb.EditStreamResponse(item_id=message.item_id, error=_item_error(fault))
+
+            return await self._answering.once("EditStream", message, answered, failed)
+
+        async for one in answered_in_order(requests, answer, self._engine.limits.stream_window):
+            yield one
+
+    def description(self) -> pb.GetModelResponse:
+        """The model and the limits."""
+        return pb.GetModelResponse(
+            model=responses.model(self._engine.manifest), limits=responses.limits(self._engine.limits)
+        )
 
     async def get_model(self, request: pb.GetModelRequest, context: CallContext) -> pb.GetModelResponse:
         """Describe the model and the limits."""
-        return await self._answered(self._model, request, context, pb.GetModelResponse())
 
-    async def _model(self) -> pb.GetModelResponse:
-        return responses.model(self._engine.manifest, self._engine.limits)
+        async def answer() -> pb.GetModelResponse:
+            return self.description()
 
-    async def _answered(
-        self, answer: Callable[[], Awaitable[Response]], request: Message, context: CallContext, nothing: Response
-    ) -> Response:
-        """The answer, or `nothing` beside a status that says why. Ray drops the status's details on a raise."""
-        try:
-            with self._held(request):
-                return await answer()
-        except Exception as error:
-            _set_status(error, context)
-            return nothing
+        return await self._answering.unary("GetModel", request, answer, context, pb.GetModelResponse())
 
-    @contextmanager
-    def _held(self, request: Message) -> Iterator[None]:
-        """Count the bytes of a request as held while it is worked on; a lone request is always let in."""
-        size = request.ByteSize()
-        if self._bytes and self._bytes + size > MAX_BYTES_HELD:
-            raise Overloaded(f"requests of {self._bytes} bytes are under way, at most {MAX_BYTES_HELD}; retry later")
-        self._bytes += size
-        try:
-            yield
-        finally:
-            self._bytes -= size
+    async def list_models(self, request: pb.ListModelsRequest, context: CallContext) -> pb.ListModelsResponse:
+        """List the models that are served side by side."""
+
+        async def answer() -> pb.ListModelsResponse:
+            return pb.ListModelsResponse(models=await self._list_models())
+
+        return await self._answering.unary("ListModels", request, answer, context, pb.ListModelsResponse())
 
 
-def _set_status(error: Exception, context: CallContext) -> None:
-    """Tell the caller about `error`."""
-    if isinstance(error, ServiceError):
-        code, message = CODES[type(error)], str(error)
-    else:
-        identifier = uuid.uuid4().hex
-        logger.error("internal error %s", identifier, exc_info=error)
-        code, message = (
-            StatusCode.INTERNAL,
-            f"internal error {identifier}; the service's log has the cause under this id",
-        )
-    status = status_pb2.Status(code=code.value[0], message=message)
-    if isinstance(error, InvalidInput):
-        detail = PackedAny()
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.description)
-        detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
-        status.details.append(detail)
-    context.set_code(code)
-    context.set_details(message)
-    context.set_trailing_metadata([(STATUS_DETAILS, status.SerializeToString())])
+def _item_error(fault: Fault) -> pb.ItemError:
+    """A fault as the answer to one message."""
+    violations = [pb.FieldViolation(field=fault.field, description=fault.description)] if fault.field else []
+    return pb.ItemError(code=fault.code.value[0], message=fault.message, violations=violations)

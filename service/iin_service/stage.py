@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from iin_service.recording import Recorder, Silent
+
 __all__ = ["Array", "Outputs", "Pass", "Run", "Stage"]
 
 Array = NDArray[np.float32]
@@ -64,12 +66,14 @@ class Stage:
         slot: asyncio.Semaphore,
         executor: Executor,
         max_batch_size: int,
+        recorder: Recorder | None = None,
     ) -> None:
         """`graphs`, by name in their order, map `(n, ...)` to outputs of n rows; run in `executor`, under `slot`."""
         self.graphs = dict(graphs)
         self.max_batch_size = max_batch_size
         self._slot = slot
         self._executor = executor
+        self._recorder = recorder or Silent()
         self._waiting: deque[_Waiting] = deque()
         self._drain: asyncio.Task[None] | None = None
 
@@ -158,6 +162,10 @@ class Stage:
             elif not batch[0].done.done():
                 batch[0].done.set_exception(error)
             return
+        waited = started - min(part.submitted for part in batch)
+        for one in passes:
+            self._recorder.batch(one.graph, one.batch_size, waited, one.compute_seconds)
+            waited = 0.0  # the later graphs of a row
         position = 0
         for part in batch:
             rows = slice(position, position + len(part.items))

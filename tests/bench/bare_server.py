@@ -164,7 +164,7 @@ class Bare(pb_grpc.InterpretationServiceServicer):
             picture = Image.fromarray(np.ascontiguousarray(one[:, :, 0] if self._mode == "L" else one))
             picture.save(file, "PNG", compress_level=1)
             files.append(file.getvalue())
-        return pb.Images(png=files)
+        return pb.Images(encoded=files)
 
 
 def _tensor(array: Array) -> pb.Tensor:

@@ -2,18 +2,16 @@
 
 import io
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 import numpy as np
+from iin_api.inference import grpc_service_pb2 as v2
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_api.v1 import interpretation_pb2_grpc as pb_grpc
 from iin_bundle import Bundle
 from PIL import Image
 
 __all__ = ["INFER", "Requests", "compare_peer", "compare_servers", "make_requests"]
-
-v2: Any = grpc.protos("tests/bench/inference_v2.proto")
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 MODEL, OUTPUTS = "interpret", ("latent", "factors", "log_det")  # as in peer_graphs, which needs their onnxruntime
@@ -29,7 +27,7 @@ class Requests:
     """A PNG file each."""
     raw: tuple[pb.InterpretRequest, ...]
     """The same calls with the image as float32 numbers."""
-    inference: tuple[Any, ...]
+    inference: tuple[v2.ModelInferRequest, ...]
     """Those for a peer: a ModelInferRequest with the same numbers."""
     edit: tuple[pb.EditRequest, ...]
     """Target and source as PNG files, the digit replaced, PNG out."""
@@ -103,11 +101,11 @@ def compare_servers(ours: str, bare: str, requests: Requests) -> str:
             found, expected = (_numbers(stub.Interpret(request)) for stub in stubs)
             values.append(np.abs(found - expected).max())
         for request in requests.edit:
-            found, expected = (_pixels(stub.Edit(request).images.png[0]) for stub in stubs)
+            found, expected = (_pixels(stub.Edit(request).images.encoded[0]) for stub in stubs)
             levels.append(np.abs(found - expected).max())
         for stub in stubs:
             parts = list(stub.Sample(requests.sample[0]))
-            counts.append([_pixels(file).shape for part in parts for file in part.images.png])
+            counts.append([_pixels(file).shape for part in parts for file in part.images.encoded])
     wanted = requests.sample[0].count
     value, level = np.max(values), np.max(levels)  # NaN where there is one
     if not value <= VALUE_TOLERANCE or level > GREY_LEVELS or counts[0] != counts[1] or len(counts[0]) != wanted:

@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_client import Factors, Latent, RawImage, Replace, Resample, SetValue, Shift
-from iin_client.messages import (
-    edit_request,
-    edited,
-    interpret_request,
-    interpretations,
-    sample_request,
-    samples,
-)
 from iin_client.model_message import model_description
+from iin_client.request_messages import edit_request, interpret_request, sample_request
+from iin_client.result_messages import edited, interpretations, samples
 from PIL import Image
 
 
@@ -153,7 +147,7 @@ def test_samples_can_hold_factors_at_a_source_or_at_values():
     [
         ({"count": -1}, r"count: expected a whole number in \[0, 2\^32\), got -1"),
         ({"seed": 2**64}, r"seed: expected a whole number in \[0, 2\^64\)"),
-        ({"output": "jpeg"}, r"output: expected 'png' or 'raw', got 'jpeg'"),
+        ({"output": "gif"}, r"output: expected one of png, jpeg, webp, raw, none, got 'gif'"),
     ],
 )
 def test_sample_requests_that_cannot_be_sent_are_refused(change, message):
@@ -191,7 +185,7 @@ def test_a_model_with_a_head_gives_probabilities():
 
 
 def test_png_images_become_pictures_and_raw_ones_an_array():
-    drawn = edited(pb.EditResponse(images=pb.Images(png=[png("red"), png("lime")]), factors=tensor([[0], [1]])))
+    drawn = edited(pb.EditResponse(images=pb.Images(encoded=[png("red"), png("lime")]), factors=tensor([[0], [1]])))
     assert [picture.getpixel((0, 0)) for picture in drawn.images.pictures] == [(255, 0, 0), (0, 255, 0)]
     assert drawn.images.raw is None
     raw = samples(
@@ -199,7 +193,7 @@ def test_png_images_become_pictures_and_raw_ones_an_array():
     )
     assert raw.first_index == 16
     np.testing.assert_array_equal(raw.images.raw, np.ones((1, 1, 2, 2)))
-    with pytest.raises(ValueError, match=r"expected PNG images, got raw ones; call with output='png'"):
+    with pytest.raises(ValueError, match=r"expected image files, got raw images; call with output='png'"):
         raw.images.pictures  # noqa: B018
 
 

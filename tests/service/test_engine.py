@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from iin_bundle import read_bundle
 from iin_service.edits import Edit, Replace, Resample, SetValue
-from iin_service.engine import Engine, Given, Limits, PendingEdit, Trace
+from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, Overloaded, Unsupported
+from iin_service.items import Given, Limits, PendingEdit, Trace, Wanted
 from iin_service.sessions import Sessions
 
 
@@ -37,12 +38,20 @@ def interpret(engine, *given):
 
 
 def edit(engine, targets, *edits):
-    return asyncio.run(engine.edit([targets], list(edits), Trace()))
+    return asyncio.run(engine.edit([targets], list(edits), Wanted(), Trace()))
 
 
 def sample(engine, count, fixed=(), temperature=1.0, seed=7):
     async def collect():
-        parts = engine.sample(count, seed=seed, temperature=temperature, fixed=list(fixed), trace=Trace())
+        parts = engine.sample(
+            count,
+            seed=seed,
+            temperature=temperature,
+            truncation=None,
+            fixed=list(fixed),
+            wanted=Wanted(),
+            trace=Trace(),
+        )
         return [(first, result) async for first, result, _ in parts]
 
     return asyncio.run(collect())
@@ -114,7 +123,7 @@ def test_an_overflow_in_a_joined_list_names_its_item(engine, images, bundle):
     factors = Given("factors", np.full((2, bundle.manifest.size), 3e38, np.float32), "targets[1].factors")
     targets, resample = [Given("image", images[:1], "targets[0]"), factors], Edit("digit", Resample(0, 1.0))
     with pytest.raises(InvalidInput) as caught:
-        asyncio.run(engine.edit(targets, [PendingEdit(resample)], Trace()))
+        asyncio.run(engine.edit(targets, [PendingEdit(resample)], Wanted(), Trace()))
     assert caught.value.field == "targets[1].factors"
 
 
@@ -208,6 +217,8 @@ def test_a_head_adds_class_probabilities(bundle, sessions, images):
 
 def test_the_trace_tells_every_stage(engine, images):
     trace = Trace()
-    asyncio.run(engine.edit([Given("image", images, "t")], [PendingEdit(Edit("digit", Resample(0, 1.0)))], trace))
+    asyncio.run(
+        engine.edit([Given("image", images, "t")], [PendingEdit(Edit("digit", Resample(0, 1.0)))], Wanted(), trace)
+    )
     assert [one.graph for one in trace.passes] == ["encoder", "transform", "inverse", "decoder"]
     assert {one.batch_size for one in trace.passes} == {6}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from iin_bundle import ImageSpec
 from iin_service.errors import InvalidInput
-from iin_service.images import decode_picture, encode_png, open_picture
+from iin_service.images import decode_picture, encode_picture, open_picture
 from PIL import Image
 
 SPEC = ImageSpec(layout="NCHW", channels=3, height=24, width=32, minimum=-1.0, maximum=1.0)
@@ -45,19 +45,19 @@ def test_a_jpeg_is_read():
 
 def test_a_picture_survives_writing_and_reading():
     values = read(saved(picture()))
-    np.testing.assert_array_equal(read(encode_png(values, SPEC)), values)
+    np.testing.assert_array_equal(read(encode_picture(values, SPEC, "PNG")), values)
 
 
 def test_grey_models_take_and_give_grey():
     spec = ImageSpec(layout="NCHW", channels=1, height=24, width=32, minimum=0.0, maximum=1.0)
     values = read(saved(picture("L")), spec=spec)
     assert values.shape == (1, 24, 32)
-    np.testing.assert_array_equal(read(encode_png(values, spec), spec=spec), values)
+    np.testing.assert_array_equal(read(encode_picture(values, spec, "PNG"), spec=spec), values)
 
 
 def test_values_out_of_range_are_clipped_on_writing():
     bright = np.full((3, 24, 32), 7, np.float32)
-    assert np.asarray(Image.open(io.BytesIO(encode_png(bright, SPEC)))).min() == 255
+    assert np.asarray(Image.open(io.BytesIO(encode_picture(bright, SPEC, "PNG")))).min() == 255
 
 
 def test_transparent_parts_are_black():

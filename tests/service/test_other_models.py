@@ -9,9 +9,10 @@ from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import FactorLayout, check_golden, read_bundle
 from iin_service import responses
 from iin_service.edits import Edit, Replace
-from iin_service.engine import Engine, Given, Limits, PendingEdit, Trace
+from iin_service.engine import Engine
 from iin_service.errors import Unsupported
-from iin_service.requests import RequestReader
+from iin_service.inputs import InputReader
+from iin_service.items import Given, Limits, PendingEdit, Trace, Wanted
 from iin_service.sessions import Sessions
 from iin_training.evaluation import Evaluation
 from iin_training.export import Exported, export_bundle
@@ -108,13 +109,15 @@ class Served:
         sessions = Sessions(self.bundle, threads=1, gpu=False)
         check_golden(self.bundle, sessions.run)
         self.engine = Engine(self.bundle.manifest, sessions.runner, Limits())
-        self.reader = RequestReader(self.bundle.manifest, Limits())
+        self.reader = InputReader(self.bundle.manifest, Limits())
 
     def interpret(self, *given):
         return asyncio.run(self.engine.interpret(list(given), Trace()))
 
     def edit(self, edit, targets):
-        return asyncio.run(self.engine.edit([targets], [edit], Trace()))
+        return asyncio.run(
+            self.engine.edit([targets], [edit], Wanted(images="decoder" in self.bundle.manifest.graphs), Trace())
+        )
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -188,6 +191,6 @@ def test_answers_and_description_hold_spatial_latents(served):
     answer = responses.interpretation(found, Trace())
     assert tuple(answer.latents.shape) == (2, *served.model.latent_shape)
     assert answer.HasField("probabilities") == (served.model.head is not None)
-    described = responses.model(served.bundle.manifest, Limits()).model
+    described = responses.model(served.bundle.manifest)
     assert tuple(described.latent_shape) == served.model.latent_shape
     assert {graph.role for graph in described.graphs} == set(served.bundle.manifest.graphs)

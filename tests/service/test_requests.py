@@ -6,16 +6,16 @@ import io
 import pytest
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import read_bundle
-from iin_service.engine import Limits, Trace
 from iin_service.errors import InvalidInput
 from iin_service.images import MAX_PIXELS
-from iin_service.requests import RequestReader
+from iin_service.inputs import InputReader
+from iin_service.items import Limits, Trace
 from PIL import Image
 
 
 @pytest.fixture(scope="module")
 def reader(digits_bundle):
-    return RequestReader(read_bundle(digits_bundle).manifest, Limits())
+    return InputReader(read_bundle(digits_bundle).manifest, Limits())
 
 
 def picture(side):

@@ -7,8 +7,13 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import read_bundle
-from iin_service.engine import Engine, Limits
+from iin_service.answering import Answering
+from iin_service.engine import Engine
 from iin_service.errors import Overloaded
+from iin_service.inputs import InputReader
+from iin_service.items import Limits
+from iin_service.recording import Silent
+from iin_service.requests import RequestReader
 from iin_service.rpc import InterpretationRpcs
 from iin_service.sessions import Sessions
 
@@ -35,7 +40,12 @@ def bundle(digits_bundle):
 
 
 def rpcs_of(bundle, runner):
-    return InterpretationRpcs(Engine(bundle.manifest, runner, Limits()))
+    reader = RequestReader(InputReader(bundle.manifest, Limits()))
+    return InterpretationRpcs(Engine(bundle.manifest, runner, Limits()), reader, Answering(Silent()), no_models)
+
+
+async def no_models():
+    return []
 
 
 def latent_request(bundle):

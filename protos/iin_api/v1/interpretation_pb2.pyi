@@ -12,9 +12,15 @@ class ImageFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     IMAGE_FORMAT_UNSPECIFIED: _ClassVar[ImageFormat]
     IMAGE_FORMAT_PNG: _ClassVar[ImageFormat]
     IMAGE_FORMAT_RAW: _ClassVar[ImageFormat]
+    IMAGE_FORMAT_JPEG: _ClassVar[ImageFormat]
+    IMAGE_FORMAT_WEBP: _ClassVar[ImageFormat]
+    IMAGE_FORMAT_NONE: _ClassVar[ImageFormat]
 IMAGE_FORMAT_UNSPECIFIED: ImageFormat
 IMAGE_FORMAT_PNG: ImageFormat
 IMAGE_FORMAT_RAW: ImageFormat
+IMAGE_FORMAT_JPEG: ImageFormat
+IMAGE_FORMAT_WEBP: ImageFormat
+IMAGE_FORMAT_NONE: ImageFormat
 
 class Tensor(_message.Message):
     __slots__ = ("shape", "data")
@@ -37,12 +43,12 @@ class Input(_message.Message):
     def __init__(self, encoded_image: _Optional[bytes] = ..., image: _Optional[_Union[Tensor, _Mapping]] = ..., latent: _Optional[_Union[Tensor, _Mapping]] = ..., factors: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class Images(_message.Message):
-    __slots__ = ("png", "raw")
-    PNG_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("encoded", "raw")
+    ENCODED_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
-    png: _containers.RepeatedScalarFieldContainer[bytes]
+    encoded: _containers.RepeatedScalarFieldContainer[bytes]
     raw: Tensor
-    def __init__(self, png: _Optional[_Iterable[bytes]] = ..., raw: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    def __init__(self, encoded: _Optional[_Iterable[bytes]] = ..., raw: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class InterpretRequest(_message.Message):
     __slots__ = ("inputs", "resize")
@@ -69,16 +75,18 @@ class InterpretResponse(_message.Message):
     def __init__(self, latents: _Optional[_Union[Tensor, _Mapping]] = ..., factors: _Optional[_Union[Tensor, _Mapping]] = ..., log_likelihoods: _Optional[_Iterable[float]] = ..., log_likelihood_quantiles: _Optional[_Iterable[float]] = ..., probabilities: _Optional[_Union[Tensor, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
 class EditRequest(_message.Message):
-    __slots__ = ("targets", "edits", "format", "resize")
+    __slots__ = ("targets", "edits", "format", "resize", "return_latents")
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     EDITS_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     RESIZE_FIELD_NUMBER: _ClassVar[int]
+    RETURN_LATENTS_FIELD_NUMBER: _ClassVar[int]
     targets: _containers.RepeatedCompositeFieldContainer[Input]
     edits: _containers.RepeatedCompositeFieldContainer[EditOperation]
     format: ImageFormat
     resize: bool
-    def __init__(self, targets: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., edits: _Optional[_Iterable[_Union[EditOperation, _Mapping]]] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., resize: _Optional[bool] = ...) -> None: ...
+    return_latents: bool
+    def __init__(self, targets: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., edits: _Optional[_Iterable[_Union[EditOperation, _Mapping]]] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., resize: _Optional[bool] = ..., return_latents: _Optional[bool] = ...) -> None: ...
 
 class EditOperation(_message.Message):
     __slots__ = ("factor", "replace", "set", "resample", "shift")
@@ -125,30 +133,38 @@ class Shift(_message.Message):
     def __init__(self, direction: _Optional[_Iterable[float]] = ..., distance: _Optional[float] = ...) -> None: ...
 
 class EditResponse(_message.Message):
-    __slots__ = ("images", "factors", "timing")
+    __slots__ = ("images", "factors", "timing", "latents", "probabilities")
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     FACTORS_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    LATENTS_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     images: Images
     factors: Tensor
     timing: Timing
-    def __init__(self, images: _Optional[_Union[Images, _Mapping]] = ..., factors: _Optional[_Union[Tensor, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+    latents: Tensor
+    probabilities: Tensor
+    def __init__(self, images: _Optional[_Union[Images, _Mapping]] = ..., factors: _Optional[_Union[Tensor, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., probabilities: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class SampleRequest(_message.Message):
-    __slots__ = ("count", "seed", "temperature", "fixed", "format", "resize")
+    __slots__ = ("count", "seed", "temperature", "fixed", "format", "resize", "truncation", "return_latents")
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     FIXED_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     RESIZE_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATION_FIELD_NUMBER: _ClassVar[int]
+    RETURN_LATENTS_FIELD_NUMBER: _ClassVar[int]
     count: int
     seed: int
     temperature: float
     fixed: _containers.RepeatedCompositeFieldContainer[FixedFactor]
     format: ImageFormat
     resize: bool
-    def __init__(self, count: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., fixed: _Optional[_Iterable[_Union[FixedFactor, _Mapping]]] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., resize: _Optional[bool] = ...) -> None: ...
+    truncation: float
+    return_latents: bool
+    def __init__(self, count: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., fixed: _Optional[_Iterable[_Union[FixedFactor, _Mapping]]] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., resize: _Optional[bool] = ..., truncation: _Optional[float] = ..., return_latents: _Optional[bool] = ...) -> None: ...
 
 class FixedFactor(_message.Message):
     __slots__ = ("factor", "source", "set")
@@ -161,16 +177,200 @@ class FixedFactor(_message.Message):
     def __init__(self, factor: _Optional[str] = ..., source: _Optional[_Union[Input, _Mapping]] = ..., set: _Optional[_Union[SetValue, _Mapping]] = ...) -> None: ...
 
 class SampleResponse(_message.Message):
-    __slots__ = ("first_index", "images", "factors", "timing")
+    __slots__ = ("first_index", "images", "factors", "timing", "latents", "probabilities")
     FIRST_INDEX_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     FACTORS_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    LATENTS_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     first_index: int
     images: Images
     factors: Tensor
     timing: Timing
-    def __init__(self, first_index: _Optional[int] = ..., images: _Optional[_Union[Images, _Mapping]] = ..., factors: _Optional[_Union[Tensor, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+    latents: Tensor
+    probabilities: Tensor
+    def __init__(self, first_index: _Optional[int] = ..., images: _Optional[_Union[Images, _Mapping]] = ..., factors: _Optional[_Union[Tensor, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., probabilities: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class InterpretStreamRequest(_message.Message):
+    __slots__ = ("item_id", "request")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    request: InterpretRequest
+    def __init__(self, item_id: _Optional[str] = ..., request: _Optional[_Union[InterpretRequest, _Mapping]] = ...) -> None: ...
+
+class InterpretStreamResponse(_message.Message):
+    __slots__ = ("item_id", "response", "error")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    response: InterpretResponse
+    error: ItemError
+    def __init__(self, item_id: _Optional[str] = ..., response: _Optional[_Union[InterpretResponse, _Mapping]] = ..., error: _Optional[_Union[ItemError, _Mapping]] = ...) -> None: ...
+
+class EditStreamRequest(_message.Message):
+    __slots__ = ("item_id", "request")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    request: EditRequest
+    def __init__(self, item_id: _Optional[str] = ..., request: _Optional[_Union[EditRequest, _Mapping]] = ...) -> None: ...
+
+class EditStreamResponse(_message.Message):
+    __slots__ = ("item_id", "response", "error")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    response: EditResponse
+    error: ItemError
+    def __init__(self, item_id: _Optional[str] = ..., response: _Optional[_Union[EditResponse, _Mapping]] = ..., error: _Optional[_Union[ItemError, _Mapping]] = ...) -> None: ...
+
+class ItemError(_message.Message):
+    __slots__ = ("code", "message", "violations")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    violations: _containers.RepeatedCompositeFieldContainer[FieldViolation]
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., violations: _Optional[_Iterable[_Union[FieldViolation, _Mapping]]] = ...) -> None: ...
+
+class FieldViolation(_message.Message):
+    __slots__ = ("field", "description")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    description: str
+    def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+
+class TraverseRequest(_message.Message):
+    __slots__ = ("start", "interpolation", "linear", "random", "frames", "format", "resize", "return_latents")
+    START_FIELD_NUMBER: _ClassVar[int]
+    INTERPOLATION_FIELD_NUMBER: _ClassVar[int]
+    LINEAR_FIELD_NUMBER: _ClassVar[int]
+    RANDOM_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_FIELD_NUMBER: _ClassVar[int]
+    RETURN_LATENTS_FIELD_NUMBER: _ClassVar[int]
+    start: Input
+    interpolation: Interpolation
+    linear: LinearWalk
+    random: RandomWalk
+    frames: int
+    format: ImageFormat
+    resize: bool
+    return_latents: bool
+    def __init__(self, start: _Optional[_Union[Input, _Mapping]] = ..., interpolation: _Optional[_Union[Interpolation, _Mapping]] = ..., linear: _Optional[_Union[LinearWalk, _Mapping]] = ..., random: _Optional[_Union[RandomWalk, _Mapping]] = ..., frames: _Optional[int] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., resize: _Optional[bool] = ..., return_latents: _Optional[bool] = ...) -> None: ...
+
+class Interpolation(_message.Message):
+    __slots__ = ("destination", "factors")
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    FACTORS_FIELD_NUMBER: _ClassVar[int]
+    destination: Input
+    factors: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, destination: _Optional[_Union[Input, _Mapping]] = ..., factors: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LinearWalk(_message.Message):
+    __slots__ = ("factor", "direction", "distance")
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    factor: str
+    direction: _containers.RepeatedScalarFieldContainer[float]
+    distance: float
+    def __init__(self, factor: _Optional[str] = ..., direction: _Optional[_Iterable[float]] = ..., distance: _Optional[float] = ...) -> None: ...
+
+class RandomWalk(_message.Message):
+    __slots__ = ("factors", "seed", "step", "temperature")
+    FACTORS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    factors: _containers.RepeatedScalarFieldContainer[str]
+    seed: int
+    step: float
+    temperature: float
+    def __init__(self, factors: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., step: _Optional[float] = ..., temperature: _Optional[float] = ...) -> None: ...
+
+class TraverseResponse(_message.Message):
+    __slots__ = ("first_index", "images", "factors", "timing", "latents", "probabilities")
+    FIRST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    FACTORS_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    LATENTS_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    first_index: int
+    images: Images
+    factors: Tensor
+    timing: Timing
+    latents: Tensor
+    probabilities: Tensor
+    def __init__(self, first_index: _Optional[int] = ..., images: _Optional[_Union[Images, _Mapping]] = ..., factors: _Optional[_Union[Tensor, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., probabilities: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class RespondRequest(_message.Message):
+    __slots__ = ("inputs", "factors", "draws", "seed", "temperature", "resize")
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    FACTORS_FIELD_NUMBER: _ClassVar[int]
+    DRAWS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_FIELD_NUMBER: _ClassVar[int]
+    inputs: _containers.RepeatedCompositeFieldContainer[Input]
+    factors: _containers.RepeatedScalarFieldContainer[str]
+    draws: int
+    seed: int
+    temperature: float
+    resize: bool
+    def __init__(self, inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., factors: _Optional[_Iterable[str]] = ..., draws: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., resize: _Optional[bool] = ...) -> None: ...
+
+class RespondResponse(_message.Message):
+    __slots__ = ("probabilities", "factors", "timing")
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    FACTORS_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    probabilities: Tensor
+    factors: _containers.RepeatedCompositeFieldContainer[FactorResponse]
+    timing: Timing
+    def __init__(self, probabilities: _Optional[_Union[Tensor, _Mapping]] = ..., factors: _Optional[_Iterable[_Union[FactorResponse, _Mapping]]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class FactorResponse(_message.Message):
+    __slots__ = ("factor", "mean_probabilities", "probability_deviations", "class_deviations", "class_changes")
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    MEAN_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_DEVIATIONS_FIELD_NUMBER: _ClassVar[int]
+    CLASS_DEVIATIONS_FIELD_NUMBER: _ClassVar[int]
+    CLASS_CHANGES_FIELD_NUMBER: _ClassVar[int]
+    factor: str
+    mean_probabilities: Tensor
+    probability_deviations: Tensor
+    class_deviations: _containers.RepeatedScalarFieldContainer[float]
+    class_changes: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, factor: _Optional[str] = ..., mean_probabilities: _Optional[_Union[Tensor, _Mapping]] = ..., probability_deviations: _Optional[_Union[Tensor, _Mapping]] = ..., class_deviations: _Optional[_Iterable[float]] = ..., class_changes: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ServedModel]
+    def __init__(self, models: _Optional[_Iterable[_Union[ServedModel, _Mapping]]] = ...) -> None: ...
+
+class ServedModel(_message.Message):
+    __slots__ = ("application", "status", "description")
+    APPLICATION_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    application: str
+    status: str
+    description: GetModelResponse
+    def __init__(self, application: _Optional[str] = ..., status: _Optional[str] = ..., description: _Optional[_Union[GetModelResponse, _Mapping]] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("total_ms", "queue_ms", "codec_ms", "stages")
@@ -295,7 +495,7 @@ class Graph(_message.Message):
     def __init__(self, role: _Optional[str] = ..., sha256: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_items", "max_samples", "max_edits", "max_image_pixels", "max_message_bytes", "max_batch_size", "max_queued_items")
+    __slots__ = ("max_items", "max_samples", "max_edits", "max_image_pixels", "max_message_bytes", "max_batch_size", "max_queued_items", "stream_window")
     MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
     MAX_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     MAX_EDITS_FIELD_NUMBER: _ClassVar[int]
@@ -303,6 +503,7 @@ class Limits(_message.Message):
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUED_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    STREAM_WINDOW_FIELD_NUMBER: _ClassVar[int]
     max_items: int
     max_samples: int
     max_edits: int
@@ -310,4 +511,5 @@ class Limits(_message.Message):
     max_message_bytes: int
     max_batch_size: int
     max_queued_items: int
-    def __init__(self, max_items: _Optional[int] = ..., max_samples: _Optional[int] = ..., max_edits: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., max_queued_items: _Optional[int] = ...) -> None: ...
+    stream_window: int
+    def __init__(self, max_items: _Optional[int] = ..., max_samples: _Optional[int] = ..., max_edits: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., max_queued_items: _Optional[int] = ..., stream_window: _Optional[int] = ...) -> None: ...

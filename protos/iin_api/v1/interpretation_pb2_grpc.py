@@ -28,6 +28,8 @@ if _version_not_supported:
 class InterpretationServiceStub:
     """Interprets, edits and samples with one trained model.
 
+    Where several models are served, each is an application of its own: metadata `application` names the one to call.
+
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for
     the field at fault, and its message states the field, what was expected and what was given.
     RESOURCE_EXHAUSTED means overload (retry later, elsewhere), FAILED_PRECONDITION that the model lacks
@@ -58,15 +60,42 @@ class InterpretationServiceStub:
                 request_serializer=iin__api_dot_v1_dot_interpretation__pb2.SampleRequest.SerializeToString,
                 response_deserializer=iin__api_dot_v1_dot_interpretation__pb2.SampleResponse.FromString,
                 _registered_method=True)
+        self.InterpretStream = channel.stream_stream(
+                '/iin_api.v1.InterpretationService/InterpretStream',
+                request_serializer=iin__api_dot_v1_dot_interpretation__pb2.InterpretStreamRequest.SerializeToString,
+                response_deserializer=iin__api_dot_v1_dot_interpretation__pb2.InterpretStreamResponse.FromString,
+                _registered_method=True)
+        self.EditStream = channel.stream_stream(
+                '/iin_api.v1.InterpretationService/EditStream',
+                request_serializer=iin__api_dot_v1_dot_interpretation__pb2.EditStreamRequest.SerializeToString,
+                response_deserializer=iin__api_dot_v1_dot_interpretation__pb2.EditStreamResponse.FromString,
+                _registered_method=True)
+        self.Traverse = channel.unary_stream(
+                '/iin_api.v1.InterpretationService/Traverse',
+                request_serializer=iin__api_dot_v1_dot_interpretation__pb2.TraverseRequest.SerializeToString,
+                response_deserializer=iin__api_dot_v1_dot_interpretation__pb2.TraverseResponse.FromString,
+                _registered_method=True)
+        self.Respond = channel.unary_unary(
+                '/iin_api.v1.InterpretationService/Respond',
+                request_serializer=iin__api_dot_v1_dot_interpretation__pb2.RespondRequest.SerializeToString,
+                response_deserializer=iin__api_dot_v1_dot_interpretation__pb2.RespondResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/iin_api.v1.InterpretationService/GetModel',
                 request_serializer=iin__api_dot_v1_dot_interpretation__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=iin__api_dot_v1_dot_interpretation__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/iin_api.v1.InterpretationService/ListModels',
+                request_serializer=iin__api_dot_v1_dot_interpretation__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=iin__api_dot_v1_dot_interpretation__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
 
 
 class InterpretationServiceServicer:
     """Interprets, edits and samples with one trained model.
+
+    Where several models are served, each is an application of its own: metadata `application` names the one to call.
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for
     the field at fault, and its message states the field, what was expected and what was given.
@@ -98,8 +127,47 @@ class InterpretationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InterpretStream(self, request_iterator, context):
+        """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
+        ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread, so a caller
+        may send as fast as the stream takes them. After a broken connection go on with the message after the last
+        answered one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EditStream(self, request_iterator, context):
+        """Edit for bulk work, as InterpretStream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Traverse(self, request, context):
+        """Follows a path through factors from one item on; the frames arrive in order, several to a message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Respond(self, request, context):
+        """Network response analysis: what the head's classes do when a factor is drawn anew and all else is held
+        (Esser, Rombach, Ommer, CVPR 2020, section 4). Needs a head.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModel(self, request, context):
         """Describes the model and the limits of the service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Lists the models that are served side by side, whichever of them is asked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,10 +191,35 @@ def add_InterpretationServiceServicer_to_server(servicer, server):
                     request_deserializer=iin__api_dot_v1_dot_interpretation__pb2.SampleRequest.FromString,
                     response_serializer=iin__api_dot_v1_dot_interpretation__pb2.SampleResponse.SerializeToString,
             ),
+            'InterpretStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.InterpretStream,
+                    request_deserializer=iin__api_dot_v1_dot_interpretation__pb2.InterpretStreamRequest.FromString,
+                    response_serializer=iin__api_dot_v1_dot_interpretation__pb2.InterpretStreamResponse.SerializeToString,
+            ),
+            'EditStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.EditStream,
+                    request_deserializer=iin__api_dot_v1_dot_interpretation__pb2.EditStreamRequest.FromString,
+                    response_serializer=iin__api_dot_v1_dot_interpretation__pb2.EditStreamResponse.SerializeToString,
+            ),
+            'Traverse': grpc.unary_stream_rpc_method_handler(
+                    servicer.Traverse,
+                    request_deserializer=iin__api_dot_v1_dot_interpretation__pb2.TraverseRequest.FromString,
+                    response_serializer=iin__api_dot_v1_dot_interpretation__pb2.TraverseResponse.SerializeToString,
+            ),
+            'Respond': grpc.unary_unary_rpc_method_handler(
+                    servicer.Respond,
+                    request_deserializer=iin__api_dot_v1_dot_interpretation__pb2.RespondRequest.FromString,
+                    response_serializer=iin__api_dot_v1_dot_interpretation__pb2.RespondResponse.SerializeToString,
+            ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
                     request_deserializer=iin__api_dot_v1_dot_interpretation__pb2.GetModelRequest.FromString,
                     response_serializer=iin__api_dot_v1_dot_interpretation__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=iin__api_dot_v1_dot_interpretation__pb2.ListModelsRequest.FromString,
+                    response_serializer=iin__api_dot_v1_dot_interpretation__pb2.ListModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +231,8 @@ def add_InterpretationServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class InterpretationService:
     """Interprets, edits and samples with one trained model.
+
+    Where several models are served, each is an application of its own: metadata `application` names the one to call.
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for
     the field at fault, and its message states the field, what was expected and what was given.
@@ -230,6 +325,114 @@ class InterpretationService:
             _registered_method=True)
 
     @staticmethod
+    def InterpretStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/iin_api.v1.InterpretationService/InterpretStream',
+            iin__api_dot_v1_dot_interpretation__pb2.InterpretStreamRequest.SerializeToString,
+            iin__api_dot_v1_dot_interpretation__pb2.InterpretStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EditStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/iin_api.v1.InterpretationService/EditStream',
+            iin__api_dot_v1_dot_interpretation__pb2.EditStreamRequest.SerializeToString,
+            iin__api_dot_v1_dot_interpretation__pb2.EditStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Traverse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/iin_api.v1.InterpretationService/Traverse',
+            iin__api_dot_v1_dot_interpretation__pb2.TraverseRequest.SerializeToString,
+            iin__api_dot_v1_dot_interpretation__pb2.TraverseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Respond(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iin_api.v1.InterpretationService/Respond',
+            iin__api_dot_v1_dot_interpretation__pb2.RespondRequest.SerializeToString,
+            iin__api_dot_v1_dot_interpretation__pb2.RespondResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetModel(request,
             target,
             options=(),
@@ -246,6 +449,33 @@ class InterpretationService:
             '/iin_api.v1.InterpretationService/GetModel',
             iin__api_dot_v1_dot_interpretation__pb2.GetModelRequest.SerializeToString,
             iin__api_dot_v1_dot_interpretation__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iin_api.v1.InterpretationService/ListModels',
+            iin__api_dot_v1_dot_interpretation__pb2.ListModelsRequest.SerializeToString,
+            iin__api_dot_v1_dot_interpretation__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,4 +1,4 @@
-"""Requests from Python values and Python values from responses."""
+"""Request messages from Python values; ValueError for what cannot be sent, OSError for unreadable files."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,41 +7,48 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from iin_api.v1 import interpretation_pb2 as pb
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from iin_client.edits import Edit, Replace, Resample, SetValue, Shift
 from iin_client.inputs import Factors, Input, Inputs, Latent, RawImage
-from iin_client.results import Edited, Images, Interpretations, Samples, StageTiming, Timing
+from iin_client.walks import Interpolation, LinearWalk, RandomWalk, Walk
 
 __all__ = [
     "Fixed",
     "Output",
     "edit_request",
-    "edited",
     "interpret_request",
-    "interpretations",
+    "respond_request",
     "sample_request",
-    "samples",
+    "traverse_request",
 ]
 
-Output: TypeAlias = Literal["png", "raw"]
-"""PNG files of 8 bits a channel, or float32 numbers in the model's range."""
+Output: TypeAlias = Literal["png", "jpeg", "webp", "raw", "none"]
+"""Files of 8 bits a channel (PNG and WebP exact, JPEG smaller), float32 numbers in the model's range, or no images."""
 
 Fixed: TypeAlias = Mapping[str, Input | Sequence[float]]
 """By factor: one item whose factor is taken over, or the values themselves."""
 
-_FORMATS = {"png": pb.IMAGE_FORMAT_PNG, "raw": pb.IMAGE_FORMAT_RAW}
+_FORMATS = {
+    "png": pb.IMAGE_FORMAT_PNG,
+    "jpeg": pb.IMAGE_FORMAT_JPEG,
+    "webp": pb.IMAGE_FORMAT_WEBP,
+    "raw": pb.IMAGE_FORMAT_RAW,
+    "none": pb.IMAGE_FORMAT_NONE,
+}
 _PNG_MODES = ("L", "LA", "P", "RGB", "RGBA")
 
 
 def interpret_request(inputs: Inputs, *, resize: bool) -> pb.InterpretRequest:
-    """Request for `Client.interpret`; ValueError for what cannot be sent, OSError for unreadable files."""
+    """Request for `Client.interpret`."""
     return pb.InterpretRequest(inputs=_inputs(inputs, "inputs"), resize=resize)
 
 
-def edit_request(targets: Inputs, edits: Edit | Sequence[Edit], *, output: Output, resize: bool) -> pb.EditRequest:
-    """Request for `Client.edit`; ValueError for what cannot be sent, OSError for unreadable files."""
+def edit_request(
+    targets: Inputs, edits: Edit | Sequence[Edit], *, output: Output, resize: bool, latents: bool = False
+) -> pb.EditRequest:
+    """Request for `Client.edit`."""
     edit_list = list(edits) if isinstance(edits, Sequence) else [edits]
     if not edit_list:
         raise ValueError("edits: expected at least one, got none; give a Replace, Shift, ...")
@@ -50,13 +57,22 @@ def edit_request(targets: Inputs, edits: Edit | Sequence[Edit], *, output: Outpu
         edits=[_edit(edit, f"edits[{index}]") for index, edit in enumerate(edit_list)],
         format=_format(output),
         resize=resize,
+        return_latents=latents,
     )
 
 
 def sample_request(
-    count: int, *, seed: int, temperature: float, fixed: Fixed, output: Output, resize: bool
+    count: int,
+    *,
+    seed: int,
+    temperature: float,
+    fixed: Fixed,
+    output: Output,
+    resize: bool,
+    truncation: float | None = None,
+    latents: bool = False,
 ) -> pb.SampleRequest:
-    """Request for `Client.sample`; ValueError for what cannot be sent, OSError for unreadable files."""
+    """Request for `Client.sample`."""
     return pb.SampleRequest(
         count=_whole(count, "count", bits=32),
         seed=_whole(seed, "seed", bits=64),
@@ -64,38 +80,50 @@ def sample_request(
         fixed=[_fixed(factor, value) for factor, value in fixed.items()],
         format=_format(output),
         resize=resize,
+        truncation=truncation,
+        return_latents=latents,
     )
 
 
-def interpretations(response: pb.InterpretResponse) -> Interpretations:
-    """Result of `Client.interpret`."""
-    has_head = response.HasField("probabilities")
-    return Interpretations(
-        latents=_array(response.latents, "latents"),
-        factors=_array(response.factors, "factors"),
-        log_likelihoods=np.array(response.log_likelihoods, dtype=np.float64),
-        log_likelihood_quantiles=np.array(response.log_likelihood_quantiles, dtype=np.float64),
-        probabilities=_array(response.probabilities, "probabilities") if has_head else None,
-        timing=_timing(response.timing),
+def traverse_request(
+    start: Input, path: Walk, frames: int, *, output: Output, resize: bool, latents: bool = False
+) -> pb.TraverseRequest:
+    """Request for `Client.traverse`."""
+    request = pb.TraverseRequest(
+        start=_input(start, "start"),
+        frames=_whole(frames, "frames", bits=32),
+        format=_format(output),
+        resize=resize,
+        return_latents=latents,
     )
+    match path:
+        case Interpolation(destination, factors):
+            there = _input(destination, "path.destination")
+            request.interpolation.CopyFrom(pb.Interpolation(destination=there, factors=factors))
+        case LinearWalk(factor, direction, distance):
+            request.linear.CopyFrom(pb.LinearWalk(factor=factor, direction=direction, distance=distance))
+        case RandomWalk(factors, seed, step, temperature):
+            seed = _whole(seed, "path.seed", bits=64)
+            walk = pb.RandomWalk(factors=factors, seed=seed, step=step, temperature=temperature)
+            request.random.CopyFrom(walk)
+        case _:
+            raise ValueError(
+                f"path: expected an Interpolation, LinearWalk or RandomWalk, got {type(path).__name__}; give one"
+            )
+    return request
 
 
-def edited(response: pb.EditResponse) -> Edited:
-    """Result of `Client.edit`."""
-    return Edited(
-        images=_images(response.images),
-        factors=_array(response.factors, "factors"),
-        timing=_timing(response.timing),
-    )
-
-
-def samples(response: pb.SampleResponse) -> Samples:
-    """One message of `Client.sample`."""
-    return Samples(
-        first_index=response.first_index,
-        images=_images(response.images),
-        factors=_array(response.factors, "factors"),
-        timing=_timing(response.timing),
+def respond_request(
+    inputs: Inputs, *, factors: Sequence[str], draws: int, seed: int, temperature: float, resize: bool
+) -> pb.RespondRequest:
+    """Request for `Client.respond`."""
+    return pb.RespondRequest(
+        inputs=_inputs(inputs, "inputs"),
+        factors=factors,
+        draws=_whole(draws, "draws", bits=32),
+        seed=_whole(seed, "seed", bits=64),
+        temperature=temperature,
+        resize=resize,
     )
 
 
@@ -176,7 +204,7 @@ def _fixed(factor: str, value: Input | Sequence[float]) -> pb.FixedFactor:
 
 def _format(output: str) -> pb.ImageFormat:
     if output not in _FORMATS:
-        raise ValueError(f"output: expected 'png' or 'raw', got {output!r}; choose one of them")
+        raise ValueError(f"output: expected one of {', '.join(_FORMATS)}, got {output!r}; choose one of them")
     return _FORMATS[output]
 
 
@@ -184,35 +212,3 @@ def _whole(value: int, field: str, *, bits: int) -> int:
     if not 0 <= value < 2**bits:
         raise ValueError(f"{field}: expected a whole number in [0, 2^{bits}), got {value}; choose another")
     return value
-
-
-def _array(tensor: pb.Tensor, field: str) -> NDArray[np.float32]:
-    expected = 4 * int(np.prod(tensor.shape)) if tensor.shape else -1
-    if len(tensor.data) != expected:
-        raise ValueError(
-            f"{field}: expected the service to send 4 bytes an element for shape {tuple(tensor.shape)}, "
-            f"got {len(tensor.data)} bytes; client and service do not speak the same API version"
-        )
-    return np.frombuffer(tensor.data, dtype="<f4").reshape(tensor.shape).astype(np.float32)
-
-
-def _images(images: pb.Images) -> Images:
-    raw = _array(images.raw, "images.raw") if images.HasField("raw") else None
-    return Images(png=tuple(images.png), raw=raw)
-
-
-def _timing(timing: pb.Timing) -> Timing:
-    return Timing(
-        total_ms=timing.total_ms,
-        queue_ms=timing.queue_ms,
-        codec_ms=timing.codec_ms,
-        stages=tuple(
-            StageTiming(
-                stage=stage.stage,
-                queue_ms=stage.queue_ms,
-                compute_ms=stage.compute_ms,
-                batch_size=stage.batch_size,
-            )
-            for stage in timing.stages
-        ),
-    )

@@ -1,0 +1,159 @@
+"""What every RPC has in common: memory is bounded, failures become statuses, calls are counted."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Protocol, TypeVar
+
+from google.protobuf.any_pb2 import Any as PackedAny
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+
+from iin_service.errors import InvalidInput, NotFound, Overloaded, ServiceError, Unsupported
+from iin_service.recording import Recorder
+
+__all__ = ["Answering", "CallContext", "Fault"]
+
+logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+MAX_BYTES_HELD = 512 * 1024 * 1024  # of all requests under way in a replica
+STATUS_DETAILS = "grpc-status-details-bin"
+CODES: dict[type[ServiceError], StatusCode] = {
+    InvalidInput: StatusCode.INVALID_ARGUMENT,
+    NotFound: StatusCode.NOT_FOUND,
+    Overloaded: StatusCode.RESOURCE_EXHAUSTED,
+    Unsupported: StatusCode.FAILED_PRECONDITION,
+}
+
+
+class CallContext(Protocol):
+    """What the RPCs need of a gRPC call's context."""
+
+    def set_code(self, code: StatusCode) -> None:
+        """Set the status code of the answer."""
+
+    def set_details(self, details: str) -> None:
+        """Set the status message of the answer."""
+
+    def set_trailing_metadata(self, metadata: list[tuple[str, str | bytes]]) -> None:
+        """Set the metadata that follows the answer."""
+
+
+class Fault:
+    """Why a request has no answer, as the caller is told."""
+
+    def __init__(self, error: Exception) -> None:
+        """An error that is not the service's own is logged under an id, and the caller gets the id only."""
+        self.field, self.description = "", ""
+        if isinstance(error, ServiceError):
+            self.code, self.message = CODES[type(error)], str(error)
+            if isinstance(error, InvalidInput):
+                self.field, self.description = error.field, error.description
+            return
+        identifier = uuid.uuid4().hex
+        logger.error("internal error %s", identifier, exc_info=error)
+        self.code = StatusCode.INTERNAL
+        self.message = f"internal error {identifier}; the service's log has the cause under this id"
+
+    def set_on(self, context: CallContext) -> None:
+        """Make it the status of a call."""
+        status = status_pb2.Status(code=self.code.value[0], message=self.message)
+        if self.field:
+            detail = PackedAny()
+            violation = error_details_pb2.BadRequest.FieldViolation(field=self.field, description=self.description)
+            detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+            status.details.append(detail)
+        context.set_code(self.code)
+        context.set_details(self.message)
+        context.set_trailing_metadata([(STATUS_DETAILS, status.SerializeToString())])
+
+
+class Answering:
+    """Answers the calls of one replica."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        """Calls are counted by `recorder`."""
+        self._recorder = recorder
+        self._bytes = 0
+
+    async def once(
+        self,
+        rpc: str,
+        request: Message,
+        answer: Callable[[], Awaitable[Answer]],
+        failed: Callable[[Fault], Answer],
+    ) -> Answer:
+        """The answer to one request, or what `failed` makes of the reason that there is none."""
+        with self._counted(rpc) as outcome:
+            try:
+                with self._held(request):
+                    return await answer()
+            except Exception as error:
+                fault = Fault(error)
+                outcome.code = fault.code.name
+                return failed(fault)
+
+    async def unary(
+        self,
+        rpc: str,
+        request: Message,
+        answer: Callable[[], Awaitable[Answer]],
+        context: CallContext,
+        nothing: Answer,
+    ) -> Answer:
+        """The answer, or `nothing` beside a status that says why. Ray drops the status's details on a raise."""
+
+        def failed(fault: Fault) -> Answer:
+            fault.set_on(context)
+            return nothing
+
+        return await self.once(rpc, request, answer, failed)
+
+    async def stream(
+        self, rpc: str, request: Message, answers: AsyncGenerator[Answer], context: CallContext
+    ) -> AsyncIterator[Answer]:
+        """The answers as they come, ended by a status if one fails."""
+        with self._counted(rpc) as outcome:
+            try:
+                with self._held(request):
+                    async with aclosing(answers):
+                        async for one in answers:
+                            yield one
+            except Exception as error:
+                fault = Fault(error)
+                outcome.code = fault.code.name
+                fault.set_on(context)
+
+    @contextmanager
+    def _held(self, request: Message) -> Iterator[None]:
+        """Count the bytes of a request as held while it is worked on; a lone request is always let in."""
+        size = request.ByteSize()
+        if self._bytes and self._bytes + size > MAX_BYTES_HELD:
+            raise Overloaded(f"requests of {self._bytes} bytes are under way, at most {MAX_BYTES_HELD}; retry later")
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._bytes -= size
+
+    @contextmanager
+    def _counted(self, rpc: str) -> "Iterator[_Outcome]":
+        outcome, started = _Outcome(), time.perf_counter()
+        try:
+            yield outcome
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome.code = StatusCode.CANCELLED.name
+            raise
+        finally:
+            self._recorder.call(rpc, outcome.code, time.perf_counter() - started)
+
+
+class _Outcome:
+    """How a call ended."""
+
+    code = StatusCode.OK.name

@@ -1,0 +1,123 @@
+"""The graphs of one bundle behind their queues: batches, bounds, and who is to blame for an overflow."""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+from iin_bundle import Manifest
+from numpy.typing import NDArray
+
+from iin_service.errors import InvalidInput, Overloaded
+from iin_service.items import Given, Limits, Trace
+from iin_service.recording import Recorder
+from iin_service.stage import Array, Outputs, Run, Stage
+
+__all__ = ["Graphs"]
+
+LOG_2PI = math.log(2 * math.pi)
+# What a call can ask for in one go: the ways into the factors, out of them, and the head. A row is one queue, so
+# calls with images and calls with latents do not share a batch of the transform; most send images.
+GRAPHS_IN_A_ROW: tuple[tuple[str, ...], ...] = (
+    ("encoder", "transform"),
+    ("transform",),
+    ("inverse", "decoder"),
+    ("inverse",),
+    ("head",),
+)
+
+
+class Graphs:
+    """Runs rows of graphs for all calls of a replica.
+
+    All share one compute slot and one thread: the number of cores a graph uses is the sessions' business,
+    and the event loop stays free.
+    """
+
+    def __init__(self, manifest: Manifest, runner: Callable[[str], Run], limits: Limits, recorder: Recorder) -> None:
+        """`runner(role)` gives the function that runs a graph on a batch."""
+        self._manifest, self._limits, self._recorder = manifest, limits, recorder
+        self._items = 0
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        slot = asyncio.Semaphore(1)
+
+        def stage(runs: dict[str, Run]) -> Stage:
+            return Stage(
+                runs, slot=slot, executor=self._executor, max_batch_size=limits.max_batch_size, recorder=recorder
+            )
+
+        plain = {role: runner(role) for role in manifest.graphs}
+        scored = plain | {"transform": self._scored(plain["transform"])}
+        rows = [row for row in GRAPHS_IN_A_ROW if all(role in scored for role in row)]
+        self._rows = {row: stage({role: scored[role] for role in row}) for row in rows}
+        self._single = {role: stage({role: run}) for role, run in plain.items()}
+
+    def _scored(self, transform: Run) -> Run:
+        """`transform` with log-likelihoods in nats and their quantiles in place of the log-determinants."""
+
+        def run(latents: Array) -> Outputs:
+            factors, log_dets = transform(latents)
+            log_likelihoods, quantiles = self.likelihoods(factors, log_dets)
+            self._recorder.likelihoods(quantiles)
+            return factors, log_likelihoods, quantiles
+
+        return run
+
+    def likelihoods(self, factors: Array, log_dets: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Log-likelihood, in nats, and its quantile for each of `factors`, `(n, D)`."""
+        wide = factors.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # an overflow is refused afterwards, to its own caller alone
+            log_prior = -0.5 * (np.einsum("nd,nd->n", wide, wide) + self._manifest.size * LOG_2PI)
+            log_likelihoods = log_prior + log_dets
+        return log_likelihoods, self._manifest.log_likelihood_quantiles.quantile(log_likelihoods)
+
+    def __contains__(self, row: tuple[str, ...]) -> bool:
+        """Whether the bundle has all graphs of `row`."""
+        return row in self._rows
+
+    @contextmanager
+    def admitted(self, given: Iterable[Given], more: int = 0) -> Iterator[None]:
+        """Count a call's items, and `more`, as under way; a lone call is always admitted.
+
+        An item waits for at most one stage at a time, so this bounds every queue.
+        """
+        items = sum(len(one.items) for one in given) + more
+        if self._items and self._items + items > self._limits.max_queued_items:
+            raise Overloaded(
+                f"{self._items} items are under way and at most {self._limits.max_queued_items} may be; retry later"
+            )
+        self._items += items
+        self._recorder.under_way(self._items)
+        try:
+            yield
+        finally:
+            self._items -= items
+            self._recorder.under_way(self._items)
+
+    async def run(
+        self, row: tuple[str, ...], items: Array, trace: Trace, field_of: Callable[[int], str]
+    ) -> list[Outputs]:
+        """The outputs of each graph of a row; `field_of` names the item that a row of the arrays stands for."""
+        return await self._passed(self._rows[row], items, trace, field_of)
+
+    async def run_alone(self, role: str, items: Array, trace: Trace, field: str) -> Outputs:
+        """The outputs of one graph as the bundle has it."""
+        (outputs,) = await self._passed(self._single[role], items, trace, lambda _: field)
+        return outputs
+
+    async def _passed(self, stage: Stage, items: Array, trace: Trace, field_of: Callable[[int], str]) -> list[Outputs]:
+        outputs, passes = await stage(items)
+        trace.passes += passes
+        if not all(one.finite for one in passes):  # somebody's in the batch
+            for role, own in zip(stage.graphs, outputs, strict=True):
+                broken = [~np.isfinite(output).reshape(len(items), -1).all(axis=1) for output in own]
+                if (rows := np.flatnonzero(np.any(broken, axis=0))).size:
+                    raise InvalidInput(
+                        field_of(int(rows[0])),
+                        "values that the model maps to finite ones",
+                        f"an overflow in the {role}",
+                        "use smaller values",
+                    )
+        return outputs

@@ -1,0 +1,231 @@
+"""The Open Inference Protocol: each graph, and interpret, edit and sample, as models that take and give tensors."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from iin_api.inference import grpc_service_pb2 as pb
+from iin_bundle.version import __version__
+from numpy.typing import NDArray
+
+from iin_service.answering import Answering, CallContext
+from iin_service.edits import Edit, Replace
+from iin_service.engine import Engine
+from iin_service.errors import InvalidInput, NotFound
+from iin_service.inputs import InputReader
+from iin_service.items import Decoded, Given, Kind, PendingEdit, Trace, Wanted
+from iin_service.tensors import ANY, Tensor, TensorSpec, read_tensors, write_tensors
+
+__all__ = ["InferenceRpcs"]
+
+Inputs = Mapping[str, Tensor]
+Outputs = dict[str, NDArray[Any]]
+KINDS: tuple[Kind, ...] = ("image", "latent", "factors")
+TAKEN_BY: dict[str, Kind] = {
+    "encoder": "image",
+    "transform": "latent",
+    "inverse": "factors",
+    "decoder": "latent",
+    "head": "latent",
+}
+NOTHING = np.zeros((0, 0), np.float32)  # stands for a source that is not interpreted yet
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model of the protocol."""
+
+    platform: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    run: Callable[[Inputs], Awaitable[Outputs]]
+
+
+class InferenceRpcs:
+    """GRPCInferenceService for one engine."""
+
+    def __init__(self, engine: Engine, items: InputReader, answering: Answering) -> None:
+        """Answer with `engine`; `items` checks what is given."""
+        self._engine, self._items, self._answering = engine, items, answering
+        manifest = engine.manifest
+        shapes = {"image": manifest.image.shape, "latent": manifest.latent_shape, "factors": (manifest.size,)}
+        self._tensors = {kind: TensorSpec(kind, "FP32", (ANY, *shape)) for kind, shape in shapes.items()}
+        self._models = {role: self._graph(role) for role in manifest.graphs} | self._pipelines()
+
+    def _graph(self, role: str) -> _Model:
+        graph = self._engine.manifest.graphs[role]
+        inputs, outputs = (
+            tuple(TensorSpec(spec.name, "FP32", (ANY, *map(int, spec.shape[1:]))) for spec in side)
+            for side in (graph.inputs, graph.outputs)
+        )
+        (taken,) = inputs
+
+        async def run(given: Inputs) -> Outputs:
+            tensor = _needed(given, taken.name)
+            items = self._items.array(TAKEN_BY[role], tensor.array, tensor.field)
+            found = await self._engine.graph(role, items, Trace())
+            return {spec.name: output for spec, output in zip(outputs, found, strict=True)}
+
+        return _Model("onnxruntime_onnx", inputs, outputs, run)
+
+    def _pipelines(self) -> dict[str, _Model]:
+        manifest = self._engine.manifest
+        items = (*(self._tensors[kind] for kind in KINDS), TensorSpec("encoded_image", "BYTES", (ANY,)))
+        sources = tuple(TensorSpec(f"source_{one.name}", one.datatype, one.shape) for one in items)
+        head = manifest.graphs.get("head")
+        classes = (TensorSpec("probabilities", "FP32", (ANY, int(head.outputs[0].shape[1]))),) if head else ()
+        interpreted = (
+            self._tensors["latent"],
+            self._tensors["factors"],
+            TensorSpec("log_likelihood", "FP64", (ANY,)),
+            TensorSpec("log_likelihood_quantile", "FP64", (ANY,)),
+            *classes,
+        )
+        image = (self._tensors["image"],) if "decoder" in manifest.graphs else ()
+        decoded = (*image, self._tensors["factors"], self._tensors["latent"], *classes)
+        options = {
+            "edit": (*items, *sources, TensorSpec("factor", "BYTES", (ANY,)), TensorSpec("strength", "FP32", (1,))),
+            "sample": (
+                TensorSpec("count", "INT64", (1,)),
+                TensorSpec("seed", "UINT64", (1,)),
+                TensorSpec("temperature", "FP32", (1,)),
+            ),
+        }
+        return {
+            "interpret": _Model("iin", items, interpreted, self._interpret),
+            "edit": _Model("iin", options["edit"], decoded, self._edit),
+            "sample": _Model("iin", options["sample"], decoded, self._sample),
+        }
+
+    @property
+    def _wanted(self) -> Wanted:
+        return Wanted(images="decoder" in self._engine.manifest.graphs, latents=True)
+
+    async def _interpret(self, given: Inputs) -> Outputs:
+        trace = Trace()
+        found = await self._engine.interpret([await self._given(given, "", trace)], trace)
+        outputs: Outputs = {
+            "latent": found.latents,
+            "factors": found.factors,
+            "log_likelihood": found.log_likelihoods,
+            "log_likelihood_quantile": found.quantiles,
+        }
+        return outputs if found.probabilities is None else outputs | {"probabilities": found.probabilities}
+
+    async def _edit(self, given: Inputs) -> Outputs:
+        trace = Trace()
+        target = await self._given(given, "", trace)
+        source = await self._given(given, "source_", trace)
+        if len(source.items) not in (1, len(target.items)):
+            raise InvalidInput(source.field, f"1 item or {len(target.items)}, one a target", str(len(source.items)))
+        strength = float(given["strength"].array[0]) if "strength" in given else 1.0
+        if not 0 <= strength <= 1:
+            raise InvalidInput(given["strength"].field, "a number in [0, 1]", f"{strength:g}")
+        if len(_needed(given, "factor").array) > self._engine.limits.max_edits:
+            raise InvalidInput(given["factor"].field, f"at most {self._engine.limits.max_edits}", "more")
+        names = [bytes(name).decode(errors="replace") for name in given["factor"].array]
+        for name in names:
+            if name not in self._engine.layout:
+                field = given["factor"].field
+                raise InvalidInput(field, f"names out of {', '.join(self._engine.layout.names)}", repr(name))
+        edits = [PendingEdit(Edit(name, Replace(NOTHING, strength)), source) for name in names]
+        return _outputs([await self._engine.edit([target], edits, self._wanted, trace)])
+
+    async def _sample(self, given: Inputs) -> Outputs:
+        count = int(_needed(given, "count").array[0])
+        if not 1 <= count <= self._engine.limits.max_items:
+            limit = f"between 1 and {self._engine.limits.max_items}"
+            raise InvalidInput(given["count"].field, limit, str(count), "iin_api.v1 streams more")
+        temperature = float(given["temperature"].array[0]) if "temperature" in given else 1.0
+        if not 0 <= temperature < np.inf:
+            raise InvalidInput(given["temperature"].field, "a finite number of at least 0", f"{temperature:g}")
+        drawn = self._engine.sample(
+            count,
+            seed=int(given["seed"].array[0]) if "seed" in given else 0,
+            temperature=temperature,
+            truncation=None,
+            fixed=[],
+            wanted=self._wanted,
+            trace=Trace(),
+        )
+        async with aclosing(drawn):
+            return _outputs([result async for _, result, _ in drawn])
+
+    async def _given(self, given: Inputs, prefix: str, trace: Trace) -> Given:
+        """The items in the one tensor out of image, latent, factors and encoded_image that is given."""
+        names = [prefix + name for name in (*KINDS, "encoded_image")]
+        found = [name for name in names if name in given]
+        if len(found) != 1:
+            raise InvalidInput("inputs", f"one of {', '.join(names)}", " and ".join(found) or "none of them")
+        tensor = given[found[0]]
+        for kind in KINDS:
+            if found[0] == prefix + kind:
+                return self._items.array(kind, tensor.array, tensor.field)
+        if len(tensor.array) > self._engine.limits.max_items:
+            raise self._items.too_many(tensor.field, len(tensor.array))
+        pictures = [
+            await self._items.picture(data, f"{tensor.field} element {index}", resize=False, trace=trace)
+            for index, data in enumerate(tensor.array)
+        ]
+        return Given("image", np.stack(pictures), tensor.field)
+
+    def _model(self, name: str, version: str) -> _Model:
+        if name not in self._models:
+            raise NotFound(f"model '{name}' is not served; there are {', '.join(self._models)}")
+        if version not in ("", self._engine.manifest.version):
+            raise NotFound(f"version '{version}' of {name} is not served; {self._engine.manifest.version} is")
+        return self._models[name]
+
+    async def model_infer(self, request: pb.ModelInferRequest, context: CallContext) -> pb.ModelInferResponse:
+        """Run a model."""
+
+        async def answer() -> pb.ModelInferResponse:
+            model = self._model(request.model_name, request.model_version)
+            outputs = await model.run(read_tensors(request, model.inputs))
+            return write_tensors(request, outputs, self._engine.manifest.version)
+
+        return await self._answering.unary("ModelInfer", request, answer, context, pb.ModelInferResponse())
+
+    async def model_metadata(self, request: pb.ModelMetadataRequest, context: CallContext) -> pb.ModelMetadataResponse:
+        """Describe a model."""
+
+        async def answer() -> pb.ModelMetadataResponse:
+            model = self._model(request.name, request.version)
+            return pb.ModelMetadataResponse(
+                name=request.name,
+                versions=[self._engine.manifest.version],
+                platform=model.platform,
+                inputs=[spec.message() for spec in model.inputs],
+                outputs=[spec.message() for spec in model.outputs],
+            )
+
+        return await self._answering.unary("ModelMetadata", request, answer, context, pb.ModelMetadataResponse())
+
+    async def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        """Whether a model takes calls."""
+        version = request.version in ("", self._engine.manifest.version)
+        return pb.ModelReadyResponse(ready=request.name in self._models and version)
+
+    async def server_metadata(self) -> pb.ServerMetadataResponse:
+        """Describe the server."""
+        return pb.ServerMetadataResponse(name="iin-serve", version=__version__)
+
+
+def _needed(given: Inputs, name: str) -> Tensor:
+    if name not in given:
+        raise InvalidInput("inputs", f"a tensor {name}", ", ".join(given) or "none")
+    return given[name]
+
+
+def _outputs(parts: list[Decoded]) -> Outputs:
+    """What was decoded, all parts together, by the name of the tensor."""
+    columns: dict[str, list[NDArray[Any] | None]] = {
+        "image": [one.images for one in parts],
+        "factors": [one.factors for one in parts],
+        "latent": [one.latents for one in parts],
+        "probabilities": [one.probabilities for one in parts],
+    }
+    held = {name: [one for one in column if one is not None] for name, column in columns.items()}
+    return {name: np.concatenate(column) for name, column in held.items() if column}

@@ -1,0 +1,130 @@
+"""Items of a request as arrays; nothing a caller sends is trusted."""
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from iin_api.v1 import interpretation_pb2 as pb
+from iin_bundle import Manifest
+
+from iin_service.errors import InvalidInput
+from iin_service.images import MAX_PIXELS, decode_picture, open_picture
+from iin_service.items import Given, Kind, Limits, Trace
+from iin_service.recording import Recorder, Silent
+from iin_service.stage import Array
+
+__all__ = ["InputReader"]
+
+# Up to here, all pictures of a call together, decoding is quicker than waking a thread for it.
+PIXELS_DECODED_AT_ONCE, BYTES_DECODED_AT_ONCE = 65_536, 65_536
+DECODERS = 2  # threads that decode at once: each may hold a picture of the largest size
+
+
+class InputReader:
+    """Reads the items of requests to one model."""
+
+    def __init__(self, manifest: Manifest, limits: Limits, recorder: Recorder | None = None) -> None:
+        """`manifest` gives shapes to check against, `limits` how many items a call may have."""
+        self.manifest = manifest
+        self.limits = limits
+        self._recorder = recorder or Silent()
+        self._decoders = asyncio.Semaphore(DECODERS)
+        self._shapes = {
+            "image": manifest.image.shape,
+            "latent": manifest.latent_shape,
+            "factors": (manifest.size,),
+        }
+
+    async def inputs(self, inputs: Sequence[pb.Input], field: str, *, resize: bool, trace: Trace) -> list[Given]:
+        """What is given in `inputs`; runs of encoded images are joined into one item array."""
+        if not inputs:
+            raise InvalidInput(field, "at least one item", "none")
+        if len(inputs) > self.limits.max_items:
+            raise self.too_many(field, len(inputs))
+        given = [
+            await self.input(one, f"{field}[{index}]", resize=resize, trace=trace) for index, one in enumerate(inputs)
+        ]
+        total = sum(len(one.items) for one in given)
+        if total > self.limits.max_items:
+            raise self.too_many(field, total)
+        return [Given.joined(given)] if len({one.kind for one in given}) == 1 else given
+
+    async def input(self, value: pb.Input, field: str, *, resize: bool, trace: Trace) -> Given:
+        """One input as an array of items."""
+        kind = value.WhichOneof("value")
+        if kind is None:
+            raise InvalidInput(field, "an encoded_image, image, latent or factors", "nothing")
+        if kind == "encoded_image":
+            name = f"{field}.encoded_image"
+            image = await self.picture(value.encoded_image, name, resize=resize, trace=trace)
+            return Given("image", image[None], name)
+        return Given(kind, self._tensor(getattr(value, kind), self._shapes[kind], f"{field}.{kind}"), f"{field}.{kind}")
+
+    async def picture(self, data: bytes, field: str, *, resize: bool, trace: Trace) -> Array:
+        """The image `(C, H, W)` in a file."""
+        started = time.perf_counter()
+        try:
+            image = await self._image(data, field, resize=resize, trace=trace)
+        except InvalidInput:
+            self._recorder.unreadable_image()
+            raise
+        trace.codec_seconds += time.perf_counter() - started
+        return image
+
+    async def _image(self, data: bytes, field: str, *, resize: bool, trace: Trace) -> Array:
+        spec = self.manifest.image
+        picture = open_picture(data, spec, resize=resize, field=field)
+        trace.pixels += picture.width * picture.height
+        if trace.pixels > MAX_PIXELS:
+            raise InvalidInput(
+                field,
+                f"at most {MAX_PIXELS} pixels in a call",
+                f"{trace.pixels} up to here",
+                "send smaller pictures",
+            )
+        if trace.pixels <= PIXELS_DECODED_AT_ONCE and len(data) <= BYTES_DECODED_AT_ONCE:
+            return decode_picture(picture, spec, resize=resize, field=field)
+        async with self._decoders:
+            return await asyncio.to_thread(decode_picture, picture, spec, resize=resize, field=field)
+
+    def _tensor(self, tensor: pb.Tensor, item: tuple[int, ...], field: str) -> Array:
+        shape = tuple(tensor.shape)
+        if shape == item:
+            shape = (1, *item)
+        self._check_shape(shape, item, f"{field}.shape", tuple(tensor.shape))
+        expected = 4 * math.prod(shape)
+        if len(tensor.data) != expected:
+            raise InvalidInput(
+                f"{field}.data",
+                f"{expected} bytes (float32) for shape {list(tensor.shape)}",
+                f"{len(tensor.data)}",
+            )
+        return _finite(np.frombuffer(tensor.data, "<f4").reshape(shape), f"{field}.data")
+
+    def array(self, kind: Kind, values: Array, field: str) -> Given:
+        """Items that are an array `(N, ...)` already."""
+        self._check_shape(values.shape, self._shapes[kind], f"{field}.shape", values.shape)
+        return Given(kind, _finite(values, field), field)
+
+    def _check_shape(self, shape: tuple[int, ...], item: tuple[int, ...], field: str, given: tuple[int, ...]) -> None:
+        if shape[1:] != item or len(shape) != len(item) + 1 or shape[0] < 1:
+            raise InvalidInput(field, f"{list(item)} or {['N', *item]} with N >= 1", str(list(given)))
+        if shape[0] > self.limits.max_items:
+            raise self.too_many(field.removesuffix(".shape"), shape[0])
+
+    def too_many(self, field: str, given: int) -> InvalidInput:
+        """More items than a call may have."""
+        return InvalidInput(
+            field,
+            f"at most {self.limits.max_items} items in a call",
+            str(given),
+            "split them over several calls",
+        )
+
+
+def _finite(values: Array, field: str) -> Array:
+    if not np.isfinite(values).all():
+        raise InvalidInput(field, "finite values", "NaN or infinity")
+    return values.astype(np.float32, copy=False)

@@ -1,0 +1,45 @@
+"""What the service counts and times; `metrics` exports it, tests and tools go without."""
+
+from typing import Protocol
+
+from numpy.typing import NDArray
+
+__all__ = ["Recorder", "Silent"]
+
+
+class Recorder(Protocol):
+    """Takes note of what happens; every method is quick and never fails."""
+
+    def call(self, rpc: str, code: str, seconds: float) -> None:
+        """A call, or a message of a stream of requests, was answered with the status `code`."""
+
+    def batch(self, stage: str, items: int, queue_seconds: float, compute_seconds: float) -> None:
+        """A graph ran on a batch whose oldest item had waited for `queue_seconds`."""
+
+    def under_way(self, items: int) -> None:
+        """So many items are under way now."""
+
+    def likelihoods(self, quantiles: NDArray) -> None:  # type: ignore[type-arg]
+        """Items were interpreted whose log-likelihoods have these quantiles, `(n,)` in [0, 1]."""
+
+    def unreadable_image(self) -> None:
+        """An encoded image was refused."""
+
+
+class Silent:
+    """A recorder that forgets everything."""
+
+    def call(self, rpc: str, code: str, seconds: float) -> None:
+        """See `Recorder`."""
+
+    def batch(self, stage: str, items: int, queue_seconds: float, compute_seconds: float) -> None:
+        """See `Recorder`."""
+
+    def under_way(self, items: int) -> None:
+        """See `Recorder`."""
+
+    def likelihoods(self, quantiles: NDArray) -> None:  # type: ignore[type-arg]
+        """See `Recorder`."""
+
+    def unreadable_image(self) -> None:
+        """See `Recorder`."""

@@ -1,0 +1,212 @@
+"""One replica: all graphs of a bundle, answering gRPC calls itself."""
+
+import asyncio
+import gc
+import logging
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import ray
+from iin_api.inference import grpc_service_pb2 as inference_pb
+from iin_api.v1 import interpretation_pb2 as pb
+from iin_bundle import BundleError, check_golden, read_bundle
+from ray import serve
+from ray.serve.exceptions import RayServeException
+
+from iin_service.answering import Answering
+from iin_service.engine import Engine
+from iin_service.health import Health
+from iin_service.inference import InferenceRpcs
+from iin_service.inputs import InputReader
+from iin_service.items import Limits
+from iin_service.metrics import Metrics
+from iin_service.requests import RequestReader
+from iin_service.rpc import InterpretationRpcs
+from iin_service.sessions import Sessions
+
+if TYPE_CHECKING:
+    from grpc_health.v1 import health_pb2
+    from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
+
+__all__ = ["DEPLOYMENT", "Replica"]
+
+DEPLOYMENT = "Interpretation"
+DESCRIBE_SECONDS = 5.0  # that another application may take to say what it serves
+# Python's 5 ms would let a busy event loop keep the thread that runs the graphs waiting as long as a batch takes.
+SWITCH_SECONDS = 0.0001
+logger = logging.getLogger("iin_service")
+
+
+class Replica:
+    """One replica: all graphs of a bundle, answering gRPC calls itself.
+
+    Serve calls the method that bears the RPC's name; the parameter `grpc_context` is found by name.
+    """
+
+    def __init__(self, *, threads: int, gpu: bool) -> None:
+        """The bundle follows in `reconfigure`."""
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logger.setLevel(logging.INFO)
+        self._threads, self._gpu = threads, gpu
+        self._health = Health()
+        self._metrics = Metrics()
+        self._answering = Answering(self._metrics)
+        self._serving = False
+        self._rpcs: InterpretationRpcs
+        self._inference: InferenceRpcs
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Load and verify the bundle named in `user_config`, then serve it in place of the one before.
+
+        Calls under way end on the bundle that they began with. If the new one cannot be served, the one before
+        goes on: Serve would end a replica that raises here, and start others with the same fault. The log, a
+        metric and GetModel tell.
+
+        Raises:
+            BundleError: where there is none before it.
+
+        """
+        try:
+            self._rpcs, self._inference = await asyncio.to_thread(self._load, user_config["bundle"])
+        except BundleError as error:
+            if not self._serving:
+                raise
+            logger.error("bundle refused, the one before is still served: %s", error)
+            self._metrics.bundle_refused(True)
+            return
+        self._serving = True
+        self._metrics.bundle_refused(False)
+
+    def _load(self, path: str) -> tuple[InterpretationRpcs, InferenceRpcs]:
+        gc.unfreeze()
+        bundle = read_bundle(path)
+        sessions = Sessions(bundle, threads=self._threads, gpu=self._gpu)
+        check_golden(bundle, sessions.run)
+        gc.collect()
+        gc.freeze()  # what a replica holds for good is not looked through again
+        gc.set_threshold(20_000, 20, 20)
+        sys.setswitchinterval(SWITCH_SECONDS)
+        limits = Limits()
+        engine = Engine(bundle.manifest, sessions.runner, limits, self._metrics)
+        items = InputReader(bundle.manifest, limits, self._metrics)
+        return (
+            InterpretationRpcs(engine, RequestReader(items), self._answering, _list_models),
+            InferenceRpcs(engine, items, self._answering),
+        )
+
+    async def describe(self) -> bytes:
+        """The answer to GetModel, serialised; other applications ask for it."""
+        return self._rpcs.description().SerializeToString()
+
+    async def Interpret(
+        self, request: pb.InterpretRequest, grpc_context: "RayServegRPCContext"
+    ) -> pb.InterpretResponse:
+        """See interpretation.proto."""
+        return await self._rpcs.interpret(request, grpc_context)
+
+    async def Edit(self, request: pb.EditRequest, grpc_context: "RayServegRPCContext") -> pb.EditResponse:
+        """See interpretation.proto."""
+        return await self._rpcs.edit(request, grpc_context)
+
+    async def Sample(
+        self, request: pb.SampleRequest, grpc_context: "RayServegRPCContext"
+    ) -> AsyncIterator[pb.SampleResponse]:
+        """See interpretation.proto."""
+        async for response in self._rpcs.sample(request, grpc_context):
+            yield response
+
+    async def Traverse(
+        self, request: pb.TraverseRequest, grpc_context: "RayServegRPCContext"
+    ) -> AsyncIterator[pb.TraverseResponse]:
+        """See interpretation.proto."""
+        async for response in self._rpcs.traverse(request, grpc_context):
+            yield response
+
+    async def InterpretStream(
+        self, requests: "gRPCInputStream[pb.InterpretStreamRequest]"
+    ) -> AsyncIterator[pb.InterpretStreamResponse]:
+        """See interpretation.proto."""
+        async for response in self._rpcs.interpret_stream(requests):
+            yield response
+
+    async def EditStream(
+        self, requests: "gRPCInputStream[pb.EditStreamRequest]"
+    ) -> AsyncIterator[pb.EditStreamResponse]:
+        """See interpretation.proto."""
+        async for response in self._rpcs.edit_stream(requests):
+            yield response
+
+    async def Respond(self, request: pb.RespondRequest, grpc_context: "RayServegRPCContext") -> pb.RespondResponse:
+        """See interpretation.proto."""
+        return await self._rpcs.respond(request, grpc_context)
+
+    async def GetModel(self, request: pb.GetModelRequest, grpc_context: "RayServegRPCContext") -> pb.GetModelResponse:
+        """See interpretation.proto."""
+        return await self._rpcs.get_model(request, grpc_context)
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, grpc_context: "RayServegRPCContext"
+    ) -> pb.ListModelsResponse:
+        """See interpretation.proto."""
+        return await self._rpcs.list_models(request, grpc_context)
+
+    async def ServerLive(self, request: inference_pb.ServerLiveRequest) -> inference_pb.ServerLiveResponse:
+        """See grpc_service.proto."""
+        return inference_pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: inference_pb.ServerReadyRequest) -> inference_pb.ServerReadyResponse:
+        """See grpc_service.proto."""
+        return inference_pb.ServerReadyResponse(ready=True)
+
+    async def ServerMetadata(self, request: inference_pb.ServerMetadataRequest) -> inference_pb.ServerMetadataResponse:
+        """See grpc_service.proto."""
+        return await self._inference.server_metadata()
+
+    async def ModelReady(self, request: inference_pb.ModelReadyRequest) -> inference_pb.ModelReadyResponse:
+        """See grpc_service.proto."""
+        return await self._inference.model_ready(request)
+
+    async def ModelMetadata(
+        self, request: inference_pb.ModelMetadataRequest, grpc_context: "RayServegRPCContext"
+    ) -> inference_pb.ModelMetadataResponse:
+        """See grpc_service.proto."""
+        return await self._inference.model_metadata(request, grpc_context)
+
+    async def ModelInfer(
+        self, request: inference_pb.ModelInferRequest, grpc_context: "RayServegRPCContext"
+    ) -> inference_pb.ModelInferResponse:
+        """See grpc_service.proto."""
+        return await self._inference.model_infer(request, grpc_context)
+
+    async def Check(
+        self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
+    ) -> "health_pb2.HealthCheckResponse":
+        """See grpc/health/v1/health.proto."""
+        return await self._health.check(request, grpc_context)
+
+    async def Watch(
+        self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
+    ) -> "AsyncIterator[health_pb2.HealthCheckResponse]":
+        """See grpc/health/v1/health.proto."""
+        async for response in self._health.watch(request, grpc_context):
+            yield response
+
+
+async def _list_models() -> list[pb.ServedModel]:
+    """Every application of this service's kind, asked for its model."""
+    status = await asyncio.to_thread(serve.status)
+    names = [name for name, one in status.applications.items() if DEPLOYMENT in one.deployments]
+    found = await asyncio.gather(*(_described(name) for name in names))
+    return [
+        pb.ServedModel(application=name, status=status.applications[name].status.name, description=description)
+        for name, description in zip(names, found, strict=True)
+    ]
+
+
+async def _described(application: str) -> pb.GetModelResponse | None:
+    try:
+        handle = serve.get_app_handle(application)
+        return pb.GetModelResponse.FromString(await asyncio.wait_for(handle.describe.remote(), DESCRIBE_SECONDS))
+    except (RayServeException, ray.exceptions.RayError, TimeoutError):
+        return None  # its status says what is wrong

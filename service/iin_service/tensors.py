@@ -1,0 +1,142 @@
+"""Tensors of the Open Inference Protocol as numpy arrays, and back."""
+
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from iin_api.inference import grpc_service_pb2 as pb
+from numpy.typing import NDArray
+
+from iin_service.errors import InvalidInput
+
+__all__ = ["Tensor", "TensorSpec", "read_tensors", "write_tensors"]
+
+ANY = -1
+# numpy's type and the field of typed contents, by name of the protocol: those that some model here takes or gives.
+DATATYPES: dict[str, tuple[Any, str]] = {
+    "FP32": (np.dtype("<f4"), "fp32_contents"),
+    "FP64": (np.dtype("<f8"), "fp64_contents"),
+    "INT64": (np.dtype("<i8"), "int64_contents"),
+    "UINT64": (np.dtype("<u8"), "uint64_contents"),
+    "BYTES": (np.dtype(object), "bytes_contents"),
+}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor that a model takes or gives."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    """-1 for an axis of any length, 1 or more."""
+
+    def message(self) -> pb.ModelMetadataResponse.TensorMetadata:
+        """The specification as metadata."""
+        return pb.ModelMetadataResponse.TensorMetadata(name=self.name, datatype=self.datatype, shape=self.shape)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a request."""
+
+    array: NDArray[Any]
+    field: str
+    """Where it stands in the request, for error messages."""
+
+
+def read_tensors(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
+    """The tensors of a request by name, each checked against the one of `specs` that has its name."""
+    known, raw, found = {spec.name: spec for spec in specs}, request.raw_input_contents, {}
+    if raw and len(raw) != len(request.inputs):
+        raise InvalidInput("raw_input_contents", f"{len(request.inputs)} entries, one an input, or none", f"{len(raw)}")
+    for index, tensor in enumerate(request.inputs):
+        field = f"inputs[{index}]"
+        if tensor.name not in known:
+            raise InvalidInput(f"{field}.name", f"one of {', '.join(known)}", repr(tensor.name))
+        if tensor.name in found:
+            raise InvalidInput(f"{field}.name", "every input at most once", f"{tensor.name!r} again")
+        if raw and tensor.HasField("contents"):
+            raise InvalidInput(f"{field}.contents", "no contents beside raw_input_contents", "both")
+        spec = known[tensor.name]
+        if tensor.datatype != spec.datatype:
+            raise InvalidInput(f"{field}.datatype", f"{spec.datatype} for {spec.name}", repr(tensor.datatype))
+        shape = tuple(tensor.shape)
+        if len(shape) != len(spec.shape) or any(
+            given < 1 or wanted not in (ANY, given) for given, wanted in zip(shape, spec.shape, strict=True)
+        ):
+            raise InvalidInput(
+                f"{field}.shape", f"{list(spec.shape)}, where -1 is any length of 1 or more", str(list(shape))
+            )
+        if raw:
+            array = _from_raw(raw[index], spec.datatype, shape, f"raw_input_contents[{index}]")
+        else:
+            array = _from_contents(tensor.contents, spec.datatype, shape, f"{field}.contents")
+        found[spec.name] = Tensor(array, field)
+    return found
+
+
+def _from_raw(data: bytes, datatype: str, shape: tuple[int, ...], field: str) -> NDArray[Any]:
+    count = math.prod(shape)
+    if datatype == "BYTES":
+        elements = list(_byte_elements(data, field))
+        if len(elements) != count:
+            raise InvalidInput(field, f"{count} elements for shape {list(shape)}", str(len(elements)))
+        return _objects(elements, shape)
+    dtype = DATATYPES[datatype][0]
+    if len(data) != dtype.itemsize * count:
+        raise InvalidInput(
+            field, f"{dtype.itemsize * count} bytes for {datatype} of shape {list(shape)}", str(len(data))
+        )
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _byte_elements(data: bytes, field: str) -> Iterator[bytes]:
+    position = 0
+    while position < len(data):
+        start = position + 4
+        length = struct.unpack_from("<I", data, position)[0] if start <= len(data) else None
+        if length is None or start + length > len(data):
+            raise InvalidInput(field, "each element as its length in 4 bytes, then its bytes", "an element that is cut")
+        yield data[start : start + length]
+        position = start + length
+
+
+def _from_contents(contents: pb.InferTensorContents, datatype: str, shape: tuple[int, ...], field: str) -> NDArray[Any]:
+    dtype, name = DATATYPES[datatype]
+    if others := [one.name for one, _ in contents.ListFields() if one.name != name]:
+        raise InvalidInput(f"{field}.{others[0]}", f"{name} alone for {datatype}", f"{others[0]}")
+    values, count = getattr(contents, name), math.prod(shape)
+    if len(values) != count:
+        raise InvalidInput(f"{field}.{name}", f"{count} elements for shape {list(shape)}", str(len(values)))
+    return _objects(list(values), shape) if datatype == "BYTES" else np.array(values, dtype).reshape(shape)
+
+
+def _objects(elements: list[bytes], shape: tuple[int, ...]) -> NDArray[Any]:
+    array = np.empty(len(elements), object)
+    array[:] = elements
+    return array.reshape(shape)
+
+
+def write_tensors(
+    request: pb.ModelInferRequest, outputs: dict[str, NDArray[Any]], version: str
+) -> pb.ModelInferResponse:
+    """The answer with the outputs that were asked for, in the form that the request had."""
+    wanted = [one.name for one in request.outputs] or list(outputs)
+    for index, name in enumerate(wanted):
+        if name not in outputs:
+            raise InvalidInput(f"outputs[{index}].name", f"one of {', '.join(outputs)}", repr(name))
+    response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
+    for name in wanted:
+        array = outputs[name]
+        datatype = "FP64" if array.dtype == np.float64 else "FP32"
+        dtype, field = DATATYPES[datatype]
+        tensor = response.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        if request.raw_input_contents or not request.inputs:
+            response.raw_output_contents.append(np.ascontiguousarray(array, dtype).tobytes())
+        else:
+            getattr(tensor.contents, field).extend(array.ravel().tolist())
+    return response
