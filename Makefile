@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve bundle test lint bench bench-method protos clean
+.PHONY: help setup demo serve bundle test test-deploy lint bench bench-method protos clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ serve: bundle ## serve the digits model on port 9000 until Ctrl-C
 
 test: $(READY) ## run the whole test suite, a live service included
 	$(BIN)/python -m pytest
+
+test-deploy: $(READY) ## check what is in deploy/ as far as that goes without a cluster
+	$(BIN)/python -m pytest tests/deploy
 
 lint: $(READY) ## formatting, lints, types, import rules, protos
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from iin_client.edits import Replace, Resample, SetValue, Shift
+from iin_client.walks import LinearWalk
 
 __all__ = ["Picture", "build_parser"]
 
@@ -115,6 +116,49 @@ def _add_sample(command: argparse.ArgumentParser) -> None:
     _add_resize(command)
 
 
+def _add_traverse(command: argparse.ArgumentParser) -> None:
+    command.add_argument("start", type=_picture, metavar="START", help="picture where the path starts")
+    paths = command.add_argument_group("path (exactly one)").add_mutually_exclusive_group(required=True)
+    paths.add_argument("--to", type=_picture, metavar="IMAGE", help="in a straight line to this picture")
+    paths.add_argument(
+        "--line",
+        type=_line,
+        metavar="FACTOR=DISTANCE:V1,V2,...",
+        help="DISTANCE standard deviations along the direction V1,V2,... of a factor",
+    )
+    paths.add_argument(
+        "--random",
+        type=int,
+        metavar="SEED",
+        help="at random, keeping to the prior (Ornstein-Uhlenbeck); a seed repeats it",
+    )
+    command.add_argument(
+        "--factor",
+        dest="factors",
+        action="append",
+        default=[],
+        metavar="FACTOR",
+        help="move this factor only, with --to and --random; as often as needed (default: all)",
+    )
+    command.add_argument(
+        "--step", type=float, default=0.1, metavar="S", help="with --random, how far a frame goes (default 0.1)"
+    )
+    command.add_argument("-n", "--frames", type=int, default=16, metavar="N", help="how many frames (default 16)")
+    _add_output(command, "file to write: .png one row after the other, .gif or .webp a film")
+    _add_resize(command)
+
+
+def _add_respond(command: argparse.ArgumentParser) -> None:
+    _add_pictures(command, "IMAGE", "picture to analyse (PNG, JPEG or WebP)")
+    command.add_argument("--draws", type=int, default=100, metavar="N", help="draws a picture and factor (default 100)")
+    command.add_argument("--seed", type=int, default=0, help="repeats the same draws (default 0)")
+    _add_resize(command)
+
+
+def _add_models(command: argparse.ArgumentParser) -> None:
+    """It has no options of its own."""
+
+
 def _add_gallery(command: argparse.ArgumentParser) -> None:
     _add_pictures(command, "IMAGE", "picture to show, at least two; the first six are swapped")
     _add_output(command, "PNG file to write")
@@ -188,6 +232,24 @@ _COMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser], No
         "iin sample -n 64 --seed 7 --fix colour=seven.png -o samples.png",
         _add_sample,
     ),
+    "traverse": (
+        "Follow a path through the factors of a picture.",
+        "The first frame is the picture itself.",
+        "iin traverse a.png --to b.png --factor digit -n 24 -o film.gif",
+        _add_traverse,
+    ),
+    "respond": (
+        "Show what the classes of a classifier do when a factor is drawn anew.",
+        "For a model with a head. A factor that the classes do not depend on changes none of them.",
+        "iin respond seven.png --draws 200",
+        _add_respond,
+    ),
+    "models": (
+        "List the models that are served side by side.",
+        "Any of them can be named with --application.",
+        "iin models --address models.example:9000",
+        _add_models,
+    ),
     "gallery": (
         "Draw one page that shows what the factors mean.",
         "It holds reconstructions of the pictures, swaps of every factor between them, interpolations from "
@@ -237,6 +299,11 @@ def _shift(text: str) -> Shift:
     if len(distances) != 1:
         raise argparse.ArgumentTypeError(f"{text}: expected one distance before the colon, got {distance}")
     return Shift(factor, direction=_numbers(direction, text), distance=distances[0])
+
+
+def _line(text: str) -> LinearWalk:
+    shift = _shift(text)
+    return LinearWalk(shift.factor, shift.direction, shift.distance)
 
 
 def _fix(text: str) -> tuple[str, Picture]:

@@ -15,8 +15,9 @@ from iin_client.errors import CallError
 from iin_client.gallery import draw_gallery
 from iin_client.model import Model
 from iin_client.results import Interpretations
-from iin_client.sheet import contact_sheet
-from iin_client.tables import describe_interpretations, describe_model
+from iin_client.sheet import contact_sheet, save_film
+from iin_client.tables import describe_interpretations, describe_model, describe_models, describe_responses
+from iin_client.walks import Interpolation, RandomWalk, Walk
 
 __all__ = ["main"]
 
@@ -50,6 +51,12 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError("edit: expected at least one of --replace, --set, --resample, --shift, got none")
         if options.strength is not None and not any(isinstance(edit, Replace) for edit in options.edits):
             raise ValueError("--strength: expected a --replace for it to apply to, got none; leave it out")
+    if options.command == "traverse":
+        if options.factors and options.line is not None:
+            raise ValueError("--factor: expected --to or --random beside it, got --line, which names its own; drop one")
+        if options.output.suffix.lower() not in _FILMS:
+            known = ", ".join(_FILMS)
+            raise ValueError(f"--output: expected a name that ends in {known}, got {options.output}; choose one")
     if options.command == "gallery" and len(options.pictures) < 2:
         raise ValueError("gallery: expected at least 2 pictures, got 1; give another one to swap factors with")
     if options.command == "sample":
@@ -138,6 +145,34 @@ def _sample(client: Client, options: argparse.Namespace) -> None:
     contact_sheet(pictures).save(options.output, format="PNG")
 
 
+def _traverse(client: Client, options: argparse.Namespace) -> None:
+    path: Walk
+    if options.to is not None:
+        path = Interpolation(options.to.data, options.factors)
+    elif options.line is not None:
+        path = options.line
+    else:
+        path = RandomWalk(options.factors, seed=options.random, step=options.step)
+    chunks = client.traverse(options.start.data, path, options.frames, resize=options.resize)
+    frames = [picture for chunk in chunks for picture in chunk.images.pictures]
+    if options.output.suffix.lower() == ".png":
+        contact_sheet(frames).save(options.output, format="PNG")
+    else:
+        save_film(frames, options.output)
+
+
+def _respond(client: Client, options: argparse.Namespace) -> None:
+    pictures = options.pictures
+    found = client.respond(
+        [picture.data for picture in pictures], draws=options.draws, seed=options.seed, resize=options.resize
+    )
+    print(describe_responses([picture.path for picture in pictures], found))
+
+
+def _models(client: Client, options: argparse.Namespace) -> None:
+    print(describe_models(client.list_models()))
+
+
 def _gallery(client: Client, options: argparse.Namespace) -> None:
     page = draw_gallery(
         client,
@@ -148,11 +183,15 @@ def _gallery(client: Client, options: argparse.Namespace) -> None:
     page.save(options.output, format="PNG")
 
 
+_FILMS = (".png", ".gif", ".webp")
 _COMMANDS = {
     "describe": _describe,
     "interpret": _interpret,
     "edit": _edit,
     "sample": _sample,
+    "traverse": _traverse,
+    "respond": _respond,
+    "models": _models,
     "gallery": _gallery,
 }
 

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["CELL", "Head", "Section", "contact_sheet", "draw_grid", "draw_page", "scaled"]
+__all__ = ["CELL", "Head", "Section", "contact_sheet", "draw_grid", "draw_page", "save_film", "scaled"]
 
 CELL = 56
 """Length in pixels that small pictures are enlarged to, as nearly as whole factors allow."""
@@ -23,6 +24,7 @@ _GAP, _HEAD_GAP = 4, 12
 _MARGIN, _PANEL_GAP, _SECTION_GAP = 32, 36, 40
 _TITLE, _HEADING, _TEXT, _LABEL = 28, 20, 15, 14
 _LINE = 1.35
+_FRAME_MS = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,12 @@ def contact_sheet(pictures: Sequence[Image.Image], *, columns: int | None = None
     """One grid of pictures, nearly square unless `columns` is given."""
     across = columns or math.ceil(math.sqrt(len(pictures)))
     return draw_grid([pictures[start : start + across] for start in range(0, len(pictures), across)])
+
+
+def save_film(frames: Sequence[Image.Image], path: Path) -> None:
+    """Write pictures of one size as a film that repeats, a GIF or WebP by the name's end, enlarged."""
+    first, *others = (scaled(frame) for frame in frames)
+    first.save(path, save_all=True, append_images=others, duration=_FRAME_MS, loop=0)
 
 
 def draw_page(title: str, subtitle: str, sections: Sequence[Section], *, width: int) -> Image.Image:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from iin_client.model import Model
-from iin_client.results import Interpretations
+from iin_client.model import Model, ServedModel
+from iin_client.results import Interpretations, Responses
 
-__all__ = ["describe_interpretations", "describe_model"]
+__all__ = ["describe_interpretations", "describe_model", "describe_models", "describe_responses"]
 
 _WIDTH = 100
 
@@ -68,6 +68,40 @@ def describe_interpretations(names: Sequence[str], model: Model, found: Interpre
             lines.append(_values("probabilities", found.probabilities[index].tolist()))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def describe_models(models: Sequence[ServedModel]) -> str:
+    """The models that are served side by side."""
+    rows = [
+        (one.application, one.status, "-", "-", "-")
+        if one.model is None
+        else (
+            one.application,
+            one.status,
+            f"{one.model.name} {one.model.version}",
+            one.model.recipe,
+            " ".join(f"{part.name}:{part.size}" for part in one.model.factors),
+        )
+        for one in models
+    ]
+    return _table(("application", "status", "model", "recipe", "factors"), rows)
+
+
+def describe_responses(names: Sequence[str], found: Responses) -> str:
+    """What drawing each factor anew does to the classes of the items called `names`."""
+    rows = [
+        (
+            name,
+            str(int(found.probabilities[index].argmax())),
+            f"{found.probabilities[index].max():.2f}",
+            factor,
+            f"{response.class_changes[index]:.2f}",
+            f"{response.class_deviations[index]:.2f}",
+        )
+        for index, name in enumerate(names)
+        for factor, response in found.factors.items()
+    ]
+    return _table(("image", "class", "probability", "factor drawn anew", "class changes", "its deviation"), rows)
 
 
 def _values(label: str, values: Sequence[float]) -> str:

@@ -33,9 +33,11 @@ def serve_settings(*, haproxy: bool) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         }
-        for side in ("FE", "BE"):
+        # HAProxy 2.8 reads a connection no further while one of its streams has a receiver that does not read: a
+        # slow caller would stop all others, if they shared a connection to the replica.
+        for side, streams in (("FE", "1000"), ("BE", "1")):
             settings[f"RAY_SERVE_HAPROXY_H2_{side}_INITIAL_WINDOW_SIZE"] = str(WINDOW_BYTES)
-            settings[f"RAY_SERVE_HAPROXY_H2_{side}_MAX_CONCURRENT_STREAMS"] = "1000"
+            settings[f"RAY_SERVE_HAPROXY_H2_{side}_MAX_CONCURRENT_STREAMS"] = streams
     return settings
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import ray
+from grpc import StatusCode
 from iin_api.inference import grpc_service_pb2 as inference_pb
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import BundleError, check_golden, read_bundle
@@ -115,6 +116,7 @@ class Replica:
         """See interpretation.proto."""
         async for response in self._rpcs.sample(request, grpc_context):
             yield response
+        _raise_for_proxy(grpc_context)
 
     async def Traverse(
         self, request: pb.TraverseRequest, grpc_context: "RayServegRPCContext"
@@ -122,6 +124,7 @@ class Replica:
         """See interpretation.proto."""
         async for response in self._rpcs.traverse(request, grpc_context):
             yield response
+        _raise_for_proxy(grpc_context)
 
     async def InterpretStream(
         self, requests: "gRPCInputStream[pb.InterpretStreamRequest]"
@@ -191,6 +194,22 @@ class Replica:
         """See grpc/health/v1/health.proto."""
         async for response in self._health.watch(request, grpc_context):
             yield response
+
+
+class _Failed(Exception):
+    """A stream of answers that ended early; its status says why."""
+
+
+def _raise_for_proxy(context: "RayServegRPCContext") -> None:
+    """Raise where the status of a stream that ends without a raise would be lost.
+
+    Serve's proxy in Python, which stands in for HAProxy while that finds no replica, takes a stream's status from
+    its messages or an exception; its calls are Ray tasks of their own. Calls that reach the replica by HAProxy are
+    none, and would lose their status's details by a raise.
+    """
+    task = ray.get_runtime_context().get_task_name() or ""
+    if context.code() not in (None, 0, StatusCode.OK) and ".handle_request" in task:
+        raise _Failed(context.details())
 
 
 async def _list_models() -> list[pb.ServedModel]:

@@ -203,12 +203,15 @@ class HiddenClassifier:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What the exported bundle is called."""
+    """What the exported bundle is called, and its number format."""
 
     name: str
     """Name of the model, as callers of the service see it."""
     version: str = "1"
     """Version of the model."""
+    precision: Literal["float32", "int8"] = "float32"
+    """Number format of weights and activations in T's subnets as they are served; int8 is quicker on a CPU and changes
+    the figures a little (docs/QUANTISATION.md). Training is the same: a finished run is only exported again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,13 @@ def check_exportable(model: FrozenModel, images: Tensor) -> None:
 
 
 def write_graph(
-    role: str, network: nn.Module, path: Path, inputs: Tensor, input_name: str, output_names: tuple[str, ...]
+    role: str,
+    network: nn.Module,
+    path: Path,
+    inputs: Tensor,
+    input_name: str,
+    output_names: tuple[str, ...],
+    graph: onnx.ModelProto | None = None,
 ) -> None:
     """Write `network` to `path`, with a dynamic batch axis, and compare both at batches of 1, 3 and 32.
 
@@ -69,12 +75,15 @@ def write_graph(
         inputs: at least 32 real rows.
         input_name: of the input in the graph.
         output_names: of the outputs in the graph.
+        graph: the network under these names, where it was written already; else torch exports it.
 
     Raises:
         ExportError: where the network does not export, or the graph differs; with the measured and allowed error.
 
     """
-    if isinstance(network, OnnxModule):
+    if graph is not None:
+        onnx.save(graph, path)
+    elif isinstance(network, OnnxModule):
         network.write(path, input_name=input_name, example=inputs[:2], output_name=output_names[0])
     else:
         _export(role, network, path, inputs[:2], input_name, output_names)

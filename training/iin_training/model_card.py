@@ -45,7 +45,9 @@ interpreted all the same; a log-likelihood below the manifest's quantiles is the
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    if value is None:
+        return ""
+    return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
 
 
 def _columns(figure: Figure) -> tuple[str, str, str, str]:

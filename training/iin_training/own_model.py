@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 import tyro
@@ -53,6 +53,8 @@ class OwnModel:
     transform: Transform = field(default_factory=_transform)
     version: str = "1"
     """Version of the model."""
+    precision: Literal["float32", "int8"] = "float32"
+    """Number format of weights and activations in T's subnets as they are served (docs/QUANTISATION.md)."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
     measure: Annotated[Measure | None, OPAQUE, tyro.conf.Suppress] = None
@@ -77,8 +79,8 @@ class OwnModel:
 
     @property
     def bundle(self) -> Bundle:
-        """What the exported bundle is called."""
-        return Bundle(name=self.name, version=self.version)
+        """What the exported bundle is called, and its number format."""
+        return Bundle(name=self.name, version=self.version, precision=self.precision)
 
     def inputs(self) -> dict[str, Any]:
         """What every stage depends on besides its settings: the stage of T knows model and pairs by itself."""
@@ -87,7 +89,7 @@ class OwnModel:
     def identity(self) -> dict[str, Any]:
         """What decides the result of the whole run."""
         return {
-            "recipe": {"name": self.name, "version": self.version, "seed": self.seed},
+            "recipe": {"name": self.name, "version": self.version, "seed": self.seed, "precision": self.precision},
             "transform": asdict(self.transform),
             "model": self.model.digest(),
             "pairs": fingerprint(self.pairs),

@@ -19,6 +19,7 @@ from iin_training.models.checks import Findings, check_interpretable
 from iin_training.own_model import AnyRecipe, OwnModel
 from iin_training.pictures import draw_pictures
 from iin_training.processes import leads, wait
+from iin_training.quantised_flow import QuantisedFlow, calibration_latents, quantisation_figures
 from iin_training.run import Run
 from iin_training.stages.coloured_digits import DigitsPlan
 from iin_training.stages.pictures import PicturesPlan
@@ -106,20 +107,23 @@ def _interpret(recipe: AnyRecipe, subject: Subject, findings: Findings, run: Run
 def _export(recipe: AnyRecipe, subject: Subject, transform: Flow, layout: FactorLayout, run: Run) -> None:
     """Measure T and write the bundle."""
     console, model = run.console, subject.model
+    served, costs, latents = transform, {}, held_out_latents(model, subject.held_out, run)
+    if recipe.bundle.precision == "int8":
+        with console.status("quantising"):
+            served = QuantisedFlow(transform, calibration_latents(model, subject.pairs, run))
+            costs = quantisation_figures(transform, served, latents)
     with console.status("evaluating on held-out pictures"):
-        latents = held_out_latents(model, subject.held_out, run)
-        evaluation = evaluate(model, transform, layout, subject.held_out, latents, run)
-        if subject.measure is not None:
-            figures = _joined(subject.measure(model, transform, layout), evaluation.figures)
-            evaluation = Evaluation(figures, evaluation.log_likelihoods)
+        evaluation = evaluate(model, served, layout, subject.held_out, latents, run)
+        own = {} if subject.measure is None else subject.measure(model, served, layout)
+        evaluation = Evaluation(_joined(own, evaluation.figures | costs), evaluation.log_likelihoods)
         pictures = run.directory / "pictures.png"
-        draw_pictures(pictures, model, transform, layout, subject.examples, run.generator("pictures"))
+        draw_pictures(pictures, model, served, layout, subject.examples, run.generator("pictures"))
     with console.status("exporting and checking the bundle"):
         (run.directory / SETTINGS).unlink(missing_ok=True)  # from here on they would vouch for another bundle
         export_bundle(
             run.directory / "bundle",
             model,
-            transform,
+            served,
             Exported(
                 name=recipe.bundle.name,
                 version=recipe.bundle.version,

@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from iin_training.flows.base import FlowBlock
 
-__all__ = ["DoubleCoupling"]
+__all__ = ["DoubleCoupling", "Nets"]
 
 
-class _Nets(nn.Module):
+class Nets(nn.Module):
     """The nets s and t of a half-step, which have the same input and sizes, side by side in one tensor a layer.
 
     `depth` hidden layers with LeakyReLU(0.01), then a linear layer.
@@ -62,7 +62,7 @@ class DoubleCoupling(FlowBlock):
             raise ValueError(f"size: expected at least 2 dimensions to split, got {size}")
         self.split = (size // 2, size - size // 2)
         first, second = self.split
-        self.first, self.second = _Nets(first, second, hidden, depth), _Nets(second, first, hidden, depth)
+        self.first, self.second = Nets(first, second, hidden, depth), Nets(second, first, hidden, depth)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         a, b = z.split(self.split, dim=1)

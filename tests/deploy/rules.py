@@ -1,0 +1,301 @@
+"""What no schema says: rules of the operator, and values that must agree. Each rule yields what it finds wrong."""
+
+import itertools
+import math
+from pathlib import PurePosixPath
+
+from .manifests import (
+    cluster,
+    container,
+    deployment,
+    head,
+    named,
+    of_kind,
+    pod,
+    quantity,
+    ray_service,
+    serve_config,
+    settings,
+    templates,
+    workers,
+)
+
+PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080, "serve": 8000, "serve-grpc": 9000}
+SERVICES = {"iin_api.v1.InterpretationService", "inference.GRPCInferenceService", "grpc.health.v1.Health"}
+GIB = 2**30
+
+
+def _labels(group):
+    return group["template"]["metadata"]["labels"]
+
+
+def _selects(selector, labels):
+    return bool(selector) and selector.items() <= labels.items()
+
+
+def ports_are_named_on_the_head(objects):
+    """KubeRay makes its Services from these names; who names one port must name all."""
+    found = {port["name"]: port["containerPort"] for port in container(head(objects))["ports"]}
+    if found != PORTS:
+        yield f"head: expected the ports {PORTS}, got {found}"
+
+
+def callers_see_every_pod(objects):
+    """A virtual address pins a gRPC channel to one pod; without h2c a gateway speaks HTTP/1."""
+    spec = ray_service(objects)["serveService"]["spec"]
+    if spec.get("clusterIP") != "None":
+        yield "serveService: expected clusterIP None"
+    ports = {port["name"]: port for port in spec["ports"]}
+    for name in ("serve", "serve-grpc"):
+        if ports.get(name, {}).get("port") != PORTS[name] or ports[name].get("targetPort") != PORTS[name]:
+            yield f"serveService: expected port {PORTS[name]} as {name}"
+    if ports.get("serve-grpc", {}).get("appProtocol") != "kubernetes.io/h2c":
+        yield "serve-grpc: expected appProtocol kubernetes.io/h2c"
+
+
+def grpc_survives_an_upgrade(objects):
+    """The incremental strategy makes an HTTP route only."""
+    if ray_service(objects)["upgradeStrategy"]["type"] != "NewCluster":
+        yield "upgradeStrategy: expected NewCluster"
+
+
+def the_head_only_steers(objects):
+    if head(objects)["rayStartParams"].get("num-cpus") != "0":
+        yield 'head: expected num-cpus "0"'
+    if quantity(container(head(objects))["resources"]["limits"]["memory"]) < 8 * GIB:
+        yield "head: expected at least 8Gi of memory"
+    if ray_service(objects).get("excludeHeadPodFromServeSvc") is not True:
+        yield "expected excludeHeadPodFromServeSvc: true"
+
+
+def some_fields_stay_unset(objects):
+    """Two clusters share these names during an upgrade; the operator's own are different for each."""
+    if head(objects).get("headService", {}).get("metadata", {}).get("name"):
+        yield "headService.metadata.name: expected unset"
+    if "externalStorageNamespace" in cluster(objects).get("gcsFaultToleranceOptions", {}):
+        yield "externalStorageNamespace: expected unset"
+    for group in (head(objects), workers(objects)):
+        for field in ("readinessProbe", "livenessProbe", "lifecycle", "command", "args"):
+            if field in container(group):  # KubeRay's probes know of draining, and SIGTERM must reach `ray start`
+                yield f"{container(group)['name']}.{field}: expected unset"
+
+
+def the_control_plane_asks_for_a_token(objects):
+    if cluster(objects).get("authOptions") != {"mode": "token"}:
+        yield "authOptions: expected mode token"
+
+
+def the_autoscaler_is_rays_own(objects):
+    options = cluster(objects).get("autoscalerOptions", {})
+    if cluster(objects).get("enableInTreeAutoscaling") is not True or options.get("version") != "v2":
+        yield "expected enableInTreeAutoscaling with autoscaler v2"
+    if of_kind(objects, "HorizontalPodAutoscaler"):
+        yield "expected no HorizontalPodAutoscaler: it would fight with Ray's"
+    group = workers(objects)
+    if not 1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]:
+        yield "workers: expected 1 <= minReplicas <= replicas <= maxReplicas"
+
+
+def _slots(objects):
+    """Replicas that a worker pod holds, as Ray counts."""
+    options = deployment(serve_config(objects))["ray_actor_options"]
+    limits = container(workers(objects))["resources"]["limits"]
+    has = {
+        "num_cpus": float(workers(objects)["rayStartParams"]["num-cpus"]),
+        "num_gpus": float(limits.get("nvidia.com/gpu", 0)),
+        "memory": quantity(limits["memory"]),
+    }
+    return min(int(has[key] / options[key]) for key in has if options[key])
+
+
+def replicas_fit_the_workers(objects):
+    """Where the surge of an update does not fit, the update waits for ever."""
+    one = deployment(serve_config(objects))
+    scaling, group, slots = one["autoscaling_config"], workers(objects), _slots(objects)
+    most = math.ceil(scaling["max_replicas"] * (1 + one["max_surge_percent"] / 100))
+    if most > slots * group["maxReplicas"]:
+        yield f"expected room for {most} replicas, got {group['maxReplicas']} pods of {slots}"
+    if scaling["min_replicas"] > slots * group["minReplicas"]:
+        yield f"expected room for {scaling['min_replicas']} replicas, got {group['minReplicas']} pods of {slots}"
+
+
+def pods_ask_for_what_replicas_use(objects):
+    """Half a core and a GiB of a pod are for HAProxy, raylet and agents."""
+    options, slots = deployment(serve_config(objects))["ray_actor_options"], _slots(objects)
+    resources = container(workers(objects))["resources"]
+    if quantity(resources["requests"]["cpu"]) < slots * options["num_cpus"] + 0.5:
+        yield f"workers: expected requests of more than the {slots * options['num_cpus']} cores of {slots} replicas"
+    if quantity(resources["limits"]["memory"]) < slots * options["memory"] + GIB:
+        yield f"workers: expected memory for {slots} replicas and a GiB"
+    for group in (head(objects), workers(objects)):
+        resources = container(group)["resources"]
+        if resources["requests"]["memory"] != resources["limits"]["memory"]:
+            yield f"{container(group)['name']}: expected as much memory requested as allowed"
+
+
+def calls_end_before_pods(objects):
+    """Longest call < replica's shutdown < drain of the node < grace of the pod < deletion of an old cluster."""
+    config, environment = serve_config(objects), settings(objects)
+    steps = [
+        ("request_timeout_s", config["grpc_options"]["request_timeout_s"]),
+        ("graceful_shutdown_timeout_s", deployment(config)["graceful_shutdown_timeout_s"]),
+        ("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", float(environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])),
+        ("terminationGracePeriodSeconds", min(pod(one)["terminationGracePeriodSeconds"] for one in _groups(objects))),
+        ("rayClusterDeletionDelaySeconds", ray_service(objects)["rayClusterDeletionDelaySeconds"]),
+    ]
+    for (name, seconds), (next_name, more) in itertools.pairwise(steps):
+        if not seconds < more:
+            yield f"expected {name} < {next_name}, got {seconds} and {more}"
+
+
+def _groups(objects):
+    return head(objects), workers(objects)
+
+
+def the_budget_is_of_workers(objects):
+    spec = named(objects, "PodDisruptionBudget", "iin-workers")["spec"]
+    selector = spec["selector"]["matchLabels"]
+    if not _selects(selector, _labels(workers(objects))) or _selects(selector, _labels(head(objects))):
+        yield "PodDisruptionBudget: expected to select workers, and not the head"
+    if spec.get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
+        yield "PodDisruptionBudget: a worker without a replica is never Ready, and must not hold up a node"
+
+
+def workers_are_spread(objects):
+    spread = pod(workers(objects)).get("topologySpreadConstraints", [])
+    if {one["topologyKey"] for one in spread} != {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}:
+        yield "workers: expected to be spread over hosts and zones"
+    if not all(_selects(one["labelSelector"]["matchLabels"], _labels(workers(objects))) for one in spread):
+        yield "topologySpreadConstraints: expected to count the workers"
+
+
+def only_ports_that_callers_use_are_open(objects):
+    """Replicas behind HAProxy listen themselves, on 40000-41000: open among the pods, closed to others."""
+    own = named(objects, "NetworkPolicy", "iin")["spec"]
+    for group in _groups(objects):
+        if not _selects(own["podSelector"]["matchLabels"], _labels(group)):
+            yield "NetworkPolicy iin: expected to select head and workers"
+    among = {"podSelector": own["podSelector"]}
+    for side, key in (("ingress", "from"), ("egress", "to")):
+        if {key: [among]} not in own.get(side, ()):
+            yield f"NetworkPolicy iin: expected all ports open among the pods ({side})"
+    for policy in of_kind(objects, "NetworkPolicy"):
+        for rule in policy["spec"].get("ingress", []):
+            if rule == {"from": [among]}:
+                continue
+            ports = [port["port"] for port in rule.get("ports", [])]
+            if not ports or not set(ports) <= {8000, 8080, 8265, 9000, 52365} or not rule.get("from"):
+                yield f"NetworkPolicy {policy['metadata']['name']}: expected known callers and ports, got {rule}"
+
+
+def pods_have_no_rights(objects):
+    for name, template in templates(objects):
+        spec = template["spec"]
+        context = spec.get("securityContext", {})
+        if context.get("runAsNonRoot") is not True or context.get("runAsUser") != 1000:
+            yield f"{name}: expected to run as user 1000"
+        if context.get("seccompProfile") != {"type": "RuntimeDefault"}:
+            yield f"{name}: expected seccompProfile RuntimeDefault"
+        for one in spec["containers"] + spec.get("initContainers", []):
+            own = one.get("securityContext", {})
+            if own.get("allowPrivilegeEscalation") is not False or own.get("capabilities") != {"drop": ["ALL"]}:
+                yield f"{name}.{one['name']}: expected no privileges"
+            if own.get("readOnlyRootFilesystem") is not True:
+                yield f"{name}.{one['name']}: expected readOnlyRootFilesystem"
+            if one["image"].endswith(":latest"):
+                yield f"{name}.{one['name']}: expected an image with a version"
+    accounts = {one["metadata"]["name"] for one in of_kind(objects, "ServiceAccount")}
+    for group in _groups(objects):
+        if pod(group).get("serviceAccountName") not in accounts:
+            yield f"{container(group)['name']}: expected a service account of its own"
+    if pod(workers(objects)).get("automountServiceAccountToken") is not False:
+        yield "workers: expected no token of the API server"
+    if of_kind(objects, "Secret"):
+        yield "expected no Secret in the repository"
+
+
+def the_bundle_is_mounted(objects):
+    """Replicas read `bundle` of user_config below a volume; never from a URL in runtime_env."""
+    config = serve_config(objects)
+    path = PurePosixPath(deployment(config)["user_config"]["bundle"])
+    mounts = [
+        mount
+        for mount in container(workers(objects))["volumeMounts"]
+        if path.is_relative_to(PurePosixPath(mount["mountPath"]))
+    ]
+    volumes = {volume["name"]: volume for volume in pod(workers(objects))["volumes"]}
+    if len(mounts) != 1 or mounts[0]["name"] not in volumes:
+        yield f"workers: expected one volume that holds {path}, got {mounts}"
+    elif mounts[0].get("readOnly") is not True:
+        yield f"workers: expected {path} to be read only"
+    for volume in volumes.values():
+        if "image" in volume and "@sha256:" not in volume["image"]["reference"]:
+            yield f"{volume['name']}: expected an image by digest, got {volume['image']['reference']}"
+    if any("runtime_env" in one for one in (config["applications"][0], deployment(config)["ray_actor_options"])):
+        yield "expected no runtime_env"
+
+
+def gpus_are_asked_for_together(objects):
+    """The Serve configuration, the limit, the toleration and the image: all of them or none."""
+    spec, one = pod(workers(objects)), container(workers(objects))
+    signs = {
+        "num_gpus": deployment(serve_config(objects))["ray_actor_options"]["num_gpus"] > 0,
+        "nvidia.com/gpu": "nvidia.com/gpu" in one["resources"]["limits"],
+        "toleration": any(taint.get("key") == "nvidia.com/gpu" for taint in spec.get("tolerations", ())),
+        "image": one["image"].endswith("-gpu"),
+        "group": workers(objects)["groupName"] == "gpu",
+    }
+    if len(set(signs.values())) > 1:
+        yield f"workers: expected all of these or none: {signs}"
+
+
+def the_gateway_leads_to_the_service(objects):
+    """Where there is one: TLS, a key for every call, the port's own services only, and this Service behind it."""
+    for route in of_kind(objects, "GRPCRoute"):
+        service = ray_service(objects)["serveService"]["metadata"]["name"]
+        (rule,) = route["spec"]["rules"]
+        backends = [(one["name"], one["port"]) for one in rule["backendRefs"]]
+        if backends != [(service, 9000)]:
+            yield f"GRPCRoute: expected {service}:9000, got {backends}"
+        served = {match["method"].get("service") for match in rule["matches"]}
+        if served != SERVICES:
+            yield f"GRPCRoute: expected the services of the port, got {served}"
+        (gateway,) = of_kind(objects, "Gateway")
+        for listener in gateway["spec"]["listeners"]:
+            if listener["protocol"] != "HTTPS" or not listener.get("tls", {}).get("certificateRefs"):
+                yield f"Gateway: expected TLS on {listener['name']}"
+            if listener["hostname"] not in route["spec"]["hostnames"]:
+                yield "GRPCRoute: expected the host name of the Gateway"
+        guarded = {
+            target["name"]
+            for policy in of_kind(objects, "SecurityPolicy")
+            for target in policy["spec"]["targetRefs"]
+            if policy["spec"].get("apiKeyAuth", {}).get("credentialRefs")
+        }
+        if route["metadata"]["name"] not in guarded:
+            yield "SecurityPolicy: expected one with keys for the route"
+        for policy in of_kind(objects, "BackendTrafficPolicy"):
+            timeout = float(policy["spec"]["timeout"]["http"]["requestTimeout"].removesuffix("s"))
+            if timeout <= serve_config(objects)["grpc_options"]["request_timeout_s"]:
+                yield "BackendTrafficPolicy: expected requestTimeout above request_timeout_s"
+
+
+RULES = [
+    ports_are_named_on_the_head,
+    callers_see_every_pod,
+    grpc_survives_an_upgrade,
+    the_head_only_steers,
+    some_fields_stay_unset,
+    the_control_plane_asks_for_a_token,
+    the_autoscaler_is_rays_own,
+    replicas_fit_the_workers,
+    pods_ask_for_what_replicas_use,
+    calls_end_before_pods,
+    the_budget_is_of_workers,
+    workers_are_spread,
+    only_ports_that_callers_use_are_open,
+    pods_have_no_rights,
+    the_bundle_is_mounted,
+    gpus_are_asked_for_together,
+    the_gateway_leads_to_the_service,
+]

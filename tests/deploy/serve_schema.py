@@ -1,0 +1,63 @@
+"""Ray's own models of a Serve configuration, made strict: Ray drops unknown keys without a word."""
+
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel
+from ray.serve.config import AutoscalingConfig
+from ray.serve.schema import ServeDeploySchema
+
+__all__ = ["problems"]
+
+
+def problems(text: str) -> list[str]:
+    """What is wrong with a Serve configuration; empty where nothing is."""
+    config = yaml.safe_load(text)
+    found = list(_unknown(config, ServeDeploySchema, ""))
+    try:
+        ServeDeploySchema.model_validate(config)
+    except ValueError as error:
+        found.append(str(error))
+    for application in config.get("applications", ()):
+        for deployment in application.get("deployments", ()):
+            found += _autoscaling(deployment)
+    return found
+
+
+def _unknown(value: Any, model: type[BaseModel], path: str):
+    """Keys that the model does not have, wherever a model stands behind them."""
+    names = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+    for key, inner in value.items():
+        if key not in names:
+            yield f"{path}{key}: unknown key"
+            continue
+        for nested in _models(names[key]):
+            for number, one in enumerate(inner if isinstance(inner, list) else [inner]):
+                if isinstance(one, dict):
+                    yield from _unknown(one, nested, f"{path}{key}[{number}].")
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models inside `Optional[...]`, `List[...]` and `Union[...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
+
+
+def _autoscaling(deployment: dict[str, Any]) -> list[str]:
+    """Ray reads `autoscaling_config` as any dictionary, and checks it when it deploys."""
+    given = deployment.get("autoscaling_config")
+    if not given:
+        return ["autoscaling_config: expected one"]
+    found = []
+    try:
+        AutoscalingConfig.model_validate(given)
+    except ValueError as error:
+        found.append(f"autoscaling_config: {error}")
+    if not given.get("min_replicas"):
+        found.append("min_replicas: expected at least 1; Serve does not come back from zero reliably")
+    if given.get("target_ongoing_requests", 0) >= deployment.get("max_ongoing_requests", 0):
+        found.append("target_ongoing_requests: expected below max_ongoing_requests, or it never scales up")
+    if deployment.get("max_queued_requests", -1) < 1:
+        found.append("max_queued_requests: expected a bound; without one nothing is ever RESOURCE_EXHAUSTED")
+    return found

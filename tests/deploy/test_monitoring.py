@@ -1,0 +1,106 @@
+"""Alerts by promtool's own unit tests; every series that is read is one that is exported."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from .manifests import DEPLOY, ROOT, container, head, named, of_kind, render, workers
+
+MONITORING = DEPLOY / "components" / "monitoring"
+RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]
+ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
+# From the service's own source: Ray adds the prefix, and what Prometheus adds to counters and histograms.
+SOURCE = (ROOT / "service" / "iin_service" / "metrics.py").read_text()
+ENDINGS = {"Counter": ["_total"], "Gauge": [""], "Histogram": ["_bucket", "_sum", "_count"]}
+OURS = {
+    f"ray_{name}": {f"ray_{name}{ending}" for ending in ENDINGS[kind]}
+    for kind, name in re.findall(r"(Counter|Gauge|Histogram)\(\s*\"(\w+)\"", SOURCE)
+}
+RAYS = {
+    "ray_serve_deployment_status",
+    "ray_serve_deployment_replica_healthy",
+    "ray_serve_autoscaling_target_replicas",
+    "ray_node_mem_used",
+    "ray_node_mem_total",
+}
+
+
+def promtool(folder, rules):
+    """`promtool test rules`, on the rules as Prometheus reads them."""
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian package prometheus)")
+    (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
+    shutil.copy(MONITORING / "test.yaml", folder)
+    return subprocess.run(
+        ["promtool", "test", "rules", "test.yaml"], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_alerts(tmp_path):
+    done = promtool(tmp_path, RULES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("alert", "old", "new"),
+    [
+        ("IinErrorRatio", "> 0.01", "> 0.02"),
+        ("IinErrorRatio", "INTERNAL|", "INVALID_ARGUMENT|"),
+        ("IinOverload", "RESOURCE_EXHAUSTED", "EXHAUSTED"),
+        ("IinLatency", "Interpret|Edit", "Interpret|Edit|Sample"),
+        ("IinQueue", "_bucket", "_buckets"),
+        ("IinReplicaUnhealthy", "< 3", "> 3"),
+        ("IinReplicasMissing", "sum by", "min by"),
+        ("IinBundleRefused", "max by", "min by"),
+        ("IinAbsent", "absent", "count"),
+        ("IinHeadMemory", '{IsHeadNode="true"}', ""),
+        ("IinLikelihoodDrift", "> 200", "> 0"),
+        ("IinLikelihoodDrift", "> 0.05", "> 0.2"),
+    ],
+)
+def test_a_wrong_alert_is_found(tmp_path, alert, old, new):
+    rules = json.loads(json.dumps(RULES))
+    (wrong,) = [rule for group in rules["groups"] for rule in group["rules"] if rule["alert"] == alert]
+    assert old in wrong["expr"]
+    wrong["expr"] = wrong["expr"].replace(old, new)
+    done = promtool(tmp_path, rules)
+    assert done.returncode != 0
+    assert f"alertname: {alert}," in done.stdout + done.stderr
+
+
+def dashboard():
+    return json.loads(named(render("prod"), "ConfigMap", "iin-dashboard")["data"]["iin.json"])
+
+
+def test_every_series_is_exported():
+    expressions = [rule["expr"] for rule in ALERTS]
+    expressions += [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    read = {series for expression in expressions for series in re.findall(r"\bray_\w+", expression)}
+    assert read <= RAYS.union(*OURS.values())
+    assert [name for name, series in OURS.items() if not read & series] == [], "exported, and looked at by nobody"
+
+
+def test_the_dashboard_is_whole():
+    panels = dashboard()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        assert panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["targets"]
+
+
+def test_pods_are_scraped():
+    objects = render("prod")
+    (monitor,) = of_kind(objects, "PodMonitor")
+    selector = monitor["spec"]["selector"]["matchLabels"]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    for group in (head(objects), workers(objects)):
+        assert selector.items() <= group["template"]["metadata"]["labels"].items()
+        (port,) = [one for one in container(group)["ports"] if one["name"] == endpoint["port"]]
+        assert str(port["containerPort"]) == group["rayStartParams"]["metrics-export-port"]
+    (rule,) = named(objects, "NetworkPolicy", "iin-monitoring")["spec"]["ingress"]
+    assert [one["port"] for one in rule["ports"]] == [port["containerPort"]]

@@ -1,0 +1,147 @@
+"""The rules hold in every overlay, and each finds its planted mistakes."""
+
+import pytest
+import yaml
+
+from . import rules
+from .manifests import (
+    OVERLAYS,
+    cluster,
+    container,
+    deployment,
+    head,
+    named,
+    of_kind,
+    pod,
+    ray_service,
+    render,
+    serve_config,
+    settings,
+    workers,
+)
+
+
+@pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_holds(overlay, rule):
+    assert list(rule(render(overlay))) == []
+
+
+def serve(**values):
+    """A mistake in the Serve configuration's one deployment."""
+
+    def plant(objects):
+        config = serve_config(objects)
+        for path, value in values.items():
+            *way, last = path.split("__")
+            place = deployment(config)
+            for step in way:
+                place = place[step]
+            place[last] = value
+        ray_service(objects)["serveConfigV2"] = yaml.safe_dump(config)
+
+    return plant
+
+
+def policy(objects):
+    return named(objects, "NetworkPolicy", "iin")["spec"]
+
+
+def first(objects, kind):
+    return of_kind(objects, kind)[0]["spec"]
+
+
+MISTAKES = [
+    (rules.ports_are_named_on_the_head, lambda o: container(head(o))["ports"].pop()),
+    (rules.ports_are_named_on_the_head, lambda o: container(head(o))["ports"][-1].update(name="grpc")),
+    (rules.callers_see_every_pod, lambda o: ray_service(o)["serveService"]["spec"].pop("clusterIP")),
+    (rules.callers_see_every_pod, lambda o: ray_service(o)["serveService"]["spec"]["ports"][0].pop("appProtocol")),
+    (rules.callers_see_every_pod, lambda o: ray_service(o)["serveService"]["spec"]["ports"].pop(0)),
+    (
+        rules.grpc_survives_an_upgrade,
+        lambda o: ray_service(o)["upgradeStrategy"].update(type="NewClusterWithIncrementalUpgrade"),
+    ),
+    (rules.the_head_only_steers, lambda o: head(o)["rayStartParams"].update({"num-cpus": "2"})),
+    (rules.the_head_only_steers, lambda o: container(head(o))["resources"]["limits"].update(memory="2Gi")),
+    (rules.the_head_only_steers, lambda o: ray_service(o).pop("excludeHeadPodFromServeSvc")),
+    (rules.some_fields_stay_unset, lambda o: head(o).update(headService={"metadata": {"name": "head"}})),
+    (
+        rules.some_fields_stay_unset,
+        lambda o: cluster(o)["gcsFaultToleranceOptions"].update(externalStorageNamespace="iin"),
+    ),
+    (rules.some_fields_stay_unset, lambda o: container(workers(o)).update(lifecycle={"preStop": {}})),
+    (rules.some_fields_stay_unset, lambda o: container(workers(o)).update(readinessProbe={"grpc": {"port": 9000}})),
+    (rules.the_control_plane_asks_for_a_token, lambda o: cluster(o).pop("authOptions")),
+    (rules.the_autoscaler_is_rays_own, lambda o: cluster(o)["autoscalerOptions"].update(version="v1")),
+    (rules.the_autoscaler_is_rays_own, lambda o: workers(o).update(minReplicas=0)),
+    (rules.the_autoscaler_is_rays_own, lambda o: o.append({"kind": "HorizontalPodAutoscaler"})),
+    (rules.replicas_fit_the_workers, serve(autoscaling_config__max_replicas=20)),
+    (rules.replicas_fit_the_workers, serve(max_surge_percent=100)),
+    (rules.replicas_fit_the_workers, serve(ray_actor_options__memory=4 * rules.GIB)),
+    (rules.replicas_fit_the_workers, lambda o: workers(o).update(maxReplicas=2)),
+    (rules.pods_ask_for_what_replicas_use, lambda o: container(workers(o))["resources"]["requests"].update(cpu="4")),
+    (rules.pods_ask_for_what_replicas_use, lambda o: container(workers(o))["resources"]["limits"].update(memory="4Gi")),
+    (rules.calls_end_before_pods, serve(graceful_shutdown_timeout_s=20)),
+    (rules.calls_end_before_pods, lambda o: settings(o).update(RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="30")),
+    (rules.calls_end_before_pods, lambda o: pod(workers(o)).update(terminationGracePeriodSeconds=30)),
+    (rules.calls_end_before_pods, lambda o: ray_service(o).update(rayClusterDeletionDelaySeconds=60)),
+    (
+        rules.the_budget_is_of_workers,
+        lambda o: first(o, "PodDisruptionBudget")["selector"]["matchLabels"].pop("app.kubernetes.io/component"),
+    ),
+    (rules.the_budget_is_of_workers, lambda o: first(o, "PodDisruptionBudget").pop("unhealthyPodEvictionPolicy")),
+    (rules.workers_are_spread, lambda o: pod(workers(o)).pop("topologySpreadConstraints")),
+    (
+        rules.workers_are_spread,
+        lambda o: pod(workers(o))["topologySpreadConstraints"][0]["labelSelector"].update(matchLabels={"app": "iin"}),
+    ),
+    (rules.only_ports_that_callers_use_are_open, lambda o: policy(o)["ingress"][0].update(ports=[{"port": 9000}])),
+    (rules.only_ports_that_callers_use_are_open, lambda o: policy(o)["ingress"][1].pop("ports")),
+    (rules.only_ports_that_callers_use_are_open, lambda o: policy(o)["ingress"][1].update(ports=[{"port": 40000}])),
+    (rules.only_ports_that_callers_use_are_open, lambda o: policy(o)["ingress"][1].pop("from")),
+    (rules.only_ports_that_callers_use_are_open, lambda o: policy(o)["podSelector"].update(matchLabels={"app": "iin"})),
+    (rules.pods_have_no_rights, lambda o: pod(workers(o))["securityContext"].update(runAsUser=0)),
+    (rules.pods_have_no_rights, lambda o: container(head(o)).pop("securityContext")),
+    (rules.pods_have_no_rights, lambda o: container(head(o))["securityContext"].pop("readOnlyRootFilesystem")),
+    (rules.pods_have_no_rights, lambda o: pod(head(o)).pop("serviceAccountName")),
+    (rules.pods_have_no_rights, lambda o: pod(workers(o)).pop("automountServiceAccountToken")),
+    (rules.pods_have_no_rights, lambda o: container(workers(o)).update(image="iin-serve:latest")),
+    (rules.pods_have_no_rights, lambda o: o.append({"kind": "Secret"})),
+    (rules.the_bundle_is_mounted, lambda o: pod(workers(o))["volumes"].clear()),
+    (rules.the_bundle_is_mounted, serve(user_config__bundle="/bundle/model")),
+    (rules.the_bundle_is_mounted, lambda o: container(workers(o))["volumeMounts"][-1].pop("readOnly")),
+    (rules.the_bundle_is_mounted, lambda o: pod(workers(o))["volumes"][-1]["image"].update(reference="iin-bundle:1")),
+    (rules.the_bundle_is_mounted, serve(ray_actor_options__runtime_env={"working_dir": "https://example.com/x.zip"})),
+    (rules.gpus_are_asked_for_together, serve(ray_actor_options__num_gpus=1)),
+    (
+        rules.gpus_are_asked_for_together,
+        lambda o: container(workers(o))["resources"]["limits"].update({"nvidia.com/gpu": "1"}),
+    ),
+    (
+        rules.the_gateway_leads_to_the_service,
+        lambda o: ray_service(o)["serveService"]["metadata"].update(name="iin"),
+    ),
+    (rules.the_gateway_leads_to_the_service, lambda o: first(o, "Gateway")["listeners"][0].update(protocol="HTTP")),
+    (rules.the_gateway_leads_to_the_service, lambda o: first(o, "Gateway")["listeners"][0].update(hostname="a.b")),
+    (rules.the_gateway_leads_to_the_service, lambda o: first(o, "SecurityPolicy").pop("apiKeyAuth")),
+    (rules.the_gateway_leads_to_the_service, lambda o: first(o, "GRPCRoute")["rules"][0].update(matches=[])),
+    (
+        rules.the_gateway_leads_to_the_service,
+        lambda o: first(o, "BackendTrafficPolicy")["timeout"]["http"].update(requestTimeout="15s"),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "plant"),
+    MISTAKES,
+    ids=[f"{rule.__name__}-{number}" for number, (rule, _) in enumerate(MISTAKES)],
+)
+def test_finds_a_mistake(rule, plant):
+    objects = render("prod")
+    plant(objects)
+    assert list(rule(objects))
+
+
+def test_every_rule_has_a_mistake():
+    assert {rule for rule, _ in MISTAKES} == set(rules.RULES)

@@ -1,0 +1,121 @@
+"""serve.yaml against Ray's own models, made strict, and against the service."""
+
+import re
+
+import pytest
+import yaml
+from iin_service import app
+from iin_service.environment import serve_settings
+
+from .manifests import (
+    DEPLOY,
+    GPU_SERVE_YAML,
+    OVERLAYS,
+    SERVE_YAML,
+    cluster,
+    container,
+    deployment,
+    head,
+    ray_service,
+    render,
+    serve_config,
+    settings,
+    workers,
+)
+from .serve_schema import problems
+
+# What the GPU component may change; all else is the same, and explained once.
+GPU_VALUES = {
+    ("args",),
+    ("ray_actor_options", "num_gpus"),
+    ("ray_actor_options", "memory"),
+    ("autoscaling_config", "max_replicas"),
+    ("autoscaling_config", "target_ongoing_requests"),
+}
+
+
+@pytest.mark.parametrize("path", [SERVE_YAML, GPU_SERVE_YAML], ids=["cpu", "gpu"])
+def test_ray_takes_every_key(path):
+    assert problems(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("max_ongoing_requests: 2048", "max_concurrent_queries: 2048", "max_concurrent_queries: unknown key"),
+        ("  enable_reflection: false", "  tls: {}", r"grpc_options\[0\].tls: unknown key"),
+        ("max_replicas: 8", "max_replicas: 0", "greater than 0"),
+        ("max_replicas: 8", "max_replicas: 1", "greater than or equal to min_replicas"),
+        ("min_replicas: 2", "min_replicas: 0", "min_replicas"),
+        ("target_ongoing_requests: 16", "target_ongoing_requests: 4096", "below max_ongoing_requests"),
+        ("target_ongoing_requests: 16", "target_num_ongoing_requests_per_replica: 16", "unknown key"),
+        ("rolling_update_percentage: 0.25", "rolling_update_percentage: 25", "less than or equal to 1"),
+        ("max_queued_requests: 2048", "max_queued_requests: -1", "expected a bound"),
+        ("num_cpus: 1", "num_cpu: 1", "num_cpu: unknown key"),
+        ("proxy_location: EveryNode", "proxy_location: AllNodes", "proxy_location"),
+        ("log_level: WARNING", "log_level: LOUD", "log_level"),
+    ],
+)
+def test_a_mistake_is_found(old, new, message):
+    text = SERVE_YAML.read_text()
+    assert old in text
+    assert any(re.search(message, one) for one in problems(text.replace(old, new)))
+
+
+def test_it_serves_what_the_service_has():
+    config = yaml.safe_load(SERVE_YAML.read_text())
+    assert config["grpc_options"]["grpc_servicer_functions"] == app.SERVICER_FUNCTIONS
+    assert config["grpc_options"]["enable_reflection"] is False
+    assert config["proxy_location"] == "EveryNode"
+    assert config["http_options"] == {"host": "0.0.0.0", "port": 8000}, "KubeRay's readiness probe asks it"
+    one = deployment(config)
+    assert one["name"] == "Interpretation"
+    assert one["max_ongoing_requests"] == one["max_queued_requests"] == app.MAX_ONGOING_REQUESTS
+
+
+@pytest.mark.parametrize("path", [SERVE_YAML, GPU_SERVE_YAML], ids=["cpu", "gpu"])
+def test_the_builder_gets_what_ray_reserves(path):
+    config = yaml.safe_load(path.read_text())
+    options, arguments = deployment(config)["ray_actor_options"], config["applications"][0]["args"]
+    assert arguments == {"cpus": options["num_cpus"], "gpus": options["num_gpus"]}
+    assert config["applications"][0]["import_path"] == f"{app.__name__}:{app.build.__name__}"
+    assert app.build(app.BuildArguments(**arguments))._bound_deployment.name == deployment(config)["name"]
+
+
+def test_gpu_changes_a_few_values_only():
+    cpu, gpu = (yaml.safe_load(path.read_text()) for path in (SERVE_YAML, GPU_SERVE_YAML))
+    for config in (cpu, gpu):
+        (application,) = config["applications"]
+        for *way, last in GPU_VALUES:
+            place = application if last == "args" else deployment(config)
+            for step in way:
+                place = place[step]
+            del place[last]
+    assert cpu == gpu
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_manifests_carry_the_file(overlay):
+    path = GPU_SERVE_YAML if overlay == "gpu" else SERVE_YAML
+    objects = render(overlay)
+    assert ray_service(objects)["serveConfigV2"] == path.read_text()
+    assert serve_config(objects) == yaml.safe_load(path.read_text())
+    assert not [one for one in objects if "serve-config" in one["metadata"]["name"]], "a source, not to be applied"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_head_and_workers_have_the_measured_settings(overlay):
+    """On several nodes one differs: a stopping replica must wait until each HAProxy knows."""
+    objects = render(overlay)
+    expected = serve_settings(haproxy=True) | {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "30"}
+    if overlay == "init":  # with components/python-proxy
+        expected["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
+    given = settings(objects)
+    assert {key: given.get(key) for key in expected} == expected
+    assert container(head(objects))["envFrom"] == container(workers(objects))["envFrom"]
+    assert "RAY_SERVE_THROUGHPUT_OPTIMIZED" not in given, "overrides proxy_location and more"
+
+
+def test_ray_is_the_pinned_one():
+    (pinned,) = re.findall(r"^ray==(.+)$", (DEPLOY.parent / "constraints.txt").read_text(), re.M)
+    assert {cluster(render(overlay))["rayVersion"] for overlay in OVERLAYS} == {pinned}

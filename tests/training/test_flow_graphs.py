@@ -1,0 +1,66 @@
+"""The graphs of T that we write ourselves compute what T computes, in few nodes."""
+
+from collections import Counter
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from iin_training.flow_graphs import flow_graph, is_known
+from iin_training.flows import ActNorm, DoubleCoupling, Flatten, Flow, Permutation, interpretation_flow
+
+SHAPES = {"even": 64, "odd": 7, "spatial": (2, 3, 3)}
+
+
+def flow_of(shape):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = interpretation_flow(shape, blocks=3, hidden=20, depth=2, seed=0)
+        latents = torch.randn(500, *((shape,) if isinstance(shape, int) else shape)) * 3 + 1
+    flow.initialize(latents)
+    return flow.eval().requires_grad_(False), latents
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("batch", [1, 3, 32])
+def test_both_directions_agree_with_torch(shape, batch):
+    flow, latents = flow_of(shape)
+    factors = flow(latents)[0]
+    for inverse, items, names in (
+        (False, latents, ["factors", "log_abs_det"]),
+        (True, factors, ["latent", "log_abs_det"]),
+    ):
+        model = flow_graph(flow, inverse=inverse)
+        assert [output.name for output in model.graph.output] == names
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        found = session.run(None, {"factors" if inverse else "latent": items[:batch].numpy()})
+        expected = (flow.inverse if inverse else flow)(items[:batch])
+        for values, wanted in zip(found, expected, strict=True):
+            assert values.shape == wanted.shape
+            scale = max(1.0, float(wanted.abs().max()))
+            np.testing.assert_allclose(values, wanted.numpy(), rtol=0, atol=1e-5 * scale)
+
+
+def test_a_block_takes_few_nodes():
+    model = flow_graph(flow_of(64)[0], inverse=False)
+    kinds = Counter(node.op_type for node in model.graph.node)
+    nets = {"Gemm": 2 * 2 * 3, "LeakyRelu": 2 * 2 * 2}
+    steps = {"Tanh": 2, "Exp": 2, "Mul": 2 + 1, "Add": 2 + 1, "Split": 1, "Concat": 1, "Gather": 1}
+    expected = {kind: 3 * count for kind, count in (nets | steps).items()}
+    expected["Concat"] += 1  # of all s, whose sum is the log-determinant
+    expected["Add"] += 1
+    assert kinds == expected | {"ReduceSum": 1}
+
+
+def test_flows_of_other_blocks_are_left_to_the_exporter():
+    class Other(ActNorm):
+        pass
+
+    class Skewed(Flow):
+        pass
+
+    known = [Flatten((2, 2)), ActNorm(4), DoubleCoupling(4, hidden=3, depth=1), Permutation(4, seed=0)]
+    assert is_known(Flow(known))
+    assert not is_known(Flow([*known, Other(4)]))
+    assert not is_known(Skewed(known))
+    assert not is_known(Flow([ActNorm(4)]))
