@@ -50,7 +50,7 @@ lint: $(READY) ## formatting, lints, types, import rules, protos
 protos: $(READY) ## generate the code beside the .proto files
 	$(BIN)/python protos/generate.py
 
-bench: bundle ## throughput and latency beside a bare gRPC server with the same graphs
+bench: bundle ## throughput and latency beside a bare gRPC server, Triton and MLServer
 	$(BIN)/python -m tests.bench.run $(DEMO)/bundle
 
 bench-method: $(READY) ## a training step of T beside the same network in zuko and in FrEIA
