@@ -89,7 +89,6 @@ class Graphs:
                 f"{self._items} items are under way and at most {self._limits.max_queued_items} may be; retry later"
             )
         self._items += items
-        self._recorder.under_way(self._items)
         try:
             yield
         finally:
