@@ -47,6 +47,7 @@ def model():
             max_batch_size=64,
             max_queued_items=512,
             stream_window=16,
+            samples_per_message=32,
         ),
     )
 
@@ -96,11 +97,11 @@ def test_interpretations_state_likelihood_norm_and_values(model):
 
 def test_models_are_listed_with_those_that_do_not_answer(model):
     served = [
-        ServedModel(application="one", status="RUNNING", model=model),
-        ServedModel(application="two", status="UNHEALTHY", model=None),
+        ServedModel(application="one", state="RUNNING", model=model),
+        ServedModel(application="two", state="UNHEALTHY", model=None),
     ]
     header, one, two = rows(describe_models(served))
-    assert header == ["application", "status", "model", "recipe", "factors"]
+    assert header == ["application", "state", "model", "recipe", "factors"]
     assert one[:4] == ["one", "RUNNING", "colours", "3"]
     assert one[-2:] == ["colour:2", "residual:3"]
     assert two == ["two", "UNHEALTHY", "-", "-", "-"]

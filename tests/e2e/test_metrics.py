@@ -78,7 +78,7 @@ def test_stages_likelihoods_and_images_are_measured(scraped):
         assert value(scraped, "ray_iin_stage_compute_seconds_count", stage=stage) >= 1
         assert value(scraped, "ray_iin_stage_batch_items_count", stage=stage) >= 1
         assert value(scraped, "ray_iin_stage_queue_seconds_count", stage=stage) >= 1
-    assert value(scraped, "ray_iin_log_likelihood_quantile_count") == 5 * 4 + 2 + 1  # Edit has two
+    assert value(scraped, "ray_iin_log_likelihood_quantile_count") == 5 * 4 + 1  # Edit has none
     assert value(scraped, "ray_iin_image_failures_total") == 2
     assert value(scraped, "ray_iin_items_under_way") == 0
     assert value(scraped, "ray_iin_bundle_refused") == 0

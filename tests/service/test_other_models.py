@@ -214,12 +214,22 @@ def test_classes_respond_to_factors_drawn_anew(served):
     sessions, one = Sessions(served.bundle, threads=1, gpu=False), found[1]
     rows = np.tile(interpreted.factors[2], (40, 1))
     where = layout.slice(one.factor)
-    rows[:, where] = draw_prior(3, range(80, 120), layout.size)[:, where]
+    rows[:, where] = draw_prior(3, range(40), layout.size)[:, where]
     (drawn,) = sessions.run("head", sessions.run("inverse", rows)[0])
     np.testing.assert_allclose(one.mean_probabilities[2], drawn.mean(axis=0), atol=1e-4)
     np.testing.assert_allclose(one.probability_deviations[2], drawn.std(axis=0), atol=1e-4)
     changed = (drawn.argmax(axis=1) != before[2].argmax()).mean()
     assert one.class_changes[2] == pytest.approx(changed, abs=0.05)  # a draw may be on the edge
+
+
+def test_an_item_responds_alone_as_in_company(served):
+    if served.model.head is None:
+        return
+    images = served.images[:3].numpy()
+    _, alone = respond(served, Given("image", images[2:], "inputs"))
+    _, company = respond(served, Given("image", images, "inputs"))
+    for one, several in zip(alone, company, strict=True):
+        np.testing.assert_allclose(one.mean_probabilities[0], several.mean_probabilities[2], atol=1e-5)
 
 
 def test_nothing_changes_without_temperature_at_the_origin(served):

@@ -44,7 +44,7 @@ def test_a_longer_random_walk_begins_as_a_shorter_one():
 def test_an_overflow_names_the_distance():
     with pytest.raises(InvalidInput) as caught:
         frames(LinearWalk("colour", np.ones(2, np.float32), 1e300), 3)
-    assert caught.value.field == "linear.distance (colour)"
+    assert caught.value.field == "linear.distance"
 
 
 def test_truncated_draws_are_those_of_the_prior_within_bounds():
@@ -53,3 +53,9 @@ def test_truncated_draws_are_those_of_the_prior_within_bounds():
     np.testing.assert_array_equal(bounded[np.abs(plain) <= 1], plain[np.abs(plain) <= 1])
     assert abs(bounded.std() - 0.5396) < 0.01  # of a normal distribution cut at one standard deviation
     np.testing.assert_array_equal(draw_prior(3, range(7, 8), 16, truncation=1.0)[0], bounded[7])
+
+
+def test_every_seed_has_draws_of_its_own():
+    seeds = (0, 1, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1)
+    drawn = [draw_prior(seed, range(1), 8).tobytes() for seed in seeds]
+    assert len(set(drawn)) == len(seeds)
