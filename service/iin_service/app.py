@@ -19,6 +19,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
 from ray.serve.exceptions import RayServeException
 
+from iin_service import responses
 from iin_service.replica import DEPLOYMENT, DESCRIBE_SECONDS, Replica
 
 __all__ = ["BuildArguments", "ServeOptions", "build", "deploy", "join_ray", "start_ray", "start_serve", "stop"]
@@ -155,11 +156,11 @@ def deploy(options: ServeOptions, *, update: bool) -> None:
 
 def _check_served(options: ServeOptions) -> None:
     """Ask the replicas what they serve: one that refused the bundle goes on with the one before."""
-    wanted = {role: graph.file.sha256 for role, graph in read_bundle(options.bundle).manifest.graphs.items()}
+    wanted = responses.model(read_bundle(options.bundle).manifest)
     handle = serve.get_app_handle(options.application)
     for _ in range(4 * options.replicas):
         found = pb.GetModelResponse.FromString(handle.describe.remote().result(timeout_s=DESCRIBE_SECONDS))
-        if {graph.role: graph.sha256 for graph in found.model.graphs} != wanted:
+        if found.model != wanted:
             raise RuntimeError(
                 f"--update: {options.bundle} was refused, and the bundle before it is still served; the replicas' log "
                 "says why"

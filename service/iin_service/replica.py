@@ -38,7 +38,7 @@ DESCRIBE_SECONDS = 5.0  # that another application may take to say what it serve
 # Python's 5 ms would let a busy event loop keep the thread that runs the graphs waiting as long as a batch takes.
 SWITCH_SECONDS = 0.0001
 TIDY_SECONDS = 60.0
-STATES: "dict[str, pb.ApplicationState]" = {
+STATES: dict[str, Any] = {  # Any: enum values are typed otherwise than they run
     name.removeprefix("APPLICATION_STATE_"): value for name, value in pb.ApplicationState.items()
 }
 logger = logging.getLogger("iin_service")
