@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["CALLS", "Autoscaling", "Call", "Row", "Stages", "read_autoscaling", "read_stages"]
+__all__ = ["CALLS", "Autoscaling", "Call", "Row", "Stages", "parse_stages", "read_autoscaling", "read_stages"]
 
 # The rows of graphs that a call asks for one after the other, and how many items it brings to each.
 Call = tuple[tuple[str, int], ...]
@@ -141,20 +141,29 @@ def read_stages(path: Path) -> Stages:
     """
     try:
         found = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected a file of stage times; write one with `measure`: {error}") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON as `measure` writes it: {error}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("rows"), dict):
-        raise ValueError(f"{path}: rows: expected an object of rows; write it with `measure`")
+        raise ValueError(f"{path}: expected JSON as `measure` writes it: {error}") from None
+    return parse_stages(found, str(path))
+
+
+def parse_stages(found: Any, source: str) -> Stages:
+    """As `read_stages`, of what was in the file `source`."""
+    if not isinstance(found, dict) or not isinstance(found.get("rows"), dict) or not found["rows"]:
+        raise ValueError(f"{source}: rows: expected an object of rows; write it with `measure`")
     try:
         rows = {name: _row(f"rows.{name}", value) for name, value in found["rows"].items()}
         overhead = _number("overhead_ms", found.get("overhead_ms"))
         client = _number("client_ms", found.get("client_ms", 0.0))
-        if not 0 <= client <= overhead:
+        if client > overhead:
             raise ValueError(f"client_ms: expected 0 to overhead_ms, which is {overhead}, got {client}")
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{source}: {error}") from None
     return Stages(
-        **{name: str(found.get(name, "not stated")) for name in ("bundle", "machine", "date")},
+        bundle=str(found.get("bundle", "not stated")),
+        machine=str(found.get("machine", "not stated")),
+        date=str(found.get("date", "not stated")),
         rows=rows,
         overhead_ms=overhead,
         client_ms=client,

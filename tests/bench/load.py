@@ -10,14 +10,15 @@ import math
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Awaitable
+from collections.abc import AsyncIterable, Awaitable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc.aio
 import numpy as np
 import psutil
 
-__all__ = ["Load", "Result", "measure", "start_worker"]
+__all__ = ["Load", "Result", "measure", "run", "start_worker"]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 CALL_SECONDS = 60.0  # deadline of a call
@@ -124,7 +125,12 @@ def start_worker() -> None:
 
 def measure(load: Load) -> Result:
     """Send `load`; calls under way at the end are waited for, so that the server is idle afterwards."""
-    return _runner.run(_measure(load))
+    return run(_measure(load))
+
+
+def run(measuring: Coroutine[Any, Any, Result]) -> Result:
+    """Run a measurement in the process's one event loop."""
+    return _runner.run(measuring)
 
 
 async def _measure(load: Load) -> Result:

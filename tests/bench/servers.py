@@ -80,6 +80,15 @@ class Server:
                     return process
         raise RuntimeError(f"{self.name}: expected a process named {REPLICA}, found none")
 
+    def cpu_seconds(self) -> list[float]:
+        """CPU time so far of each of its processes, seconds."""
+        found = []
+        for process in self._tree():
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                found.append(times.user + times.system)
+        return found
+
     def memory(self) -> dict[str, float]:
         """Bytes: rss and pss (shared pages divided by their users) of the serving process, pss of all processes."""
         own, total = self.serving().memory_full_info(), 0

@@ -1,0 +1,213 @@
+"""The capacity model beside the service: what it predicts, what is measured, and how far they are apart.
+
+    .venv/bin/python -m tests.bench.capacity BUNDLE                     about 4 minutes
+    .venv/bin/python -m tests.bench.capacity BUNDLE --seconds 1 --rounds 1 --write ''   to try it
+
+Measures the stage times of BUNDLE on one core (deploy.capacity), then starts `iin-serve BUNDLE` with one replica and
+sends single-image Interprets: 1, 16 and 64 callers that wait for their answers, and calls at random moments at 30, 60
+and 80 % of the most that was measured. Rounds take turns; medians are kept. One constant of the model is fitted, the
+CPU time of a call outside the graphs, so that the throughput at 64 callers comes out; all else is predicted. CPU is that
+of all of the service's processes and of the client, a call; others is what else ran meanwhile, in cores.
+
+Stage times and the constant go to --write, from where `python -m deploy.capacity` plans with them.
+
+Exit code: 0 measured, 1 a call failed or the server did not start, 2 wrong usage, 130 interrupted.
+"""
+
+import argparse
+import datetime
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from iin_bundle import BundleError, read_bundle
+from rich.console import Console
+
+from deploy.capacity.arrivals import Arrivals, Closed, Poisson
+from deploy.capacity.inputs import CALLS, Row, parse_stages
+from deploy.capacity.measure import measure as measure_stages
+from deploy.capacity.model import Result, Scenario, simulate
+from tests.bench import load, open_loop
+from tests.bench.run import SERVICE, make_requests
+from tests.bench.servers import OURS, Server
+
+CALLERS = (1, 16, 64)
+SHARES = (0.3, 0.6, 0.8)
+STAGES = Path("deploy/capacity/stages.json")
+SIMULATED_S, WARM_UP_S = 20.0, 2.0
+METHOD = f"/{SERVICE}/Interpret"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One load, measured once."""
+
+    result: load.Result
+    service_ms: float
+    """CPU time of a call in all processes of the service."""
+    client_ms: float
+    """CPU time of a call in the client."""
+    others: float
+    """Cores that other work kept busy."""
+
+
+def main() -> int:
+    """Read the command line, measure, compare."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.capacity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path, help="bundle directory; its model needs a decoder")
+    parser.add_argument("--seconds", type=float, default=5.0, help="measured time of a point and round (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
+    parser.add_argument("--write", type=Path, default=STAGES, help=f"file for the stage times (default: {STAGES})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured to FILE as well")
+    given = parser.parse_args()
+    if given.seconds <= 0 or given.rounds < 1:
+        parser.error("--seconds, --rounds: expected positive numbers")
+    console = Console(stderr=True)
+    try:
+        with console.status("measuring stage times") as status:
+            stages = measure_stages(given.bundle, rounds=given.rounds, seconds=0.3, told=status.update)
+            measured = measure_service(given, status.update)
+            status.update("fitting the one constant")
+            compare(stages, measured, given)
+    except (BundleError, RuntimeError, ValueError) as error:
+        print(f"capacity: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    errors = {text for points in measured.values() for point in points for text in point.result.errors}
+    for text in errors:
+        print(f"capacity: {text}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def measure_service(given: argparse.Namespace, told: Callable[[str], None]) -> dict[Arrivals, list[Point]]:
+    """Every load, in rounds."""
+    requests = make_requests(read_bundle(given.bundle), 1).serialised("Interpret")
+    told("starting iin-serve")
+    points: dict[Arrivals, list[Point]] = {}
+    worker = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), load.start_worker)
+    with Server(OURS, given.bundle) as server, worker:
+        client = psutil.Process(worker.submit(os.getpid).result())
+        pid = server.serving().pid
+
+        def measure(kind: Arrivals, seconds: float, seed: int) -> Point:
+            if isinstance(kind, Closed):
+                job: Any = load.Load(
+                    address=server.address, method=METHOD, streams=False, requests=requests, callers=kind.callers,
+                    seconds=seconds, pid=pid,
+                )  # fmt: skip
+                run: Any = load.measure
+            else:
+                assert isinstance(kind, Poisson)
+                job = open_loop.OpenLoad(
+                    address=server.address, method=METHOD, requests=requests, rate=kind.rate, seconds=seconds, seed=seed
+                )
+                run = open_loop.measure
+            return observed(lambda: worker.submit(run, job).result(), server, client)
+
+        most = max(measure(Closed(64), given.seconds, 0).result.throughput for _ in range(2))  # the first warms up
+        kinds = [*(Closed(callers) for callers in CALLERS), *(Poisson(round(share * most)) for share in SHARES)]
+        for one in range(given.rounds):
+            for kind in kinds:
+                told(f"round {one + 1} of {given.rounds}: {kind}")
+                points.setdefault(kind, []).append(measure(kind, given.seconds, one))
+        told("stopping iin-serve")
+    return points
+
+
+def observed(run: Callable[[], load.Result], server: Server, client: psutil.Process) -> Point:
+    """One measurement, with the CPU time that everyone took meanwhile."""
+    before, started = cpu_seconds(server, client), time.perf_counter()
+    result = run()
+    elapsed = time.perf_counter() - started
+    total, service, own = (after - earlier for after, earlier in zip(cpu_seconds(server, client), before, strict=True))
+    calls = result.throughput * elapsed
+    return Point(result, 1e3 * service / calls, 1e3 * own / calls, max(total - service - own, 0.0) / elapsed)
+
+
+def cpu_seconds(server: Server, client: psutil.Process) -> tuple[float, float, float]:
+    """CPU time so far: of the machine, of the service's processes, of the client."""
+    whole = psutil.cpu_times()
+    return (
+        sum(whole) - whole.idle - getattr(whole, "iowait", 0.0) - getattr(whole, "guest", 0.0),
+        sum(server.cpu_seconds()),
+        sum(client.cpu_times()[:2]),
+    )
+
+
+def predicted(rows: dict[str, Row], overhead_ms: float, kind: Arrivals) -> Result:
+    """What the model says of one replica on this machine's cores, client included."""
+    return simulate(
+        Scenario(
+            rows=rows, call=CALLS["Interpret"], overhead_ms=overhead_ms, arrivals=kind, cores=os.cpu_count() or 1,
+            seconds=SIMULATED_S, warm_up_s=WARM_UP_S,
+        )  # fmt: skip
+    )
+
+
+def fitted(rows: dict[str, Row], throughput: float) -> float:
+    """The overhead, ms, at which 64 callers get `throughput` calls a second."""
+    low, high = 0.0, 1e3 * (os.cpu_count() or 1) / throughput
+    for _ in range(12):
+        middle = (low + high) / 2
+        fast = predicted(rows, middle, Closed(64)).throughput > throughput
+        low, high = (middle, high) if fast else (low, middle)
+    return (low + high) / 2
+
+
+def compare(stages: dict[str, Any], measured: dict[Arrivals, list[Point]], given: argparse.Namespace) -> None:
+    """Write the stage times and print the table."""
+
+    def median(kind: Arrivals, of: Callable[[Point], float]) -> float:
+        return statistics.median(of(point) for point in measured[kind])
+
+    kept = given.write if given.write.name else Path(os.devnull)
+    stages |= {"overhead_ms": 0.0, "client_ms": round(median(Closed(64), lambda one: one.client_ms), 3)}
+    rows = dict(parse_stages(stages | {"client_ms": 0.0}, "measured").rows)
+    stages["overhead_ms"] = round(fitted(rows, median(Closed(64), lambda one: one.result.throughput)), 3)
+    kept.write_text(json.dumps(stages, indent=2) + "\n")
+    print(f"fitted: {stages['overhead_ms']} ms a call outside the graphs, {stages['client_ms']} of it the client's\n")
+    print("| load | calls/s | model | error | p50, ms | model | error | p99, ms | model | error | CPU, ms | client | others |")
+    print("|---" * 13 + "|")
+    for kind in measured:
+        found = predicted(rows, stages["overhead_ms"], kind)
+        cells = [f"{kind.callers} callers" if isinstance(kind, Closed) else f"{kind.rate:g}/s at random"]
+        for value, said in (
+            (median(kind, lambda one: one.result.throughput), found.throughput),
+            (median(kind, lambda one: one.result.p50_ms), found.percentile(50)),
+            (median(kind, lambda one: one.result.p99_ms), found.percentile(99)),
+        ):
+            cells += [f"{value:.4g}", f"{said:.4g}", f"{said / value - 1:+.0%}"]
+        cells += [f"{median(kind, of):.2f}" for of in (lambda one: one.service_ms, lambda one: one.client_ms)]
+        cells.append(f"{median(kind, lambda one: one.others):.1f}")
+        print("|", " | ".join(cells), "|")
+    today = datetime.datetime.now(datetime.UTC).date()
+    loads = " ".join(f"{one:.1f}" for one in os.getloadavg())
+    print(f"\n{today}, {stages['machine']}, {os.cpu_count()} cores; load average at the end {loads}")
+    if given.json:
+        points = {
+            str(kind): [
+                {name: getattr(one.result, name) for name in ("throughput", "p50_ms", "p99_ms")}
+                | {"service_ms": one.service_ms, "client_ms": one.client_ms, "others": one.others}
+                for one in found
+            ]
+            for kind, found in measured.items()
+        }
+        given.json.write_text(json.dumps({"stages": stages, "points": points}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
