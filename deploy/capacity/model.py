@@ -1,9 +1,10 @@
 """Calls on their way through replicas, event by event, in simpy.
 
-A call costs CPU before its graphs and after them, half each (`overhead_ms`); its rows of graphs run in batches. A
-replica has one compute slot: when that is free it takes everything that waits for a row, up to the limit, after what
-has arrived but is not read yet (`Stage` of the service). Where the graphs run on the CPU a batch holds a core, too.
-Cores serve in order of arrival, without slices of time.
+A replica has one event loop, which reads calls and writes answers in turns: a turn does all that is pending and costs
+`wake_ms`, and `overhead_ms / 2` for each call. Between the two a call's rows of graphs run in batches, in one compute
+slot: when that is free it takes everything that waits for a row, up to the limit, after what has arrived but is not
+read yet (`Stage` of the service). Where the graphs run on the CPU a batch holds a core, as a turn does. Cores serve in
+order of arrival, without slices of time.
 """
 
 import random
@@ -37,7 +38,9 @@ class Scenario:
     call: Call
     """What each call asks for."""
     overhead_ms: float
-    """CPU time of a call outside the graphs."""
+    """CPU time of a call in the event loop, half before its graphs and half after."""
+    wake_ms: float = 0.0
+    """CPU time of a turn of the event loop, shared by all that it finds to do: a lone call takes two."""
     arrivals: Arrivals
     """When calls come."""
     replicas: int = 1
@@ -62,6 +65,8 @@ class Scenario:
     """Calls that arrive before this are not counted."""
     seed: int = 0
     """Of arrivals and routing."""
+    vary: Callable[[random.Random, float], float] | None = None
+    """Draws the time of a batch, ms, about its mean; without it each takes its mean."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated."""
@@ -70,8 +75,8 @@ class Scenario:
                 raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
         if not 0 <= self.warm_up_s < self.seconds:
             raise ValueError(f"seconds: expected more than the warm-up of {self.warm_up_s} s, got {self.seconds}")
-        if self.overhead_ms < 0:
-            raise ValueError(f"overhead_ms: expected 0 or more, got {self.overhead_ms}")
+        if self.overhead_ms < 0 or self.wake_ms < 0:
+            raise ValueError(f"overhead_ms, wake_ms: expected 0 or more, got {self.overhead_ms} and {self.wake_ms}")
         for name, items in self.call:
             if name not in self.rows or not 1 <= items <= self.max_batch:
                 raise ValueError(f"call: expected known rows with 1 to {self.max_batch} items, got {name!r}, {items}")
@@ -93,6 +98,10 @@ class Result:
     """Of the answered calls, in order of their answers."""
     mean_batch: float = 0.0
     """Items in a batch."""
+    loop_ms: float = 0.0
+    """CPU time of the event loop for a call."""
+    graphs_ms: float = 0.0
+    """Time of the graphs for a call."""
     mean_queue: float = 0.0
     """Items that wait for a row's slot in a replica, seen by the calls that come."""
     most_queued: int = 0
@@ -115,20 +124,40 @@ class _Replica:
         self.cores = simpy.Resource(world.env, world.scenario.cores)
         self.ongoing = self.items = self.unread = self.queued = 0
         self._waiting: dict[str, deque[tuple[float, int, simpy.Event]]] = {name: deque() for name in world.rows}
-        self._woken = world.env.event()
+        self._pending: list[simpy.Event] = []
+        self._ready, self._woken = world.env.event(), world.env.event()
+        world.env.process(self._loop())
         world.env.process(self._work())
 
-    def _busy(self, milliseconds: float) -> Events:
-        with self.cores.request() as core:
-            yield core
-            yield self.world.env.timeout(milliseconds / 1e3)
+    def _read_or_written(self) -> simpy.Event:
+        """When the event loop has done its half of a call's work."""
+        done = self.world.env.event()
+        self._pending.append(done)
+        if not self._ready.triggered:
+            self._ready.succeed()
+        return done
+
+    def _loop(self) -> Events:
+        """Turns of the event loop, for ever: each does everything that is pending when it begins."""
+        world, scenario = self.world, self.world.scenario
+        while True:
+            if not self._pending:
+                self._ready = world.env.event()
+                yield self._ready
+            with self.cores.request() as core:
+                yield core
+                pending, self._pending = self._pending, []
+                yield world.env.timeout((scenario.wake_ms + len(pending) * scenario.overhead_ms / 2) / 1e3)
+            world.turns += 1
+            for done in pending:
+                done.succeed()
 
     def call(self, done: Callable[[], None]) -> Events:
         """A call from its arrival to its answer."""
         env, scenario = self.world.env, self.world.scenario
         items = max(count for _, count in scenario.call)
         self.ongoing, self.items, self.unread = self.ongoing + 1, self.items + items, self.unread + 1
-        yield from self._busy(scenario.overhead_ms / 2)
+        yield self._read_or_written()
         self.unread -= 1
         for name, count in scenario.call:
             finished = env.event()
@@ -136,7 +165,7 @@ class _Replica:
             self.queued += count
             self._wake()
             yield finished
-        yield from self._busy(scenario.overhead_ms / 2)
+        yield self._read_or_written()
         self.ongoing, self.items = self.ongoing - 1, self.items - items
         done()
 
@@ -173,7 +202,9 @@ class _Replica:
         self.queued -= size
         world.batches += 1
         world.batched_items += size
-        yield world.env.timeout(world.milliseconds(name, size) / 1e3)
+        milliseconds = world.milliseconds(name, size)
+        world.graphs_ms += milliseconds
+        yield world.env.timeout(milliseconds / 1e3)
         for finished in taken:
             finished.succeed()
 
@@ -189,7 +220,8 @@ class _World:
         self.draining: list[_Replica] = []
         self.starting = self.made = 0
         self.device: simpy.Resource | None = None
-        self.batches = self.batched_items = 0
+        self.batches = self.batched_items = self.turns = 0
+        self.graphs_ms = 0.0
         self.seen: list[tuple[int, float]] = []  # items queued in the chosen replica, calls under way for each
         self.latencies: list[float] = []
         self.answered_in_time = 0
@@ -199,7 +231,8 @@ class _World:
     def milliseconds(self, name: str, batch: int) -> float:
         if (name, batch) not in self._times:
             self._times[name, batch] = self.rows[name].milliseconds(batch)
-        return self._times[name, batch]
+        mean, vary = self._times[name, batch], self.scenario.vary
+        return mean if vary is None else vary(self.random, mean)
 
     def add_replica(self) -> None:
         scenario = self.scenario
@@ -307,6 +340,8 @@ def simulate(scenario: Scenario, told: Callable[[float], None] = lambda share: N
         throughput=world.answered_in_time / (scenario.seconds - scenario.warm_up_s),
         latencies_ms=1e3 * np.array(world.latencies),
         mean_batch=world.batched_items / max(world.batches, 1),
+        loop_ms=scenario.overhead_ms + scenario.wake_ms * world.turns / max(world.result.answered, 1),
+        graphs_ms=world.graphs_ms / max(world.result.answered, 1),
         mean_queue=float(seen[:, 0].mean()),
         most_queued=int(seen[:, 0].max()),
         mean_ongoing=float(seen[:, 1].mean()),

@@ -5,11 +5,13 @@
 
 Measures the stage times of BUNDLE on one core (deploy.capacity), then starts `iin-serve BUNDLE` with one replica and
 sends single-image Interprets: 1, 16 and 64 callers that wait for their answers, and calls at random moments at 30, 60
-and 80 % of the most that was measured. Rounds take turns; medians are kept. One constant of the model is fitted, the
-CPU time of a call outside the graphs, so that the throughput at 64 callers comes out; all else is predicted. CPU is that
-of all of the service's processes and of the client, a call; others is what else ran meanwhile, in cores.
+and 80 % of the most that was measured. Rounds take turns; medians are kept. Two constants of the model are fitted, each
+on one load: the event loop's CPU time of a call so that the throughput of 64 callers comes out, and that of one of its
+turns so that a lone caller's does. All else is predicted. A second table has the first constant alone, the other at 0.
 
-Stage times and the constant go to --write, from where `python -m deploy.capacity` plans with them.
+CPU is that of all of the service's processes and of the client, a call, and the model's (event loop and graphs); others
+is what else ran meanwhile, in cores. Stage times and constants go to --write, from where `python -m deploy.capacity`
+plans with them.
 
 Exit code: 0 measured, 1 a call failed or the server did not start, 2 wrong usage, 130 interrupted.
 """
@@ -60,6 +62,16 @@ class Point:
     """Cores that other work kept busy."""
 
 
+@dataclass(frozen=True)
+class Constants:
+    """What is fitted."""
+
+    overhead_ms: float
+    """CPU time of a call in the event loop."""
+    wake_ms: float
+    """CPU time of a turn of the event loop."""
+
+
 def main() -> int:
     """Read the command line, measure, compare."""
     parser = argparse.ArgumentParser(
@@ -80,7 +92,7 @@ def main() -> int:
         with console.status("measuring stage times") as status:
             stages = measure_stages(given.bundle, rounds=given.rounds, seconds=0.3, told=status.update)
             measured = measure_service(given, status.update)
-            status.update("fitting the one constant")
+            status.update("fitting the constants")
             compare(stages, measured, given)
     except (BundleError, RuntimeError, ValueError) as error:
         print(f"capacity: {error}", file=sys.stderr)
@@ -118,7 +130,8 @@ def measure_service(given: argparse.Namespace, told: Callable[[str], None]) -> d
                 run = open_loop.measure
             return observed(lambda: worker.submit(run, job).result(), server, client)
 
-        most = max(measure(Closed(64), given.seconds, 0).result.throughput for _ in range(2))  # the first warms up
+        measure(Closed(64), min(given.seconds, 2.0), 0)  # warms up
+        most = max(measure(Closed(64), given.seconds, 0).result.throughput for _ in range(2))
         kinds = [*(Closed(callers) for callers in CALLERS), *(Poisson(round(share * most)) for share in SHARES)]
         for one in range(given.rounds):
             for kind in kinds:
@@ -148,52 +161,60 @@ def cpu_seconds(server: Server, client: psutil.Process) -> tuple[float, float, f
     )
 
 
-def predicted(rows: dict[str, Row], overhead_ms: float, kind: Arrivals) -> Result:
-    """What the model says of one replica on this machine's cores, client included."""
+def predicted(rows: dict[str, Row], constants: Constants, kind: Arrivals) -> Result:
+    """What the model says of one replica on this machine: its event loop and its graphs have a core each, if there are two."""
     return simulate(
         Scenario(
-            rows=rows, call=CALLS["Interpret"], overhead_ms=overhead_ms, arrivals=kind, cores=os.cpu_count() or 1,
-            seconds=SIMULATED_S, warm_up_s=WARM_UP_S,
+            rows=rows, call=CALLS["Interpret"], overhead_ms=constants.overhead_ms, wake_ms=constants.wake_ms,
+            arrivals=kind, cores=min(os.cpu_count() or 1, 2), seconds=SIMULATED_S, warm_up_s=WARM_UP_S,
         )  # fmt: skip
     )
 
 
-def fitted(rows: dict[str, Row], throughput: float) -> float:
-    """The overhead, ms, at which 64 callers get `throughput` calls a second."""
-    low, high = 0.0, 1e3 * (os.cpu_count() or 1) / throughput
+def fitted(rows: dict[str, Row], crowd: float, lone: float | None) -> Constants:
+    """The constants at which 64 callers get `crowd` calls a second, and one `lone`; without the latter no turn costs."""
+    alone_ms = 1e3 / lone - sum(rows[name].milliseconds(items) for name, items in CALLS["Interpret"]) if lone else 0.0
+
+    def with_overhead(overhead_ms: float) -> Constants:
+        return Constants(overhead_ms, max(alone_ms - overhead_ms, 0.0) / 2 if lone else 0.0)
+
+    low, high = 0.0, 1e3 / crowd
     for _ in range(12):
         middle = (low + high) / 2
-        fast = predicted(rows, middle, Closed(64)).throughput > throughput
+        fast = predicted(rows, with_overhead(middle), Closed(64)).throughput > crowd
         low, high = (middle, high) if fast else (low, middle)
-    return (low + high) / 2
+    return with_overhead(round((low + high) / 2, 3))
 
 
 def compare(stages: dict[str, Any], measured: dict[Arrivals, list[Point]], given: argparse.Namespace) -> None:
-    """Write the stage times and print the table."""
+    """Write the stage times and print the tables."""
 
     def median(kind: Arrivals, of: Callable[[Point], float]) -> float:
         return statistics.median(of(point) for point in measured[kind])
 
-    kept = given.write if given.write.name else Path(os.devnull)
-    stages |= {"overhead_ms": 0.0, "client_ms": round(median(Closed(64), lambda one: one.client_ms), 3)}
-    rows = dict(parse_stages(stages | {"client_ms": 0.0}, "measured").rows)
-    stages["overhead_ms"] = round(fitted(rows, median(Closed(64), lambda one: one.result.throughput)), 3)
-    kept.write_text(json.dumps(stages, indent=2) + "\n")
-    print(f"fitted: {stages['overhead_ms']} ms a call outside the graphs, {stages['client_ms']} of it the client's\n")
-    print("| load | calls/s | model | error | p50, ms | model | error | p99, ms | model | error | CPU, ms | client | others |")
-    print("|---" * 13 + "|")
-    for kind in measured:
-        found = predicted(rows, stages["overhead_ms"], kind)
-        cells = [f"{kind.callers} callers" if isinstance(kind, Closed) else f"{kind.rate:g}/s at random"]
-        for value, said in (
-            (median(kind, lambda one: one.result.throughput), found.throughput),
-            (median(kind, lambda one: one.result.p50_ms), found.percentile(50)),
-            (median(kind, lambda one: one.result.p99_ms), found.percentile(99)),
-        ):
-            cells += [f"{value:.4g}", f"{said:.4g}", f"{said / value - 1:+.0%}"]
-        cells += [f"{median(kind, of):.2f}" for of in (lambda one: one.service_ms, lambda one: one.client_ms)]
-        cells.append(f"{median(kind, lambda one: one.others):.1f}")
-        print("|", " | ".join(cells), "|")
+    rows = dict(parse_stages(stages | {"overhead_ms": 0, "wake_ms": 0}, "measured").rows)
+    crowd, lone = (median(Closed(callers), lambda one: one.result.throughput) for callers in (64, 1))
+    two, one_alone = fitted(rows, crowd, lone), fitted(rows, crowd, None)
+    stages |= {"overhead_ms": two.overhead_ms, "wake_ms": round(two.wake_ms, 3)}
+    if given.write.name:
+        given.write.write_text(json.dumps(stages, indent=2) + "\n")
+    for constants in (two, one_alone):
+        print(f"\noverhead_ms {constants.overhead_ms:.3f}, wake_ms {constants.wake_ms:.3f}\n")
+        print("| load | calls/s | model | error | p50, ms | model | error | p99, ms | model | error ", end="")
+        print("| CPU, ms | model | client | others |")
+        print("|---" * 14 + "|")
+        for kind in measured:
+            found = predicted(rows, constants, kind)
+            cells = [f"{kind.callers} callers" if isinstance(kind, Closed) else f"{kind.rate:g}/s at random"]
+            for value, said in (
+                (median(kind, lambda one: one.result.throughput), found.throughput),
+                (median(kind, lambda one: one.result.p50_ms), found.percentile(50)),
+                (median(kind, lambda one: one.result.p99_ms), found.percentile(99)),
+            ):
+                cells += [f"{value:.4g}", f"{said:.4g}", f"{said / value - 1:+.0%}"]
+            cells += [f"{median(kind, lambda one: one.service_ms):.2f}", f"{found.loop_ms + found.graphs_ms:.2f}"]
+            cells += [f"{median(kind, lambda one: one.client_ms):.2f}", f"{median(kind, lambda one: one.others):.1f}"]
+            print("|", " | ".join(cells), "|")
     today = datetime.datetime.now(datetime.UTC).date()
     loads = " ".join(f"{one:.1f}" for one in os.getloadavg())
     print(f"\n{today}, {stages['machine']}, {os.cpu_count()} cores; load average at the end {loads}")
