@@ -42,15 +42,16 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser(
         "measure",
         help="stage times of a bundle on one core of this machine",
-        description="Stage times of a bundle on one core of this machine. What a call costs beside its graphs is taken from "
-        "the shipped file; `python -m tests.bench.capacity BUNDLE` measures both, and takes minutes.",
+        description="Stage times of a bundle on one core of this machine. What a call costs beside its graphs is "
+        "taken from the shipped file; `python -m tests.bench.capacity BUNDLE` measures both, and takes minutes.",
     )
     one.add_argument("bundle", type=Path, help="bundle directory")
     one.add_argument("-o", "--output", type=Path, default=Path("-"), help="JSON file (default: printed)")
     one.add_argument("--rounds", type=int, default=5, help="rounds, of which the median counts (default: 5)")
     one.add_argument("--seconds", type=float, default=0.3, help="of a batch size and round (default: 0.3)")
+
     def common(one: argparse.ArgumentParser) -> None:
-        one.add_argument("--stages", type=Path, default=STAGES, help="stage times (default: those of the digits bundle)")
+        one.add_argument("--stages", type=Path, default=STAGES, help="stage times (default: the digits bundle's)")
         one.add_argument("--rpc", choices=CALLS, default="Interpret", help="what callers ask for (default: Interpret)")
         one.add_argument(
             "--times-larger",
@@ -59,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
             metavar="X",
             help="a model with X times the arithmetic, weights and traffic and as many nodes (default: 1)",
         )
-        one.add_argument("--choices", type=int, default=2, help="replicas of which a call gets the freest (default: 2)")
+        one.add_argument(
+            "--choices", type=int, default=2, help="replicas among which a call finds the freest (default: 2)"
+        )
         one.add_argument("--seed", type=int, default=0, help="of the random arrivals (default: 0)")
 
     one = commands.add_parser("simulate", help="one load on some replicas")
@@ -67,8 +70,13 @@ def parser() -> argparse.ArgumentParser:
     load = one.add_mutually_exclusive_group(required=True)
     load.add_argument("--rate", type=float, help="calls a second, at random moments")
     load.add_argument("--callers", type=int, help="callers that wait for each answer")
-    load.add_argument("--daily", type=float, nargs=3, metavar=("MEAN", "PEAK", "SECONDS"),
-                      help="a day of so many seconds: mean and peak calls a second")  # fmt: skip
+    load.add_argument(
+        "--daily",
+        type=float,
+        nargs=3,
+        metavar=("MEAN", "PEAK", "SECONDS"),
+        help="a day of so many seconds: mean and peak calls a second",
+    )
     one.add_argument("--on", choices=MACHINES, default="CPU", help="machine (default: CPU)")
     one.add_argument("--cores", type=int, default=1, help="cores of a replica (default: 1)")
     one.add_argument("--sharing", type=int, default=1, help="replicas on a GPU (default: 1)")
@@ -90,10 +98,15 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--p99-ms", type=float, default=100.0, help="latency of 99 of 100 calls, ms (default: 100)")
     one.add_argument("--on", nargs="+", choices=MACHINES, default=list(MACHINES), help="machines (default: all)")
     one.add_argument("--share", action="store_true", help="as many replicas on a GPU as its host has cores for")
-    one.add_argument("--usd-an-hour", type=float, nargs="+", metavar="USD", help="prices in place of the assumed ones, "
-                     "one for each machine of --on: a GPU with its host, or a core")  # fmt: skip
+    one.add_argument(
+        "--usd-an-hour",
+        type=float,
+        nargs="+",
+        metavar="USD",
+        help="prices in place of the assumed ones, one for each machine of --on: a GPU with its host, or a core",
+    )
     one.add_argument("--least", type=int, default=2, help="replicas at least: one may be lost (default: 2)")
-    one.add_argument("--start-s", type=float, default=90.0, help="seconds until a new pod's replica answers (default: 90)")
+    one.add_argument("--start-s", type=float, default=90.0, help="seconds until a new replica answers (default: 90)")
     return top
 
 
@@ -189,10 +202,14 @@ def planned(given: argparse.Namespace, told: Told) -> None:
         prices = zip(machines, given.usd_an_hour, strict=True)
         machines = [replace(machine, assumed_usd_an_hour=price) for machine, price in prices]
     source = "given" if given.usd_an_hour else f"assumed, {ASSUMED_PRICE_DATE}"
-    print(f"{given.rpc}, {stages.bundle} x {given.times_larger:g}, 99 of 100 calls within {given.p99_ms:g} ms; "
-          f"at least {given.least} replicas; prices {source}; GPU times assumed\n")  # fmt: skip
-    print("| on | calls/s | replicas | of a GPU | p50, ms | p99, ms | batch | queue | under way | USD/h | USD/month "
-          "| USD/million calls | day: replicas | day: USD/month | day: overload |")  # fmt: skip
+    print(
+        f"{given.rpc}, {stages.bundle} x {given.times_larger:g}, 99 of 100 calls within {given.p99_ms:g} ms; "
+        f"at least {given.least} replicas; prices {source}; GPU times assumed\n"
+    )
+    print(
+        "| on | calls/s | replicas | of a GPU | p50, ms | p99, ms | batch | queue | under way | USD/h | USD/month "
+        "| USD/million calls | day: replicas | day: USD/month | day: overload |"
+    )
     print("|---" * 15 + "|")
     for machine in machines:
         sharing = machine.most_replicas if given.share else 1
@@ -224,7 +241,8 @@ def plan_machine(given: argparse.Namespace, stages: Stages, machine: Machine, sh
             f"| {machine.name} | {rate:,.0f} | {count:,} | 1/{sharing} | {result.percentile(50):.1f} | "
             f"{result.percentile(99):.1f} | {result.mean_batch:.1f} | {result.mean_queue:.1f} | "
             f"{result.mean_ongoing:.1f} | {hourly:,.2f} | {hourly * HOURS_A_MONTH:,.0f} | "
-            f"{hourly / 3600 / rate * 1e6:.3f} | {wave.mean:,.1f} ({wave.most:,}) | {wave.mean * usd * HOURS_A_MONTH:,.0f} | {wave.late:.1%} |",
+            f"{hourly / 3600 / rate * 1e6:.3f} | {wave.mean:,.1f} ({wave.most:,}) | "
+            f"{wave.mean * usd * HOURS_A_MONTH:,.0f} | {wave.late:.1%} |",
             flush=True,
         )
 

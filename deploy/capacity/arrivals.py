@@ -37,7 +37,7 @@ class Daily:
     peak: float
     """Calls a second at the busiest moment; the quietest has 2 * mean - peak."""
     day_s: float = 86_400.0
-    """Seconds from one quietest moment to the next; a shorter day costs less to simulate, and leaves Serve less time."""
+    """Seconds from one quietest moment to the next; a shorter day is sooner simulated, and leaves Serve less time."""
 
     def __post_init__(self) -> None:
         """Refuse a wave that would be below zero."""

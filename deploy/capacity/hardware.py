@@ -63,20 +63,36 @@ MACHINES: Mapping[str, Machine] = {
     for one in (
         Machine(name="CPU", instance="c7a, a core", assumed_usd_an_hour=0.0513),
         Machine(
-            name="L4", instance="g6.xlarge", assumed_usd_an_hour=0.805, fp32_tflops=30.3, bandwidth_gb=300,
+            name="L4",
+            instance="g6.xlarge",
+            assumed_usd_an_hour=0.805,
+            fp32_tflops=30.3,
+            bandwidth_gb=300,
             most_replicas=2,
-        ),  # fmt: skip
+        ),
         Machine(
-            name="A10G", instance="g5.xlarge", assumed_usd_an_hour=1.006, fp32_tflops=31.2, bandwidth_gb=600,
+            name="A10G",
+            instance="g5.xlarge",
+            assumed_usd_an_hour=1.006,
+            fp32_tflops=31.2,
+            bandwidth_gb=600,
             most_replicas=2,
-        ),  # fmt: skip
+        ),
         Machine(
-            name="L40S", instance="g6e.xlarge", assumed_usd_an_hour=1.861, fp32_tflops=91.6, bandwidth_gb=864,
+            name="L40S",
+            instance="g6e.xlarge",
+            assumed_usd_an_hour=1.861,
+            fp32_tflops=91.6,
+            bandwidth_gb=864,
             most_replicas=2,
-        ),  # fmt: skip
+        ),
         Machine(
-            name="H100", instance="p5.4xlarge", assumed_usd_an_hour=6.88, fp32_tflops=66.9, bandwidth_gb=3350,
+            name="H100",
+            instance="p5.4xlarge",
+            assumed_usd_an_hour=6.88,
+            fp32_tflops=66.9,
+            bandwidth_gb=3350,
             most_replicas=8,
-        ),  # fmt: skip
+        ),
     )
 }

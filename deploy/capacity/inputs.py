@@ -40,9 +40,7 @@ class Row:
         points = sorted(self.ms.items())
         if len(points) == 1 or batch <= points[0][0]:
             return points[0][1]
-        for (low, start), (high, end) in pairwise(points):
-            if batch <= high:
-                break
+        (low, start), (high, end) = next((line for line in pairwise(points) if batch <= line[1][0]), tuple(points[-2:]))
         return start + (end - start) * (batch - low) / (high - low)
 
     def larger(self, times: float) -> "Row":
@@ -98,7 +96,7 @@ class Autoscaling:
     downscale_delay_s: float = 600.0
     """Seconds for which fewer must be wanted."""
     start_s: float = 10.0
-    """Seconds until a new replica answers: some where its pod runs, a minute or two where the pod is to come (assumed)."""
+    """Seconds until a new replica answers (assumed): some where its pod runs, a minute or two where that must come."""
 
     def __post_init__(self) -> None:
         """Refuse what Serve would refuse."""

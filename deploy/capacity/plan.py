@@ -1,8 +1,8 @@
 """How many replicas a rate needs, what they cost, and what a day with autoscaling costs.
 
 A replica's share of a large service is found on a slice: SLICE replicas and the calls that fall to them. A router
-that draws two replicas for each call leaves, in a slice of some replicas, the queues that it leaves among thousands, but
-for terms of 1 / SLICE (Mitzenmacher 2001); 100,000 calls a second are never simulated one by one.
+that draws two replicas for each call leaves, in a slice of some replicas, the queues that it leaves among thousands,
+but for terms of 1 / SLICE (Mitzenmacher 2001); 100,000 calls a second are never simulated one by one.
 """
 
 import math
@@ -16,7 +16,19 @@ from deploy.capacity.autoscaler import Autoscaler
 from deploy.capacity.inputs import Autoscaling, Row
 from deploy.capacity.model import Result, Scenario, simulate
 
-__all__ = ["SLICE", "Curve", "Day", "Need", "Slice", "capacity", "day", "need", "optimistic_capacity", "scaled", "under_way"]
+__all__ = [
+    "SLICE",
+    "Curve",
+    "Day",
+    "Need",
+    "Slice",
+    "capacity",
+    "day",
+    "need",
+    "optimistic_capacity",
+    "scaled",
+    "under_way",
+]
 
 SLICE = 8  # replicas that are simulated for a service of more
 CALLS, LEAST_S, MOST_S = 12_000, 2.0, 300.0  # a simulation: so many calls, but so many seconds at least and at most

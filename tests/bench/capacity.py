@@ -118,9 +118,14 @@ def measure_service(given: argparse.Namespace, told: Callable[[str], None]) -> d
         def measure(kind: Arrivals, seconds: float, seed: int) -> Point:
             if isinstance(kind, Closed):
                 job: Any = load.Load(
-                    address=server.address, method=METHOD, streams=False, requests=requests, callers=kind.callers,
-                    seconds=seconds, pid=pid,
-                )  # fmt: skip
+                    address=server.address,
+                    method=METHOD,
+                    streams=False,
+                    requests=requests,
+                    callers=kind.callers,
+                    seconds=seconds,
+                    pid=pid,
+                )
                 run: Any = load.measure
             else:
                 assert isinstance(kind, Poisson)
@@ -162,18 +167,25 @@ def cpu_seconds(server: Server, client: psutil.Process) -> tuple[float, float, f
 
 
 def predicted(rows: dict[str, Row], constants: Constants, kind: Arrivals) -> Result:
-    """What the model says of one replica on this machine: its event loop and its graphs have a core each, if there are two."""
+    """What the model says of one replica here; its event loop and its graphs have a core each, if there are two."""
     return simulate(
         Scenario(
-            rows=rows, call=CALLS["Interpret"], overhead_ms=constants.overhead_ms, wake_ms=constants.wake_ms,
-            arrivals=kind, cores=min(os.cpu_count() or 1, 2), seconds=SIMULATED_S, warm_up_s=WARM_UP_S,
-        )  # fmt: skip
+            rows=rows,
+            call=CALLS["Interpret"],
+            overhead_ms=constants.overhead_ms,
+            wake_ms=constants.wake_ms,
+            arrivals=kind,
+            cores=min(os.cpu_count() or 1, 2),
+            seconds=SIMULATED_S,
+            warm_up_s=WARM_UP_S,
+        )
     )
 
 
 def fitted(rows: dict[str, Row], crowd: float, lone: float | None) -> Constants:
-    """The constants at which 64 callers get `crowd` calls a second, and one `lone`; without the latter no turn costs."""
-    alone_ms = 1e3 / lone - sum(rows[name].milliseconds(items) for name, items in CALLS["Interpret"]) if lone else 0.0
+    """The constants at which 64 callers get `crowd` calls a second, and one `lone`; without the latter turns are free."""
+    graphs_ms = sum(rows[name].milliseconds(items) for name, items in CALLS["Interpret"])
+    alone_ms = 1e3 / lone - graphs_ms if lone else 0.0
 
     def with_overhead(overhead_ms: float) -> Constants:
         return Constants(overhead_ms, max(alone_ms - overhead_ms, 0.0) / 2 if lone else 0.0)
