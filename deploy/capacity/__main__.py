@@ -21,7 +21,7 @@ from deploy.capacity.arrivals import Arrivals, Closed, Daily, Poisson
 from deploy.capacity.hardware import ASSUMED_PRICE_DATE, MACHINES, Machine
 from deploy.capacity.inputs import CALLS, Stages, read_autoscaling, read_stages
 from deploy.capacity.model import Scenario, simulate
-from deploy.capacity.plan import capacity, day, need, scaled, under_way
+from deploy.capacity.plan import capacity, comfortable, day, need, scaled, under_way
 
 HERE = Path(__file__).parent
 STAGES = HERE / "stages.json"
@@ -207,10 +207,10 @@ def planned(given: argparse.Namespace, told: Told) -> None:
         f"at least {given.least} replicas; prices {source}; GPU times assumed\n"
     )
     print(
-        "| on | calls/s | replicas | of a GPU | p50, ms | p99, ms | batch | queue | under way | USD/h | USD/month "
+        "| on | calls/s | replicas | of a GPU | p50, ms | p99, ms | batch | queue | under way | target | USD/h | USD/month "
         "| USD/million calls | day: replicas | day: USD/month | day: overload |"
     )
-    print("|---" * 15 + "|")
+    print("|---" * 16 + "|")
     for machine in machines:
         sharing = machine.most_replicas if given.share else 1
         plan_machine(given, stages, machine, sharing, lambda text, name=machine.name: told(f"{name}: {text}"))  # type: ignore[misc]
@@ -221,26 +221,25 @@ def plan_machine(given: argparse.Namespace, stages: Stages, machine: Machine, sh
     one = scenario(given, stages, machine, sharing, cores=1)
     each = capacity(one, given.p99_ms, told)
     if each is None:
-        print(f"| {machine.name} | | none reaches {given.p99_ms:g} ms " + "| " * 12 + "|")
+        print(f"| {machine.name} | | none reaches {given.p99_ms:g} ms " + "| " * 13 + "|")
         return
     usd, curve = machine.usd_a_replica(sharing), under_way(one, each.rate, told)
     for rate in given.rates:
         found = need(one, rate, given.p99_ms, each, told)
         count, result = max(found.replicas, given.least), found.result
         count = -(-count // sharing) * sharing  # whole GPUs
-        target = max(each.result.mean_ongoing, 1.0)
         settings = replace(
             read_autoscaling(SERVE, given.start_s),
             min_replicas=given.least,
             max_replicas=2 * count,
-            target_ongoing_requests=target,
+            target_ongoing_requests=comfortable(curve),
         )
         wave = day(curve, Daily(rate / PEAK_TO_MEAN, rate), settings)
         hourly = count * usd
         print(
             f"| {machine.name} | {rate:,.0f} | {count:,} | 1/{sharing} | {result.percentile(50):.1f} | "
             f"{result.percentile(99):.1f} | {result.mean_batch:.1f} | {result.mean_queue:.1f} | "
-            f"{result.mean_ongoing:.1f} | {hourly:,.2f} | {hourly * HOURS_A_MONTH:,.0f} | "
+            f"{result.mean_ongoing:.1f} | {comfortable(curve):.1f} | {hourly:,.2f} | {hourly * HOURS_A_MONTH:,.0f} | "
             f"{hourly / 3600 / rate * 1e6:.3f} | {wave.mean:,.1f} ({wave.most:,}) | "
             f"{wave.mean * usd * HOURS_A_MONTH:,.0f} | {wave.late:.1%} |",
             flush=True,

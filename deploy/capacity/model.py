@@ -2,8 +2,8 @@
 
 A replica has one event loop, which reads calls and writes answers in turns: a turn does all that is pending and costs
 `wake_ms`, and `overhead_ms / 2` for each call. Between the two a call's rows of graphs run in batches, in one compute
-slot: when that is free it takes everything that waits for a row, up to the limit, after what has arrived but is not
-read yet (`Stage` of the service). Where the graphs run on the CPU a batch holds a core, as a turn does. Cores serve in
+slot: when that is free, and the event loop has nothing left to do, it takes everything that waits for a row, up to the
+limit (`Stage` of the service puts a batch together in the event loop, after some quiet turns). Where the graphs run on the CPU a batch holds a core, as a turn does. Cores serve in
 order of arrival, without slices of time.
 """
 
@@ -122,7 +122,8 @@ class _Replica:
     def __init__(self, world: "_World", device: simpy.Resource | None) -> None:
         self.world, self.device = world, device
         self.cores = simpy.Resource(world.env, world.scenario.cores)
-        self.ongoing = self.items = self.unread = self.queued = 0
+        self.ongoing = self.items = self.queued = 0
+        self._turning = False
         self._waiting: dict[str, deque[tuple[float, int, simpy.Event]]] = {name: deque() for name in world.rows}
         self._pending: list[simpy.Event] = []
         self._ready, self._woken = world.env.event(), world.env.event()
@@ -142,8 +143,11 @@ class _Replica:
         world, scenario = self.world, self.world.scenario
         while True:
             if not self._pending:
+                self._turning = False
+                self._wake()
                 self._ready = world.env.event()
                 yield self._ready
+            self._turning = True
             with self.cores.request() as core:
                 yield core
                 pending, self._pending = self._pending, []
@@ -156,9 +160,8 @@ class _Replica:
         """A call from its arrival to its answer."""
         env, scenario = self.world.env, self.world.scenario
         items = max(count for _, count in scenario.call)
-        self.ongoing, self.items, self.unread = self.ongoing + 1, self.items + items, self.unread + 1
+        self.ongoing, self.items = self.ongoing + 1, self.items + items
         yield self._read_or_written()
-        self.unread -= 1
         for name, count in scenario.call:
             finished = env.event()
             self._waiting[name].append((env.now, count, finished))
@@ -177,8 +180,8 @@ class _Replica:
         """Run batches, for ever."""
         world, limit = self.world, self.world.scenario.max_batch
         while True:
-            # Whatever has arrived is read first, so that it joins the batch.
-            while not self.queued or (self.unread and self.queued < limit):
+            # Whatever has arrived is read first, so that it joins the batch; answers of the one before are written first.
+            while not self.queued or ((self._turning or self._pending) and self.queued < limit):
                 self._woken = world.env.event()
                 yield self._woken
             if self.device is not None:
@@ -207,6 +210,8 @@ class _Replica:
         yield world.env.timeout(milliseconds / 1e3)
         for finished in taken:
             finished.succeed()
+        for _ in range(2):  # their calls go on to the event loop, and that asks for the core before the next batch does
+            yield world.env.timeout(0)
 
 
 class _World:

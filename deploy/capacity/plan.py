@@ -23,6 +23,7 @@ __all__ = [
     "Need",
     "Slice",
     "capacity",
+    "comfortable",
     "day",
     "need",
     "optimistic_capacity",
@@ -35,6 +36,7 @@ CALLS, LEAST_S, MOST_S = 12_000, 2.0, 300.0  # a simulation: so many calls, but 
 WARM_UP_S = 1.0
 STEPS = 7  # halvings of the interval in which the rate of a replica is looked for
 STEADY = 0.95  # answered while calls arrive; less is a queue that grows (the count itself varies by 1 %)
+COMFORT = 0.7  # of a replica's rate: where autoscaling holds it (deploy/RUNBOOK.md divides by the same)
 DAY_STEP_S = 10.0
 SHARES = (0.1, 0.25, 0.5, 0.7, 0.85, 1.0)  # of a replica's rate
 Told = Callable[[str], None]
@@ -152,6 +154,14 @@ def need(scenario: Scenario, rate: float, p99_ms: float, each: Slice, told: Told
     return Need(replicas, each.result)
 
 
+def comfortable(curve: Curve) -> float:
+    """target_ongoing_requests: calls under way in a replica at COMFORT of its rate, so that there is time to start more.
+
+    At its full rate a replica has no fewer calls under way than one beyond it has at first: Serve would see the need late.
+    """
+    return max(float(np.interp(COMFORT * curve.rates[-1], curve.rates, curve.calls)), 1.0)
+
+
 def under_way(scenario: Scenario, top: float, told: Told = lambda text: None) -> Curve:
     """Calls under way in a replica by its calls a second, up to `top`, from simulations of a slice."""
     loads, calls = [0.0], [0.0]
@@ -167,11 +177,13 @@ def day(curve: Curve, wave: Daily, settings: Autoscaling) -> Day:
 
     The last rate of the curve is what a replica can do; what comes beyond waits, and is under way as well.
     """
+    steps = round(wave.day_s / DAY_STEP_S)
     scaler = Autoscaler(settings)
-    running, backlog, coming = settings.min_replicas, 0.0, []
+    running, backlog, coming = settings.max_replicas, 0.0, list[float]()
+    scaler.target = running
     held = rates = late = 0.0
-    most, steps = running, round(wave.day_s / DAY_STEP_S)
-    for step in range(-(steps // 10), steps):  # from a little before midnight, so that the day begins as it ends
+    most = 0
+    for step in range(-(steps // 10), steps):  # from before midnight, so that what it begins with is forgotten
         now = step * DAY_STEP_S
         rate = wave.rate_at(now)
         backlog = max(backlog + (rate - running * curve.rates[-1]) * DAY_STEP_S, 0.0)
