@@ -7,7 +7,7 @@ from deploy.capacity.inputs import Row
 
 __all__ = ["ASSUMED_PRICE_DATE", "MACHINES", "Machine"]
 
-ASSUMED_PRICE_DATE = "2026-06"  # on demand, us-east-1, Linux; put yours in with --usd-an-hour
+ASSUMED_PRICE_DATE = "2026-11-22"  # of the assumption, no quotation: AWS on demand, us-east-1; see --usd-an-hour
 ASSUMED_COMPUTE_EFFICIENCY = 0.30  # of the peak in float32; small products and convolutions do not fill a GPU
 ASSUMED_BANDWIDTH_EFFICIENCY = 0.60
 ASSUMED_LAUNCH_MS = 0.006  # a node: one kernel, started by onnxruntime without CUDA graphs

@@ -3,8 +3,8 @@
 A replica has one event loop, which reads calls and writes answers in turns: a turn does all that is pending and costs
 `wake_ms`, and `overhead_ms / 2` for each call. Between the two a call's rows of graphs run in batches, in one compute
 slot: when that is free, and the event loop has nothing left to do, it takes everything that waits for a row, up to the
-limit (`Stage` of the service puts a batch together in the event loop, after some quiet turns). Where the graphs run on the CPU a batch holds a core, as a turn does. Cores serve in
-order of arrival, without slices of time.
+limit (`Stage` of the service puts a batch together in the event loop, after some quiet turns). Where the graphs run on
+the CPU a batch holds a core, as a turn does. Cores serve in order of arrival, without slices of time.
 """
 
 import random
@@ -180,7 +180,7 @@ class _Replica:
         """Run batches, for ever."""
         world, limit = self.world, self.world.scenario.max_batch
         while True:
-            # Whatever has arrived is read first, so that it joins the batch; answers of the one before are written first.
+            # What has arrived is read first, so that it joins the batch; answers of the one before are written first.
             while not self.queued or ((self._turning or self._pending) and self.queued < limit):
                 self._woken = world.env.event()
                 yield self._woken

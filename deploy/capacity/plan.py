@@ -32,9 +32,9 @@ __all__ = [
 ]
 
 SLICE = 8  # replicas that are simulated for a service of more
-CALLS, LEAST_S, MOST_S = 12_000, 2.0, 300.0  # a simulation: so many calls, but so many seconds at least and at most
+CALLS, LEAST_S, MOST_S = 10_000, 2.0, 100.0  # a simulation: so many calls, but so many seconds at least and at most
 WARM_UP_S = 1.0
-STEPS = 7  # halvings of the interval in which the rate of a replica is looked for
+STEPS = 6  # halvings of the interval in which the rate of a replica is looked for
 STEADY = 0.95  # answered while calls arrive; less is a queue that grows (the count itself varies by 1 %)
 COMFORT = 0.7  # of a replica's rate: where autoscaling holds it (deploy/RUNBOOK.md divides by the same)
 DAY_STEP_S = 10.0
@@ -91,11 +91,9 @@ def optimistic_capacity(scenario: Scenario) -> float:
         for name, items in _items(scenario).items()
     }
     graphs = sum(milliseconds.values())
-    if scenario.accelerated:  # graphs and calls have their own place
-        slowest = max(scenario.overhead_ms / scenario.cores, graphs * scenario.replicas_a_gpu)
-    else:
-        slowest = max((scenario.overhead_ms + graphs) / scenario.cores, graphs)
-    return 1e3 / slowest
+    if scenario.accelerated:  # the event loop is one thread, and replicas take turns on the GPU
+        return 1e3 / max(scenario.overhead_ms, graphs * scenario.replicas_a_gpu)
+    return 1e3 / max(scenario.overhead_ms, graphs, (scenario.overhead_ms + graphs) / scenario.cores)
 
 
 def _items(scenario: Scenario) -> dict[str, int]:
@@ -155,9 +153,9 @@ def need(scenario: Scenario, rate: float, p99_ms: float, each: Slice, told: Told
 
 
 def comfortable(curve: Curve) -> float:
-    """target_ongoing_requests: calls under way in a replica at COMFORT of its rate, so that there is time to start more.
+    """target_ongoing_requests: calls under way in a replica at COMFORT of its rate, which leaves time to start more.
 
-    At its full rate a replica has no fewer calls under way than one beyond it has at first: Serve would see the need late.
+    Past its rate a replica has at first hardly more calls under way than at it: Serve would see the need late.
     """
     return max(float(np.interp(COMFORT * curve.rates[-1], curve.rates, curve.calls)), 1.0)
 

@@ -7,7 +7,7 @@ Measures the stage times of BUNDLE on one core (deploy.capacity), then starts `i
 sends single-image Interprets: 1, 16 and 64 callers that wait for their answers, and calls at random moments at 30, 60
 and 80 % of the most that was measured. Rounds take turns; medians are kept. Two constants of the model are fitted, each
 on one load: the event loop's CPU time of a call so that the throughput of 64 callers comes out, and that of one of its
-turns so that a lone caller's does. All else is predicted. A second table has the first constant alone, the other at 0.
+turns so that a lone caller's median does. All else is predicted. A second table has the first constant alone.
 
 CPU is that of all of the service's processes and of the client, a call, and the model's (event loop and graphs); others
 is what else ran meanwhile, in cores. Stage times and constants go to --write, from where `python -m deploy.capacity`
@@ -17,7 +17,6 @@ Exit code: 0 measured, 1 a call failed or the server did not start, 2 wrong usag
 """
 
 import argparse
-import datetime
 import json
 import multiprocessing
 import os
@@ -26,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +83,18 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
     parser.add_argument("--write", type=Path, default=STAGES, help=f"file for the stage times (default: {STAGES})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured to FILE as well")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="compare what --json kept before, measuring nothing")
     given = parser.parse_args()
     if given.seconds <= 0 or given.rounds < 1:
         parser.error("--seconds, --rounds: expected positive numbers")
     console = Console(stderr=True)
     try:
         with console.status("measuring stage times") as status:
-            stages = measure_stages(given.bundle, rounds=given.rounds, seconds=0.3, told=status.update)
-            measured = measure_service(given, status.update)
+            if given.again:
+                stages, measured = kept(given.again)
+            else:
+                stages = measure_stages(given.bundle, rounds=given.rounds, seconds=0.3, told=status.update)
+                measured = measure_service(given, status.update)
             status.update("fitting the constants")
             compare(stages, measured, given)
     except (BundleError, RuntimeError, ValueError) as error:
@@ -166,6 +169,19 @@ def cpu_seconds(server: Server, client: psutil.Process) -> tuple[float, float, f
     )
 
 
+def kept(path: Path) -> tuple[dict[str, Any], dict[Arrivals, list[Point]]]:
+    """What --json wrote."""
+    found = json.loads(path.read_text())
+    points: dict[Arrivals, list[Point]] = {}
+    for one in found["points"]:
+        kind = Closed(one["callers"]) if one["callers"] else Poisson(one["rate"])
+        points[kind] = [
+            Point(load.Result(**round_["result"]), round_["service_ms"], round_["client_ms"], round_["others"])
+            for round_ in one["rounds"]
+        ]
+    return found["stages"], points
+
+
 def predicted(rows: dict[str, Row], constants: Constants, kind: Arrivals) -> Result:
     """What the model says of one replica here; its event loop and its graphs have a core each, if there are two."""
     return simulate(
@@ -182,13 +198,12 @@ def predicted(rows: dict[str, Row], constants: Constants, kind: Arrivals) -> Res
     )
 
 
-def fitted(rows: dict[str, Row], crowd: float, lone: float | None) -> Constants:
-    """The constants at which 64 callers get `crowd` calls a second, and one `lone`; without the latter turns are free."""
+def fitted(rows: dict[str, Row], crowd: float, lone_ms: float | None) -> Constants:
+    """The constants at which 64 callers get `crowd` calls a second, and one waits `lone_ms`; else turns are free."""
     graphs_ms = sum(rows[name].milliseconds(items) for name, items in CALLS["Interpret"])
-    alone_ms = 1e3 / lone - graphs_ms if lone else 0.0
 
     def with_overhead(overhead_ms: float) -> Constants:
-        return Constants(overhead_ms, max(alone_ms - overhead_ms, 0.0) / 2 if lone else 0.0)
+        return Constants(overhead_ms, max(lone_ms - graphs_ms - overhead_ms, 0.0) / 2 if lone_ms else 0.0)
 
     low, high = 0.0, 1e3 / crowd
     for _ in range(12):
@@ -205,8 +220,8 @@ def compare(stages: dict[str, Any], measured: dict[Arrivals, list[Point]], given
         return statistics.median(of(point) for point in measured[kind])
 
     rows = dict(parse_stages(stages | {"overhead_ms": 0, "wake_ms": 0}, "measured").rows)
-    crowd, lone = (median(Closed(callers), lambda one: one.result.throughput) for callers in (64, 1))
-    two, one_alone = fitted(rows, crowd, lone), fitted(rows, crowd, None)
+    crowd = median(Closed(64), lambda one: one.result.throughput)
+    two, one_alone = fitted(rows, crowd, median(Closed(1), lambda one: one.result.p50_ms)), fitted(rows, crowd, None)
     stages |= {"overhead_ms": two.overhead_ms, "wake_ms": round(two.wake_ms, 3)}
     if given.write.name:
         given.write.write_text(json.dumps(stages, indent=2) + "\n")
@@ -227,18 +242,17 @@ def compare(stages: dict[str, Any], measured: dict[Arrivals, list[Point]], given
             cells += [f"{median(kind, lambda one: one.service_ms):.2f}", f"{found.loop_ms + found.graphs_ms:.2f}"]
             cells += [f"{median(kind, lambda one: one.client_ms):.2f}", f"{median(kind, lambda one: one.others):.1f}"]
             print("|", " | ".join(cells), "|")
-    today = datetime.datetime.now(datetime.UTC).date()
     loads = " ".join(f"{one:.1f}" for one in os.getloadavg())
-    print(f"\n{today}, {stages['machine']}, {os.cpu_count()} cores; load average at the end {loads}")
+    print(f"\n{stages['date']}, {stages['machine']}, {os.cpu_count()} cores; load average now {loads}")
     if given.json:
-        points = {
-            str(kind): [
-                {name: getattr(one.result, name) for name in ("throughput", "p50_ms", "p99_ms")}
-                | {"service_ms": one.service_ms, "client_ms": one.client_ms, "others": one.others}
-                for one in found
-            ]
+        points = [
+            {
+                "callers": getattr(kind, "callers", None),
+                "rate": getattr(kind, "rate", None),
+                "rounds": [asdict(point) for point in found],
+            }
             for kind, found in measured.items()
-        }
+        ]
         given.json.write_text(json.dumps({"stages": stages, "points": points}, indent=2) + "\n")
 
 

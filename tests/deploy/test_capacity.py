@@ -48,11 +48,10 @@ def test_with_exponential_times_it_is_m_m_1(load):
             Poisson(100 * load),
             max_batch=1,
             seconds=300.0,
-            seed=1,
             vary=lambda random, mean: random.expovariate(1 / mean),
         )
     )
-    assert mean_ms(result) == pytest.approx(10 / (1 - load), rel=0.1)
+    assert mean_ms(result) == pytest.approx(10 / (1 - load), rel=0.06)
     assert result.percentile(50) == pytest.approx(10 / (1 - load) * math.log(2), rel=0.1)
 
 
@@ -119,9 +118,7 @@ def test_a_call_of_two_rows_passes_both():
 
 def test_two_choices_are_better_than_one_and_near_all():
     p99 = {
-        choices: simulate(
-            scenario({1: 10.0}, Poisson(720), max_batch=1, replicas=8, choices=choices, seconds=30.0)
-        ).percentile(99)
+        choices: simulate(scenario({1: 10.0}, Poisson(720), max_batch=1, replicas=8, choices=choices)).percentile(99)
         for choices in (1, 2, 8)
     }
     assert p99[8] < p99[2] < 0.85 * p99[1]
@@ -147,15 +144,15 @@ def test_autoscaling_reaches_what_is_needed_and_lets_go():
         downscale_delay_s=5,
         start_s=1,
     )
-    result = simulate(scenario({1: 10.0}, Poisson(450), max_batch=1, autoscaling=settings, choices=12, seconds=90.0))
-    late = [count for moment, count in result.replicas if moment > 40] or [result.replicas[-1][1]]
-    assert 5 <= min(late) <= max(late) <= 7
-    calm = simulate(
-        scenario({1: 10.0}, Daily(100, 200, 120.0), max_batch=1, autoscaling=settings, choices=12, seconds=120.0)
+    result = simulate(scenario({1: 10.0}, Poisson(450), max_batch=1, autoscaling=settings, choices=12, seconds=60.0))
+    late = [count for moment, count in result.replicas if moment > 30] or [result.replicas[-1][1]]
+    assert 5 <= sum(late) / len(late) <= 8
+    assert result.throughput == pytest.approx(450, rel=0.05)
+    wave = simulate(
+        scenario({1: 10.0}, Daily(100, 200, 60.0), max_batch=1, autoscaling=settings, choices=12, seconds=60.0)
     )
-    counts = [count for _, count in calm.replicas]
-    assert max(counts) >= 2
-    assert counts[-1] == 1
+    counts = [count for _, count in wave.replicas]
+    assert counts[0] < max(counts) > counts[-1]
 
 
 def test_the_autoscaler_decides_as_rays():
@@ -200,16 +197,19 @@ def test_a_day_follows_its_wave():
 
 
 def test_more_calls_need_more_replicas_in_proportion():
-    one = scenario({1: 2.0, 64: 20.0}, Poisson(1), overhead_ms=4.0)
-    each = capacity(one, 50.0)
+    one = scenario({1: 2.0, 64: 20.0}, Poisson(1), overhead_ms=20.0, choices=8)
+    each = capacity(one, 150.0)
     assert each is not None
     assert 0.5 * optimistic_capacity(one) < each.rate < optimistic_capacity(one)
-    assert each.result.percentile(99) <= 50
-    counts = {rate: need(one, rate, 50.0, each).replicas for rate in (10, 1000, 100_000)}
+    assert each.result.percentile(99) <= 150
+    counts = {rate: need(one, rate, 150.0, each).replicas for rate in (10, 100, 100_000)}
     assert counts[10] == 1
     assert counts[100_000] == math.ceil(100_000 / each.rate)
-    assert counts[1000] == pytest.approx(1000 / each.rate, abs=1.5)
-    assert capacity(one, 5.0) is None, "a lone call takes longer"
+    assert counts[100] == pytest.approx(100 / each.rate, abs=1.5)
+
+
+def test_a_target_below_a_lone_call_is_never_reached():
+    assert capacity(scenario({1: 50.0}, Poisson(1), overhead_ms=20.0), 60.0) is None
 
 
 def test_larger_graphs_gain_on_a_gpu_and_small_ones_are_bound_by_kernels():
