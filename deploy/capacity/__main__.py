@@ -207,8 +207,8 @@ def planned(given: argparse.Namespace, told: Told) -> None:
         f"at least {given.least} replicas; prices {source}; GPU times assumed\n"
     )
     print(
-        "| on | calls/s | replicas | of a GPU | p50, ms | p99, ms | batch | queue | under way | target | USD/h | USD/month "
-        "| USD/million calls | day: replicas | day: USD/month | day: overload |"
+        "| on | calls/s | replicas | of a GPU | p50, ms | p99, ms | batch | queue | under way | target | USD/h "
+        "| USD/month | USD/million calls | day: replicas | day: USD/month | day: overload |"
     )
     print("|---" * 16 + "|")
     for machine in machines:

@@ -177,11 +177,12 @@ def day(curve: Curve, wave: Daily, settings: Autoscaling) -> Day:
     """
     steps = round(wave.day_s / DAY_STEP_S)
     scaler = Autoscaler(settings)
-    running, backlog, coming = settings.max_replicas, 0.0, list[float]()
-    scaler.target = running
+    settled = wave.rate_at(0) / float(np.interp(settings.target_ongoing_requests, curve.calls, curve.rates))
+    scaler.target = running = min(max(math.ceil(settled), settings.min_replicas), settings.max_replicas)
+    backlog, coming = 0.0, list[float]()
     held = rates = late = 0.0
     most = 0
-    for step in range(-(steps // 10), steps):  # from before midnight, so that what it begins with is forgotten
+    for step in range(steps):
         now = step * DAY_STEP_S
         rate = wave.rate_at(now)
         backlog = max(backlog + (rate - running * curve.rates[-1]) * DAY_STEP_S, 0.0)
@@ -191,8 +192,7 @@ def day(curve: Curve, wave: Daily, settings: Autoscaling) -> Day:
         coming = [one for one in coming if one > now][: max(target - running, 0)]
         coming += [now + settings.start_s] * (target - running - len(coming))
         running = min(running, target)
-        if step >= 0:
-            held, most, rates, late = held + running, max(most, running), rates + rate, late + rate * (backlog > 0)
+        held, most, rates, late = held + running, max(most, running), rates + rate, late + rate * (backlog > 0)
     return Day(held / steps, most, late / rates)
 
 
