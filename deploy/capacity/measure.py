@@ -70,7 +70,8 @@ def _runs(bundle: Bundle, row: tuple[str, ...]) -> dict[int, Callable[[], object
 
 def _milliseconds(run: Callable[[], object], seconds: float) -> float:
     run(), run()  # memory is planned
-    found, until = [], time.perf_counter() + seconds
+    found: list[float] = []
+    until = time.perf_counter() + seconds
     while len(found) < 3 or time.perf_counter() < until:
         started = time.thread_time()
         run()

@@ -254,7 +254,7 @@ class _World:
         self.draining = [one for one in self.draining if one.ongoing] + [least]
         self.result.replicas.append((self.env.now, len(self.running)))
 
-    def send(self, done: Callable[[], None] | None = None) -> None:
+    def send(self, done: Callable[[], object] | None = None) -> None:
         """Route a call; `done` is called when its answer, or refusal, is there."""
         choices = min(self.scenario.choices, len(self.running))
         drawn = self.running if choices == len(self.running) else self.random.sample(self.running, choices)
@@ -281,7 +281,7 @@ class _World:
 
         self.env.process(chosen.call(answered))
 
-    def _later(self, done: Callable[[], None]) -> Events:
+    def _later(self, done: Callable[[], object]) -> Events:
         """A caller that was refused waits a little, as the shipped client does."""
         yield self.env.timeout(0.1)
         done()
