@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve bundle test test-deploy lint bench bench-method protos clean
+.PHONY: help setup demo serve bundle test test-deploy lint bench bench-method protos release-protos clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,13 +44,18 @@ lint: $(READY) ## formatting, lints, types, import rules, protos
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=protos:service:training $(BIN)/lint-imports
-	cd protos && ../$(BIN)/buf lint
+	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf breaking --against released.binpb
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python protos/reference.py --check
 
-protos: $(READY) ## generate the code beside the .proto files
+protos: $(READY) ## generate the code beside the .proto files, and docs/API.md
 	$(BIN)/python protos/generate.py
+	$(BIN)/python protos/reference.py
 
-bench: bundle ## throughput and latency beside a bare gRPC server with the same graphs
+release-protos: $(READY) ## at a release: make today's protos those that later ones must stay compatible with
+	cd protos && ../$(BIN)/buf build -o released.binpb
+
+bench: bundle ## throughput and latency beside a bare gRPC server, Triton and MLServer
 	$(BIN)/python -m tests.bench.run $(DEMO)/bundle
 
 bench-method: $(READY) ## a training step of T beside the same network in zuko and in FrEIA

@@ -1,7 +1,8 @@
 """A small typed client of the interpretation service."""
 
+from iin_client.async_client import AsyncClient
 from iin_client.channel import Tls
-from iin_client.client import Application, AsyncClient, Client
+from iin_client.client import Client
 from iin_client.edits import Edit, Replace, Resample, SetValue, Shift
 from iin_client.errors import CallError, Violation
 from iin_client.inputs import Factors, Input, Inputs, Latent, RawImage
@@ -19,6 +20,7 @@ from iin_client.results import (
     StageTiming,
     Timing,
 )
+from iin_client.settings import Application
 from iin_client.walks import Interpolation, LinearWalk, RandomWalk, Walk
 
 __all__ = [

@@ -177,6 +177,12 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
         "--timeout", type=float, default=30.0, metavar="SECONDS", help="deadline of a call (default 30)"
     )
     connection.add_argument("--application", metavar="NAME", help="which model, where several are served")
+    connection.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="holds the token that a gateway in front wants (default: IIN_TOKEN, if set); needs --tls",
+    )
     connection.add_argument("--tls", action="store_true", help="encrypt; implied by the options below")
     connection.add_argument(
         "--root-certificates",

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -79,6 +80,7 @@ def _connect(options: argparse.Namespace) -> Client:
         timeout=options.timeout,
         application=options.application,
         tls=tls if options.tls or tls != Tls() else None,
+        token=options.token_file.read_text().strip() if options.token_file else os.environ.get("IIN_TOKEN"),
     )
 
 

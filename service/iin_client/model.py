@@ -94,6 +94,8 @@ class Limits:
     """Items that may wait for a stage."""
     stream_window: int
     """Messages of one stream that are worked on at once."""
+    samples_per_message: int
+    """Samples or frames in one message of a stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,7 @@ class ServedModel:
 
     application: str
     """Name to give to the client as `application`."""
-    status: str
+    state: str
     """RUNNING, or what keeps it from being so."""
     model: Model | None
     """What is served; None where the application did not answer."""

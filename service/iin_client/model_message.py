@@ -41,7 +41,7 @@ def served_models(response: pb.ListModelsResponse) -> tuple[ServedModel, ...]:
     return tuple(
         ServedModel(
             application=one.application,
-            status=one.status,
+            state=pb.ApplicationState.Name(one.state).removeprefix("APPLICATION_STATE_"),
             model=model_description(one.description) if one.HasField("description") else None,
         )
         for one in response.models
@@ -68,4 +68,5 @@ def _limits(limits: pb.Limits) -> Limits:
         max_batch_size=limits.max_batch_size,
         max_queued_items=limits.max_queued_items,
         stream_window=limits.stream_window,
+        samples_per_message=limits.samples_per_message,
     )

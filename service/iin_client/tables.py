@@ -73,18 +73,18 @@ def describe_interpretations(names: Sequence[str], model: Model, found: Interpre
 def describe_models(models: Sequence[ServedModel]) -> str:
     """The models that are served side by side."""
     rows = [
-        (one.application, one.status, "-", "-", "-")
+        (one.application, one.state, "-", "-", "-")
         if one.model is None
         else (
             one.application,
-            one.status,
+            one.state,
             f"{one.model.name} {one.model.version}",
             one.model.recipe,
             " ".join(f"{part.name}:{part.size}" for part in one.model.factors),
         )
         for one in models
     ]
-    return _table(("application", "status", "model", "recipe", "factors"), rows)
+    return _table(("application", "state", "model", "recipe", "factors"), rows)
 
 
 def describe_responses(names: Sequence[str], found: Responses) -> str:

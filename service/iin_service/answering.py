@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Protocol, TypeVar
 
@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
-from iin_service.errors import InvalidInput, NotFound, Overloaded, ServiceError, Unsupported
+from iin_service.errors import InvalidInput, NotFound, Overloaded, ServiceError, Unsupported, short
 from iin_service.recording import Recorder
 
 __all__ = ["Answering", "CallContext", "Fault"]
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 MAX_BYTES_HELD = 512 * 1024 * 1024  # of all requests under way in a replica
+MOST_CHARACTERS = 2000  # of a message, which travels in metadata, twice
 STATUS_DETAILS = "grpc-status-details-bin"
 CODES: dict[type[ServiceError], StatusCode] = {
     InvalidInput: StatusCode.INVALID_ARGUMENT,
@@ -51,7 +52,7 @@ class Fault:
         """An error that is not the service's own is logged under an id, and the caller gets the id only."""
         self.field, self.description = "", ""
         if isinstance(error, ServiceError):
-            self.code, self.message = CODES[type(error)], str(error)
+            self.code, self.message = CODES[type(error)], short(str(error), MOST_CHARACTERS)
             if isinstance(error, InvalidInput):
                 self.field, self.description = error.field, error.description
             return
@@ -80,6 +81,8 @@ class Answering:
         """Calls are counted by `recorder`."""
         self._recorder = recorder
         self._bytes = 0
+        self._left = asyncio.Event()
+        """Set whenever a request leaves."""
 
     async def once(
         self,
@@ -87,10 +90,18 @@ class Answering:
         request: Message,
         answer: Callable[[], Awaitable[Answer]],
         failed: Callable[[Fault], Answer],
+        *,
+        patient: bool = False,
     ) -> Answer:
-        """The answer to one request, or what `failed` makes of the reason that there is none."""
+        """The answer to one request, or what `failed` makes of the reason that there is none.
+
+        A `patient` one waits for room where the replica holds too much, and leaves half of it to the others.
+        """
         with self._counted(rpc) as outcome:
             try:
+                while patient and self._bytes and self._bytes + request.ByteSize() > MAX_BYTES_HELD // 2:
+                    self._left.clear()
+                    await self._left.wait()
                 with self._held(request):
                     return await answer()
             except Exception as error:
@@ -116,7 +127,7 @@ class Answering:
 
     async def stream(
         self, rpc: str, request: Message, answers: AsyncGenerator[Answer], context: CallContext
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncGenerator[Answer]:
         """The answers as they come, ended by a status if one fails."""
         with self._counted(rpc) as outcome:
             try:
@@ -140,6 +151,7 @@ class Answering:
             yield
         finally:
             self._bytes -= size
+            self._left.set()
 
     @contextmanager
     def _counted(self, rpc: str) -> "Iterator[_Outcome]":

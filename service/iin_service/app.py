@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+from iin_api.v1 import interpretation_pb2 as pb
+from iin_bundle import read_bundle
+from iin_bundle.manifest import MANIFEST_NAME
+from iin_bundle.version import __version__
+from iin_bundle.writing import file_digest
 from pydantic import BaseModel, Field
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
 from ray.serve.exceptions import RayServeException
 
-from iin_service.replica import DEPLOYMENT, Replica
+from iin_service.replica import DEPLOYMENT, DESCRIBE_SECONDS, Replica
 
 __all__ = ["BuildArguments", "ServeOptions", "build", "deploy", "join_ray", "start_ray", "start_serve", "stop"]
 
@@ -128,8 +133,14 @@ def deploy(options: ServeOptions, *, update: bool) -> None:
         )
     if update and not runs:
         raise RuntimeError(f"--update: expected an application {options.application} that runs, found none")
+    manifest = options.bundle / MANIFEST_NAME
     deployment = _deployment(options.cpus, options.gpus).options(
-        num_replicas=options.replicas, user_config={"bundle": str(options.bundle)}
+        num_replicas=options.replicas,
+        # The digest makes another bundle at the same path a change.
+        user_config={"bundle": str(options.bundle), "manifest_sha256": file_digest(manifest)},
+        # Without a version Serve takes every run for new code, and replaces the replicas.
+        version=__version__,
+        _internal=True,
     )
     application = deployment.bind(threads=options.cpus, gpu=options.gpus > 0)
     try:
@@ -138,6 +149,21 @@ def deploy(options: ServeOptions, *, update: bool) -> None:
         status = serve.status().applications[options.application]
         causes = [one.message for one in status.deployments.values() if one.message]
         raise RuntimeError("\n".join(causes) or str(error)) from error
+    if update:
+        _check_served(options)
+
+
+def _check_served(options: ServeOptions) -> None:
+    """Ask the replicas what they serve: one that refused the bundle goes on with the one before."""
+    wanted = {role: graph.file.sha256 for role, graph in read_bundle(options.bundle).manifest.graphs.items()}
+    handle = serve.get_app_handle(options.application)
+    for _ in range(4 * options.replicas):
+        found = pb.GetModelResponse.FromString(handle.describe.remote().result(timeout_s=DESCRIBE_SECONDS))
+        if {graph.role: graph.sha256 for graph in found.model.graphs} != wanted:
+            raise RuntimeError(
+                f"--update: {options.bundle} was refused, and the bundle before it is still served; the replicas' log "
+                "says why"
+            )
 
 
 def stop(applications: Sequence[str], *, private: bool) -> None:

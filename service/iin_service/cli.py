@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 stopped as asked, 1 failed, 2 wrong usage."""
     words = sys.argv[1:] if arguments is None else arguments
     cut = words.index("--") if "--" in words else len(words)
-    given = parser().parse_args(words[:cut])
+    given = parser().parse_intermixed_args(words[:cut])  # bundles and options in any order
     try:
         return _serve(given, words[cut + 1 :])
     except (BundleError, OSError, RuntimeError, ValueError) as error:

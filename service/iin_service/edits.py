@@ -66,7 +66,7 @@ def apply_edit(factors: Array, edit: Edit, layout: FactorLayout, field: str = "e
     result = factors.copy()
     result[:, where] = after
     if not np.isfinite(result).all():
-        raise InvalidInput(f"{field} ({edit.factor})", "factors that stay finite", "an overflow", "use smaller values")
+        raise InvalidInput(field, f"values of {edit.factor} that stay finite", "an overflow", "use smaller values")
     return result
 
 
@@ -76,7 +76,7 @@ def _changed(operation: Replace | SetValue | Resample | Shift, before: Array, wh
         case Replace(source, strength):
             if strength == 1:
                 return source[:, where]  # exactly, without rounding
-            return before + np.float32(strength) * (source[:, where] - before)
+            return np.float32(1 - strength) * before + np.float32(strength) * source[:, where]
         case SetValue(values):
             return values
         case Resample(seed, temperature):
@@ -95,7 +95,7 @@ def draw_prior(seed: int, indices: range, size: int, truncation: float | None = 
     """
     rows = []
     for index in indices:
-        generator = np.random.Generator(np.random.Philox(key=[seed, index]))
+        generator = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
         row = generator.standard_normal(size, dtype=np.float32)
         while truncation is not None and (beyond := np.flatnonzero(np.abs(row) > truncation)).size:
             row[beyond] = generator.standard_normal(len(beyond), dtype=np.float32)

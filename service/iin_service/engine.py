@@ -11,16 +11,17 @@ from iin_bundle import Manifest
 from numpy.typing import NDArray
 
 from iin_service.edits import Replace, apply_edit, draw_prior
-from iin_service.errors import Unsupported
+from iin_service.errors import InvalidInput, Unsupported
 from iin_service.graphs import Graphs
 from iin_service.items import Decoded, Given, Interpreted, Limits, PendingEdit, Response, Trace, Wanted
 from iin_service.recording import Recorder, Silent
 from iin_service.stage import Array, Outputs, Run
-from iin_service.walks import Interpolation, Walk, walk
+from iin_service.walks import Interpolation, LinearWalk, RandomWalk, Walk, walk
 
 __all__ = ["Engine"]
 
 HEAD = ("head",)
+BLAMED = {Interpolation: "interpolation", LinearWalk: "linear.distance", RandomWalk: "random.temperature"}
 T = TypeVar("T")
 
 
@@ -34,7 +35,8 @@ class Engine:
         self.manifest = manifest
         self.layout = manifest.layout
         self.limits = limits
-        self._graphs = Graphs(manifest, runner, limits, recorder or Silent())
+        self._recorder = recorder or Silent()
+        self._graphs = Graphs(manifest, runner, limits, self._recorder)
 
     async def factors_of(self, given: Given, trace: Trace) -> Array:
         """Factors, `(n, D)`, of anything given."""
@@ -53,17 +55,22 @@ class Engine:
 
     async def graph(self, role: str, given: Given, trace: Trace) -> Outputs:
         """Outputs of one graph as the bundle has it."""
-        with self._graphs.admitted([given]):
+        async with self._graphs.admitted([given], trace):
             return await self._graphs.run_alone(role, given.items, trace, given.field)
 
     async def interpret(self, given: Sequence[Given], trace: Trace) -> Interpreted:
         """Latents, factors and likelihood of everything given, in order."""
-        with self._graphs.admitted(given):
+        async with self._graphs.admitted(given, trace):
             parts = await _together([self._interpret_one(one, trace) for one in given])
             found = parts[0] if len(parts) == 1 else Interpreted.joined(parts)
             if HEAD in self._graphs:
                 ((probabilities,),) = await self._graphs.run(HEAD, found.latents, trace, _field_of_all(given))
                 found = replace(found, probabilities=probabilities)
+        row = 0
+        for one in given:
+            if one.kind == "image":
+                self._recorder.likelihoods(found.quantiles[row : row + len(one.items)])
+            row += len(one.items)
         return found
 
     async def _interpret_one(self, given: Given, trace: Trace) -> Interpreted:
@@ -86,16 +93,16 @@ class Engine:
         """
         self._check(wanted)
         given = [*targets, *(pending.source for pending in edits if pending.source is not None)]
-        with self._graphs.admitted(given):
+        async with self._graphs.admitted(given, trace):
             found = await self._factors_of_all(given, trace)
             before, sources = _joined(found[: len(targets)]), iter(found[len(targets) :])
             factors = before
-            for pending in edits:
+            for index, pending in enumerate(edits):
                 edit = pending.edit
                 if pending.source is not None:
                     assert isinstance(edit.operation, Replace)
                     edit = replace(edit, operation=replace(edit.operation, source=next(sources)))
-                factors = apply_edit(factors, edit, self.layout)
+                factors = apply_edit(factors, edit, self.layout, f"edits[{index}]")
 
             def to_blame(row: int) -> str:
                 """An edit that made the values of a target larger, or else the target."""
@@ -118,21 +125,24 @@ class Engine:
         """Draws from the prior in order: the index of the first, some of them, and where their time went."""
         self._check(wanted)
         sources = [value for _, value in fixed if isinstance(value, Given)]
+        held: list[tuple[str, Array]] = []
+        if sources:
+            async with self._graphs.admitted(sources, trace):
+                for name, value in fixed:
+                    if isinstance(value, Given):
+                        value = (await self.factors_of(value, trace))[0, self.layout.slice(name)]
+                    held.append((name, value))
+        else:
+            held = [(name, value) for name, value in fixed if not isinstance(value, Given)]
         size = min(count, self.limits.samples_per_message)
-        with self._graphs.admitted(sources, size):  # once for the whole stream, so that it is not cut half-way
-            held: list[tuple[str, Array]] = []
-            for name, value in fixed:
-                if isinstance(value, Given):
-                    value = (await self.factors_of(value, trace))[0, self.layout.slice(name)]
-                held.append((name, value))
-            for first in range(0, count, size):
-                indices = range(first, min(first + size, count))
-                factors = np.float32(temperature) * draw_prior(seed, indices, self.layout.size, truncation)
-                for name, values in held:
-                    factors[:, self.layout.slice(name)] = values
-                found = await self._decoded(factors, wanted, trace, lambda _: "fixed" if fixed else "temperature")
-                yield first, found, trace
-                trace = Trace()
+        for first in range(0, count, size):
+            indices = range(first, min(first + size, count))
+            factors = np.float32(temperature) * draw_prior(seed, indices, self.layout.size, truncation)
+            for name, values in held:
+                factors[:, self.layout.slice(name)] = values
+            blamed = "fixed" if held else "temperature"
+            yield first, await self._admitted_decoded(factors, wanted, trace, blamed), trace
+            trace = Trace(patient=True)
 
     async def traverse(
         self,
@@ -146,17 +156,22 @@ class Engine:
         """Frames of a path in order, as `sample`; an interpolation goes to `destination`."""
         self._check(wanted)
         given = [start] if destination is None else [start, destination]
-        size = min(count, self.limits.samples_per_message)
-        with self._graphs.admitted(given, size):
+        async with self._graphs.admitted(given, trace):
             begin, *end = await self._factors_of_all(given, trace)
-            if end:
-                assert isinstance(path, Interpolation)
-                path = replace(path, destination=end[0])
-            frames = walk(begin, path, count, self.layout)
-            for first in range(0, count, size):
-                factors = np.concatenate(list(islice(frames, size)))
-                yield first, await self._decoded(factors, wanted, trace, lambda _: "path"), trace
-                trace = Trace()
+        if end:
+            assert isinstance(path, Interpolation)
+            path = replace(path, destination=end[0])
+        frames = walk(begin, path, count, self.layout)
+        size = min(count, self.limits.samples_per_message)
+        for first in range(0, count, size):
+            factors = np.concatenate(list(islice(frames, size)))
+            yield first, await self._admitted_decoded(factors, wanted, trace, BLAMED[type(path)]), trace
+            trace = Trace(patient=True)
+
+    async def _admitted_decoded(self, factors: Array, wanted: Wanted, trace: Trace, blamed: str) -> Decoded:
+        """One message of a stream; its rows count as under way while it is made, not while the caller reads."""
+        async with self._graphs.admitted([Given("factors", factors, blamed)], trace):
+            return await self._decoded(factors, wanted, trace, lambda _: blamed)
 
     async def respond(
         self,
@@ -174,18 +189,25 @@ class Engine:
         """
         if HEAD not in self._graphs:
             raise Unsupported(f"the model '{self.manifest.name}' has no head, so it has no classes that could respond")
-        with self._graphs.admitted(given, min(draws, self.limits.max_batch_size)):
+        size = self.limits.max_batch_size
+        async with self._graphs.admitted(given, trace):
             items = _joined(await self._factors_of_all(given, trace))
             before = await self._classes(items, trace, _field_of_all(given))
-            responses = []
-            for name in factors:
-                drawn = [
-                    self._drawn_anew(item, name, range(row * draws, (row + 1) * draws), seed, temperature)
-                    for row, item in enumerate(items)
-                ]
-                found = [await self._classes(one, trace, lambda _: "temperature") for one in drawn]
-                responses.append(_response(name, np.stack(found), before.argmax(axis=1)))
-            return before, responses
+        drawn = np.empty((len(factors), len(items), draws, before.shape[1]), np.float32)
+        patient = replace(trace, patient=True)
+        for first in range(0, draws, size):
+            rows = range(first, min(first + size, draws))
+            # The same draws for every item: it responds alone as it does in company.
+            noise = np.float32(temperature) * draw_prior(seed, rows, self.layout.size)
+            for place, name in enumerate(factors):
+                where = self.layout.slice(name)
+                for row, item in enumerate(items):
+                    changed = np.tile(item, (len(rows), 1))
+                    changed[:, where] = noise[:, where]
+                    async with self._graphs.admitted([Given("factors", changed, "temperature")], patient):
+                        found = await self._classes(changed, patient, lambda _: "temperature")
+                    drawn[place, row, rows.start : rows.stop] = found
+        return before, [_response(name, one, before.argmax(axis=1)) for name, one in zip(factors, drawn, strict=True)]
 
     async def _classes(self, factors: Array, trace: Trace, field_of: Callable[[int], str]) -> Array:
         """Class probabilities of factor vectors `(n, D)`."""
@@ -193,14 +215,12 @@ class Engine:
         ((probabilities,),) = await self._graphs.run(HEAD, latents, trace, field_of)
         return probabilities
 
-    def _drawn_anew(self, item: Array, factor: str, indices: range, seed: int, temperature: float) -> Array:
-        """`item`, `(D,)`, as often as there are `indices`, each with another draw of `factor`."""
-        rows, where = np.tile(item, (len(indices), 1)), self.layout.slice(factor)
-        rows[:, where] = np.float32(temperature) * draw_prior(seed, indices, self.layout.size)[:, where]
-        return rows
-
     async def _decoded(self, factors: Array, wanted: Wanted, trace: Trace, field_of: Callable[[int], str]) -> Decoded:
         """What is wanted of factor vectors `(n, D)`, and class probabilities where there is a head."""
+        if not (finite := np.isfinite(factors).all(axis=1)).all():
+            raise InvalidInput(
+                field_of(int(np.argmin(finite))), "factors that stay finite", "an overflow", "use smaller values"
+            )
         images = latents = probabilities = None
         if wanted.images:
             (latents, _), (images,) = await self._graphs.run(("inverse", "decoder"), factors, trace, field_of)

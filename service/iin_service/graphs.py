@@ -2,9 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 
 import numpy as np
 from iin_bundle import Manifest
@@ -38,8 +38,11 @@ class Graphs:
 
     def __init__(self, manifest: Manifest, runner: Callable[[str], Run], limits: Limits, recorder: Recorder) -> None:
         """`runner(role)` gives the function that runs a graph on a batch."""
-        self._manifest, self._limits, self._recorder = manifest, limits, recorder
+        self._limits, self._recorder = limits, recorder
+        self._scorer = _Scorer(manifest)
         self._items = 0
+        self._left = asyncio.Event()
+        """Set whenever items leave."""
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
         slot = asyncio.Semaphore(1)
 
@@ -49,52 +52,42 @@ class Graphs:
             )
 
         plain = {role: runner(role) for role in manifest.graphs}
-        scored = plain | {"transform": self._scored(plain["transform"])}
+        scored = plain | {"transform": self._scorer.scored(plain["transform"])}
         rows = [row for row in GRAPHS_IN_A_ROW if all(role in scored for role in row)]
         self._rows = {row: stage({role: scored[role] for role in row}) for row in rows}
         self._single = {role: stage({role: run}) for role, run in plain.items()}
 
-    def _scored(self, transform: Run) -> Run:
-        """`transform` with log-likelihoods in nats and their quantiles in place of the log-determinants."""
-
-        def run(latents: Array) -> Outputs:
-            factors, log_dets = transform(latents)
-            log_likelihoods, quantiles = self.likelihoods(factors, log_dets)
-            self._recorder.likelihoods(quantiles)
-            return factors, log_likelihoods, quantiles
-
-        return run
-
     def likelihoods(self, factors: Array, log_dets: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Log-likelihood, in nats, and its quantile for each of `factors`, `(n, D)`."""
-        wide = factors.astype(np.float64)
-        with np.errstate(invalid="ignore"):  # an overflow is refused afterwards, to its own caller alone
-            log_prior = -0.5 * (np.einsum("nd,nd->n", wide, wide) + self._manifest.size * LOG_2PI)
-            log_likelihoods = log_prior + log_dets
-        return log_likelihoods, self._manifest.log_likelihood_quantiles.quantile(log_likelihoods)
+        return self._scorer.likelihoods(factors, log_dets)
 
     def __contains__(self, row: tuple[str, ...]) -> bool:
         """Whether the bundle has all graphs of `row`."""
         return row in self._rows
 
-    @contextmanager
-    def admitted(self, given: Iterable[Given], more: int = 0) -> Iterator[None]:
-        """Count a call's items, and `more`, as under way; a lone call is always admitted.
+    @asynccontextmanager
+    async def admitted(self, given: Iterable[Given], trace: Trace) -> AsyncIterator[None]:
+        """Count a call's items as under way; a lone call is always admitted.
 
-        An item waits for at most one stage at a time, so this bounds every queue.
+        An item waits for at most one stage at a time, so this bounds every queue. A call that is patient waits for
+        room, and leaves half of it to those that are not.
         """
-        items = sum(len(one.items) for one in given) + more
-        if self._items and self._items + items > self._limits.max_queued_items:
-            raise Overloaded(
-                f"{self._items} items are under way and at most {self._limits.max_queued_items} may be; retry later"
-            )
-        self._items += items
-        self._recorder.under_way(self._items)
+        items, most = sum(len(one.items) for one in given), self._limits.max_queued_items
+        while trace.patient and self._items and self._items + items > most // 2:
+            self._left.clear()
+            await self._left.wait()
+        if self._items and self._items + items > most:
+            raise Overloaded(f"{self._items} items are under way and at most {most} may be; retry later")
+        self._count(items)
         try:
             yield
         finally:
-            self._items -= items
-            self._recorder.under_way(self._items)
+            self._count(-items)
+            self._left.set()
+
+    def _count(self, items: int) -> None:
+        self._items += items
+        self._recorder.under_way(self._items)
 
     async def run(
         self, row: tuple[str, ...], items: Array, trace: Trace, field_of: Callable[[int], str]
@@ -121,3 +114,27 @@ class Graphs:
                         "use smaller values",
                     )
         return outputs
+
+
+class _Scorer:
+    """Likelihoods of one model. It holds no graph, so that the graphs go when their bundle does."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._size, self._quantiles = manifest.size, manifest.log_likelihood_quantiles
+
+    def scored(self, transform: Run) -> Run:
+        """`transform` with log-likelihoods in nats and their quantiles in place of the log-determinants."""
+
+        def run(latents: Array) -> Outputs:
+            factors, log_dets = transform(latents)
+            return factors, *self.likelihoods(factors, log_dets)
+
+        return run
+
+    def likelihoods(self, factors: Array, log_dets: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """See `Graphs.likelihoods`."""
+        wide = factors.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # an overflow is refused afterwards, to its own caller alone
+            log_prior = -0.5 * (np.einsum("nd,nd->n", wide, wide) + self._size * LOG_2PI)
+            log_likelihoods = log_prior + log_dets
+        return log_likelihoods, self._quantiles.quantile(log_likelihoods)

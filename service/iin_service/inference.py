@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from iin_service.answering import Answering, CallContext
 from iin_service.edits import Edit, Replace
 from iin_service.engine import Engine
-from iin_service.errors import InvalidInput, NotFound
+from iin_service.errors import InvalidInput, NotFound, short
 from iin_service.inputs import InputReader
 from iin_service.items import Decoded, Given, Kind, PendingEdit, Trace, Wanted
-from iin_service.tensors import ANY, Tensor, TensorSpec, read_tensors, write_tensors
+from iin_service.tensors import ANY, Tensor, TensorSpec, read_tensors, wanted_outputs, write_tensors
 
 __all__ = ["InferenceRpcs"]
 
@@ -123,9 +123,10 @@ class InferenceRpcs:
         strength = float(given["strength"].array[0]) if "strength" in given else 1.0
         if not 0 <= strength <= 1:
             raise InvalidInput(given["strength"].field, "a number in [0, 1]", f"{strength:g}")
-        if len(_needed(given, "factor").array) > self._engine.limits.max_edits:
-            raise InvalidInput(given["factor"].field, f"at most {self._engine.limits.max_edits}", "more")
-        names = [bytes(name).decode(errors="replace") for name in given["factor"].array]
+        names = [bytes(name).decode(errors="replace") for name in _needed(given, "factor").array]
+        if len(set(names)) < len(names) or len(names) * len(source.items) > self._engine.limits.max_items:
+            limit = f"every factor once, and {self._engine.limits.max_items} sources for all of them together"
+            raise InvalidInput(given["factor"].field, limit, f"{len(names)} names and {len(source.items)} sources")
         for name in names:
             if name not in self._engine.layout:
                 field = given["factor"].field
@@ -173,9 +174,9 @@ class InferenceRpcs:
 
     def _model(self, name: str, version: str) -> _Model:
         if name not in self._models:
-            raise NotFound(f"model '{name}' is not served; there are {', '.join(self._models)}")
+            raise NotFound(f"model '{short(name)}' is not served; there are {', '.join(self._models)}")
         if version not in ("", self._engine.manifest.version):
-            raise NotFound(f"version '{version}' of {name} is not served; {self._engine.manifest.version} is")
+            raise NotFound(f"version '{short(version)}' of {name} is not served; {self._engine.manifest.version} is")
         return self._models[name]
 
     async def model_infer(self, request: pb.ModelInferRequest, context: CallContext) -> pb.ModelInferResponse:
@@ -183,8 +184,9 @@ class InferenceRpcs:
 
         async def answer() -> pb.ModelInferResponse:
             model = self._model(request.model_name, request.model_version)
-            outputs = await model.run(read_tensors(request, model.inputs))
-            return write_tensors(request, outputs, self._engine.manifest.version)
+            wanted = wanted_outputs(request, [spec.name for spec in model.outputs])
+            outputs = await model.run(read_tensors(request, model.inputs, self._engine.limits.max_items))
+            return write_tensors(request, outputs, wanted, self._engine.manifest.version)
 
         return await self._answering.unary("ModelInfer", request, answer, context, pb.ModelInferResponse())
 

@@ -23,7 +23,7 @@ class Limits:
     max_items: int = 256
     """Items in the inputs, targets or sources of one call."""
     max_samples: int = 10_000
-    """Samples of one call, frames of a path, draws of an analysis."""
+    """Samples of one call, frames of a path, draws of an analysis over all its items and factors."""
     max_edits: int = 64
     """Edits of one call."""
     max_batch_size: int = 64
@@ -70,6 +70,8 @@ class Trace:
     pixels: int = 0
     """Pixels of the image files read so far."""
     passes: list[Pass] = field(default_factory=list)
+    patient: bool = False
+    """Whether it waits for room where the replica is full, in place of being refused."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The service's metrics, exported for Prometheus by Ray's agent of each node (as `ray_iin_...`)."""
+"""The service's metrics, exported for Prometheus by Ray's agent of each node (as `ray_iin_...`).
+
+Ray passes on histograms by their buckets alone: counts and quantiles hold, sums are those of the buckets' middles.
+"""
 
 from numpy.typing import NDArray
 from ray.serve.metrics import Counter, Gauge, Histogram

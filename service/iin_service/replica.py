@@ -5,13 +5,14 @@ import gc
 import logging
 import sys
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import ray
 from grpc import StatusCode
 from iin_api.inference import grpc_service_pb2 as inference_pb
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_bundle import BundleError, check_golden, read_bundle
+from iin_bundle import check_golden, read_bundle
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
@@ -30,12 +31,16 @@ if TYPE_CHECKING:
     from grpc_health.v1 import health_pb2
     from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
-__all__ = ["DEPLOYMENT", "Replica"]
+__all__ = ["DEPLOYMENT", "DESCRIBE_SECONDS", "Replica"]
 
 DEPLOYMENT = "Interpretation"
 DESCRIBE_SECONDS = 5.0  # that another application may take to say what it serves
 # Python's 5 ms would let a busy event loop keep the thread that runs the graphs waiting as long as a batch takes.
 SWITCH_SECONDS = 0.0001
+TIDY_SECONDS = 60.0
+STATES: "dict[str, pb.ApplicationState]" = {
+    name.removeprefix("APPLICATION_STATE_"): value for name, value in pb.ApplicationState.items()
+}
 logger = logging.getLogger("iin_service")
 
 
@@ -65,12 +70,12 @@ class Replica:
         metric and GetModel tell.
 
         Raises:
-            BundleError: where there is none before it.
+            BundleError: where there is none before it, as any other fault.
 
         """
         try:
             self._rpcs, self._inference = await asyncio.to_thread(self._load, user_config["bundle"])
-        except BundleError as error:
+        except Exception as error:
             if not self._serving:
                 raise
             logger.error("bundle refused, the one before is still served: %s", error)
@@ -78,14 +83,14 @@ class Replica:
             return
         self._serving = True
         self._metrics.bundle_refused(False)
+        _tidy()
+        # Calls that began on the bundle before hold it for a while.
+        asyncio.get_running_loop().call_later(TIDY_SECONDS, _tidy)
 
     def _load(self, path: str) -> tuple[InterpretationRpcs, InferenceRpcs]:
-        gc.unfreeze()
         bundle = read_bundle(path)
         sessions = Sessions(bundle, threads=self._threads, gpu=self._gpu)
         check_golden(bundle, sessions.run)
-        gc.collect()
-        gc.freeze()  # what a replica holds for good is not looked through again
         gc.set_threshold(20_000, 20, 20)
         sys.setswitchinterval(SWITCH_SECONDS)
         limits = Limits()
@@ -114,31 +119,37 @@ class Replica:
         self, request: pb.SampleRequest, grpc_context: "RayServegRPCContext"
     ) -> AsyncIterator[pb.SampleResponse]:
         """See interpretation.proto."""
-        async for response in self._rpcs.sample(request, grpc_context):
-            yield response
+        async with aclosing(self._rpcs.sample(request, grpc_context)) as responses:
+            async for response in responses:
+                yield response
         _raise_for_proxy(grpc_context)
 
     async def Traverse(
         self, request: pb.TraverseRequest, grpc_context: "RayServegRPCContext"
     ) -> AsyncIterator[pb.TraverseResponse]:
         """See interpretation.proto."""
-        async for response in self._rpcs.traverse(request, grpc_context):
-            yield response
+        async with aclosing(self._rpcs.traverse(request, grpc_context)) as responses:
+            async for response in responses:
+                yield response
         _raise_for_proxy(grpc_context)
 
     async def InterpretStream(
-        self, requests: "gRPCInputStream[pb.InterpretStreamRequest]"
+        self, requests: "gRPCInputStream[pb.InterpretStreamRequest]", grpc_context: "RayServegRPCContext"
     ) -> AsyncIterator[pb.InterpretStreamResponse]:
         """See interpretation.proto."""
-        async for response in self._rpcs.interpret_stream(requests):
-            yield response
+        async with aclosing(self._rpcs.interpret_stream(requests, grpc_context)) as responses:
+            async for response in responses:
+                yield response
+        _raise_for_proxy(grpc_context)
 
     async def EditStream(
-        self, requests: "gRPCInputStream[pb.EditStreamRequest]"
+        self, requests: "gRPCInputStream[pb.EditStreamRequest]", grpc_context: "RayServegRPCContext"
     ) -> AsyncIterator[pb.EditStreamResponse]:
         """See interpretation.proto."""
-        async for response in self._rpcs.edit_stream(requests):
-            yield response
+        async with aclosing(self._rpcs.edit_stream(requests, grpc_context)) as responses:
+            async for response in responses:
+                yield response
+        _raise_for_proxy(grpc_context)
 
     async def Respond(self, request: pb.RespondRequest, grpc_context: "RayServegRPCContext") -> pb.RespondResponse:
         """See interpretation.proto."""
@@ -196,6 +207,13 @@ class Replica:
             yield response
 
 
+def _tidy() -> None:
+    """Let go of what nobody holds; what a replica holds for good is not looked through again."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 class _Failed(Exception):
     """A stream of answers that ended early; its status says why."""
 
@@ -214,18 +232,26 @@ def _raise_for_proxy(context: "RayServegRPCContext") -> None:
 
 async def _list_models() -> list[pb.ServedModel]:
     """Every application of this service's kind, asked for its model."""
-    status = await asyncio.to_thread(serve.status)
-    names = [name for name, one in status.applications.items() if DEPLOYMENT in one.deployments]
-    found = await asyncio.gather(*(_described(name) for name in names))
+    status, handles = await asyncio.to_thread(_applications)
+    found = await asyncio.gather(*(_described(handle) for handle in handles.values()))
     return [
-        pb.ServedModel(application=name, status=status.applications[name].status.name, description=description)
-        for name, description in zip(names, found, strict=True)
+        pb.ServedModel(
+            application=name, state=STATES.get(status[name], pb.APPLICATION_STATE_UNSPECIFIED), description=description
+        )
+        for name, description in zip(handles, found, strict=True)
     ]
 
 
-async def _described(application: str) -> pb.GetModelResponse | None:
+def _applications() -> tuple[dict[str, str], dict[str, Any]]:
+    """State and handle of each application of this service's kind; asks Serve's controller, and waits for it."""
+    applications = serve.status().applications
+    names = [name for name, one in applications.items() if DEPLOYMENT in one.deployments]
+    states = {name: applications[name].status.name for name in names}
+    return states, {name: serve.get_app_handle(name) for name in names}
+
+
+async def _described(handle: Any) -> pb.GetModelResponse | None:  # Any: Ray's handles are not typed here
     try:
-        handle = serve.get_app_handle(application)
         return pb.GetModelResponse.FromString(await asyncio.wait_for(handle.describe.remote(), DESCRIBE_SECONDS))
     except (RayServeException, ray.exceptions.RayError, TimeoutError):
-        return None  # its status says what is wrong
+        return None  # its state says what is wrong

@@ -1,7 +1,7 @@
 """From request messages to the engine's types; every field is checked here."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from iin_api.v1 import interpretation_pb2 as pb
@@ -77,10 +77,10 @@ class RequestReader:
             raise InvalidInput(field, f"one of {', '.join(self.layout.names)}", repr(name))
         return self.layout.size_of(name)
 
-    def _values(self, values: Iterable[float], size: int, field: str) -> Array:
+    def _values(self, values: Sequence[float], size: int, field: str) -> Array:
+        if len(values) != size:
+            raise InvalidInput(field, f"{size} values, as many as the factor has dimensions", str(len(values)))
         array = np.fromiter(values, np.float32)
-        if len(array) != size:
-            raise InvalidInput(field, f"{size} values, as many as the factor has dimensions", str(len(array)))
         if not np.isfinite(array).all():
             raise InvalidInput(field, "finite values", "NaN or infinity")
         return array

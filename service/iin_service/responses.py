@@ -142,6 +142,7 @@ def limits(bounds: Limits) -> pb.Limits:
         max_batch_size=bounds.max_batch_size,
         max_queued_items=bounds.max_queued_items,
         stream_window=bounds.stream_window,
+        samples_per_message=bounds.samples_per_message,
     )
 
 

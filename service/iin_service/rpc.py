@@ -2,18 +2,21 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Any
 
 from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_service import responses
 from iin_service.answering import Answering, CallContext, Fault
 from iin_service.engine import Engine
+from iin_service.errors import Overloaded
 from iin_service.items import Trace
 from iin_service.requests import RequestReader
 from iin_service.streams import answered_in_order
 
 __all__ = ["InterpretationRpcs", "ListModels"]
 
+MAX_STREAMS = 256  # of requests, open at once: each holds a place of the replica, busy or not
 ListModels = Callable[[], Awaitable[list[pb.ServedModel]]]
 """Finds the models that are served side by side."""
 
@@ -24,24 +27,26 @@ class InterpretationRpcs:
     def __init__(self, engine: Engine, reader: RequestReader, answering: Answering, list_models: ListModels) -> None:
         """Answer with `engine`; `list_models` knows of the other models."""
         self._engine, self._read, self._answering, self._list_models = engine, reader, answering, list_models
+        self._streams = 0
 
     async def interpret(self, request: pb.InterpretRequest, context: CallContext) -> pb.InterpretResponse:
         """Translate images or latents into factors."""
         return await self._answering.unary(
-            "Interpret", request, lambda: self._interpreted(request), context, pb.InterpretResponse()
+            "Interpret", request, lambda: self._interpreted(request, Trace()), context, pb.InterpretResponse()
         )
 
-    async def _interpreted(self, request: pb.InterpretRequest) -> pb.InterpretResponse:
-        trace = Trace()
+    async def _interpreted(self, request: pb.InterpretRequest, trace: Trace) -> pb.InterpretResponse:
         given = await self._read.items.inputs(request.inputs, "inputs", resize=request.resize, trace=trace)
         return responses.interpretation(await self._engine.interpret(given, trace), trace)
 
     async def edit(self, request: pb.EditRequest, context: CallContext) -> pb.EditResponse:
         """Change factors of the targets and decode the result."""
-        return await self._answering.unary("Edit", request, lambda: self._edited(request), context, pb.EditResponse())
+        return await self._answering.unary(
+            "Edit", request, lambda: self._edited(request, Trace()), context, pb.EditResponse()
+        )
 
-    async def _edited(self, request: pb.EditRequest) -> pb.EditResponse:
-        trace, read, resize = Trace(), self._read, request.resize
+    async def _edited(self, request: pb.EditRequest, trace: Trace) -> pb.EditResponse:
+        read, resize = self._read, request.resize
         wanted = read.wanted(request)
         targets = await read.items.inputs(request.targets, "targets", resize=resize, trace=trace)
         count = sum(len(one.items) for one in targets)
@@ -49,10 +54,9 @@ class InterpretationRpcs:
         result = await self._engine.edit(targets, edits, wanted, trace)
         return await responses.edited(result, self._engine.manifest.image, request.format, trace)
 
-    async def sample(self, request: pb.SampleRequest, context: CallContext) -> AsyncIterator[pb.SampleResponse]:
+    def sample(self, request: pb.SampleRequest, context: CallContext) -> AsyncGenerator[pb.SampleResponse]:
         """Draw from the prior and decode, several images to a message."""
-        async for one in self._answering.stream("Sample", request, self._samples(request), context):
-            yield one
+        return self._answering.stream("Sample", request, self._samples(request), context)
 
     async def _samples(self, request: pb.SampleRequest) -> AsyncGenerator[pb.SampleResponse]:
         trace, wanted = Trace(), self._read.wanted(request)
@@ -70,10 +74,9 @@ class InterpretationRpcs:
             async for first, result, spent in parts:
                 yield await responses.samples(first, result, self._engine.manifest.image, request.format, spent)
 
-    async def traverse(self, request: pb.TraverseRequest, context: CallContext) -> AsyncIterator[pb.TraverseResponse]:
+    def traverse(self, request: pb.TraverseRequest, context: CallContext) -> AsyncGenerator[pb.TraverseResponse]:
         """Follow a path through factors, several frames to a message."""
-        async for one in self._answering.stream("Traverse", request, self._frames(request), context):
-            yield one
+        return self._answering.stream("Traverse", request, self._frames(request), context)
 
     async def _frames(self, request: pb.TraverseRequest) -> AsyncGenerator[pb.TraverseResponse]:
         trace, wanted = Trace(), self._read.wanted(request)
@@ -96,38 +99,49 @@ class InterpretationRpcs:
 
         return await self._answering.unary("Respond", request, answer, context, pb.RespondResponse())
 
-    async def interpret_stream(
-        self, requests: AsyncIterator[pb.InterpretStreamRequest]
-    ) -> AsyncIterator[pb.InterpretStreamResponse]:
+    def interpret_stream(
+        self, requests: AsyncIterator[pb.InterpretStreamRequest], context: CallContext
+    ) -> AsyncGenerator[pb.InterpretStreamResponse]:
         """Interpret each message of a stream."""
+        return self._stream("InterpretStream", requests, self._interpreted, pb.InterpretStreamResponse, context)
 
-        async def answer(message: pb.InterpretStreamRequest) -> pb.InterpretStreamResponse:
-            async def answered() -> pb.InterpretStreamResponse:
-                response = await self._interpreted(message.request)
-                return pb.InterpretStreamResponse(item_id=message.item_id, response=response)
-
-            def failed(fault: Fault) -> pb.InterpretStreamResponse:
-                return pb.InterpretStreamResponse(item_id=message.item_id, error=_item_error(fault))
-
-            return await self._answering.once("InterpretStream", message, answered, failed)
-
-        async for one in answered_in_order(requests, answer, self._engine.limits.stream_window):
-            yield one
-
-    async def edit_stream(self, requests: AsyncIterator[pb.EditStreamRequest]) -> AsyncIterator[pb.EditStreamResponse]:
+    def edit_stream(
+        self, requests: AsyncIterator[pb.EditStreamRequest], context: CallContext
+    ) -> AsyncGenerator[pb.EditStreamResponse]:
         """Edit each message of a stream."""
+        return self._stream("EditStream", requests, self._edited, pb.EditStreamResponse, context)
 
-        async def answer(message: pb.EditStreamRequest) -> pb.EditStreamResponse:
-            async def answered() -> pb.EditStreamResponse:
-                return pb.EditStreamResponse(item_id=message.item_id, response=await self._edited(message.request))
+    # Any: the messages of the two streams have the same fields and no common type.
+    async def _stream(
+        self,
+        rpc: str,
+        requests: AsyncIterator[Any],
+        work: Callable[[Any, Trace], Awaitable[Any]],
+        kind: Any,
+        context: CallContext,
+    ) -> AsyncGenerator[Any]:
+        """The answer, of a `kind`, that `work` finds for each message; bulk work waits its turn when there is much."""
 
-            def failed(fault: Fault) -> pb.EditStreamResponse:
-                return pb.EditStreamResponse(item_id=message.item_id, error=_item_error(fault))
+        async def answer(message: Any) -> Any:
+            async def answered() -> Any:
+                response = await work(message.request, Trace(patient=True))
+                return kind(item_id=message.item_id, response=response)
 
-            return await self._answering.once("EditStream", message, answered, failed)
+            def failed(fault: Fault) -> Any:
+                return kind(item_id=message.item_id, error=_item_error(fault))
 
-        async for one in answered_in_order(requests, answer, self._engine.limits.stream_window):
-            yield one
+            return await self._answering.once(rpc, message, answered, failed, patient=True)
+
+        if self._streams >= MAX_STREAMS:
+            Fault(Overloaded(f"{MAX_STREAMS} streams of requests are open, as many as may be")).set_on(context)
+            return
+        self._streams += 1
+        try:
+            async with aclosing(answered_in_order(requests, answer, self._engine.limits.stream_window)) as answers:
+                async for one in answers:
+                    yield one
+        finally:
+            self._streams -= 1
 
     def description(self) -> pb.GetModelResponse:
         """The model and the limits."""

@@ -1,7 +1,7 @@
 """Answering a stream of requests: several at a time, in their order, and no more read than are worked on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 __all__ = ["answered_in_order"]
@@ -12,7 +12,7 @@ Answer = TypeVar("Answer")
 
 async def answered_in_order(
     requests: AsyncIterator[Request], answer: Callable[[Request], Awaitable[Answer]], window: int
-) -> AsyncIterator[Answer]:
+) -> AsyncGenerator[Answer]:
     """The answer to each request, in order.
 
     At most `window` requests are read and not taken back as answers: what a caller sends beyond them stays in

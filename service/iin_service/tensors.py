@@ -4,6 +4,7 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from iin_service.errors import InvalidInput
 
-__all__ = ["Tensor", "TensorSpec", "read_tensors", "write_tensors"]
+__all__ = ["Tensor", "TensorSpec", "read_tensors", "wanted_outputs", "write_tensors"]
 
 ANY = -1
 # numpy's type and the field of typed contents, by name of the protocol: those that some model here takes or gives.
@@ -48,8 +49,8 @@ class Tensor:
     """Where it stands in the request, for error messages."""
 
 
-def read_tensors(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
-    """The tensors of a request by name, each checked against the one of `specs` that has its name."""
+def read_tensors(request: pb.ModelInferRequest, specs: Sequence[TensorSpec], most: int) -> dict[str, Tensor]:
+    """The tensors of a request by name, each checked against the one of `specs` that has its name; `most` items."""
     known, raw, found = {spec.name: spec for spec in specs}, request.raw_input_contents, {}
     if raw and len(raw) != len(request.inputs):
         raise InvalidInput("raw_input_contents", f"{len(request.inputs)} entries, one an input, or none", f"{len(raw)}")
@@ -71,6 +72,8 @@ def read_tensors(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> 
             raise InvalidInput(
                 f"{field}.shape", f"{list(spec.shape)}, where -1 is any length of 1 or more", str(list(shape))
             )
+        if spec.shape[0] == ANY and shape[0] > most:
+            raise InvalidInput(field, f"at most {most} items in a call", str(shape[0]), "split them over several calls")
         if raw:
             array = _from_raw(raw[index], spec.datatype, shape, f"raw_input_contents[{index}]")
         else:
@@ -82,9 +85,10 @@ def read_tensors(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> 
 def _from_raw(data: bytes, datatype: str, shape: tuple[int, ...], field: str) -> NDArray[Any]:
     count = math.prod(shape)
     if datatype == "BYTES":
-        elements = list(_byte_elements(data, field))
+        elements = list(islice(_byte_elements(data, field), count + 1))
         if len(elements) != count:
-            raise InvalidInput(field, f"{count} elements for shape {list(shape)}", str(len(elements)))
+            given = str(len(elements)) if len(elements) < count else "more"
+            raise InvalidInput(field, f"{count} elements for shape {list(shape)}", given)
         return _objects(elements, shape)
     dtype = DATATYPES[datatype][0]
     if len(data) != dtype.itemsize * count:
@@ -121,14 +125,21 @@ def _objects(elements: list[bytes], shape: tuple[int, ...]) -> NDArray[Any]:
     return array.reshape(shape)
 
 
-def write_tensors(
-    request: pb.ModelInferRequest, outputs: dict[str, NDArray[Any]], version: str
-) -> pb.ModelInferResponse:
-    """The answer with the outputs that were asked for, in the form that the request had."""
-    wanted = [one.name for one in request.outputs] or list(outputs)
+def wanted_outputs(request: pb.ModelInferRequest, names: Sequence[str]) -> list[str]:
+    """Outputs that were asked for, out of `names`; all where none was."""
+    wanted = [one.name for one in request.outputs]
     for index, name in enumerate(wanted):
-        if name not in outputs:
-            raise InvalidInput(f"outputs[{index}].name", f"one of {', '.join(outputs)}", repr(name))
+        if name not in names:
+            raise InvalidInput(f"outputs[{index}].name", f"one of {', '.join(names)}", repr(name))
+        if name in wanted[:index]:
+            raise InvalidInput(f"outputs[{index}].name", "every output at most once", f"{name!r} again")
+    return wanted or list(names)
+
+
+def write_tensors(
+    request: pb.ModelInferRequest, outputs: dict[str, NDArray[Any]], wanted: Sequence[str], version: str
+) -> pb.ModelInferResponse:
+    """The answer with the `wanted` outputs, in the form that the request had."""
     response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
     for name in wanted:
         array = outputs[name]

@@ -61,7 +61,9 @@ def walk(start: Array, path: Walk, count: int, layout: FactorLayout) -> Iterator
             for index in range(count):
                 frame = start
                 for name in factors:
-                    frame = apply_edit(frame, Edit(name, Replace(destination, index / (count - 1))), layout, "start")
+                    frame = apply_edit(
+                        frame, Edit(name, Replace(destination, index / (count - 1))), layout, "interpolation"
+                    )
                 yield frame
         case LinearWalk(factor, direction, distance):
             for index in range(count):

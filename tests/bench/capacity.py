@@ -37,15 +37,15 @@ from deploy.capacity.arrivals import Arrivals, Closed, Poisson
 from deploy.capacity.inputs import CALLS, Row, parse_stages
 from deploy.capacity.measure import measure as measure_stages
 from deploy.capacity.model import Result, Scenario, simulate
-from tests.bench import load, open_loop
-from tests.bench.run import SERVICE, make_requests
+from tests.bench import load
+from tests.bench.requests import make_requests
 from tests.bench.servers import OURS, Server
 
 CALLERS = (1, 16, 64)
 SHARES = (0.3, 0.6, 0.8)
 STAGES = Path("deploy/capacity/stages.json")
 SIMULATED_S, WARM_UP_S = 20.0, 2.0
-METHOD = f"/{SERVICE}/Interpret"
+NAME, METHOD = "Interpret", "/iin_api.v1.InterpretationService/Interpret"
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,6 @@ class Point:
     """One load, measured once."""
 
     result: load.Result
-    service_ms: float
-    """CPU time of a call in all processes of the service."""
     client_ms: float
     """CPU time of a call in the client."""
     others: float
@@ -110,33 +108,19 @@ def main() -> int:
 
 def measure_service(given: argparse.Namespace, told: Callable[[str], None]) -> dict[Arrivals, list[Point]]:
     """Every load, in rounds."""
-    requests = make_requests(read_bundle(given.bundle), 1).serialised("Interpret")
+    bundle = read_bundle(given.bundle)
+    requests = make_requests(bundle, samples=1, stream_samples=1).serialised("interpret")
     told("starting iin-serve")
     points: dict[Arrivals, list[Point]] = {}
     worker = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), load.start_worker)
-    with Server(OURS, given.bundle) as server, worker:
+    with Server(OURS, bundle) as server, worker:
         client = psutil.Process(worker.submit(os.getpid).result())
-        pid = server.serving().pid
 
         def measure(kind: Arrivals, seconds: float, seed: int) -> Point:
-            if isinstance(kind, Closed):
-                job: Any = load.Load(
-                    address=server.address,
-                    method=METHOD,
-                    streams=False,
-                    requests=requests,
-                    callers=kind.callers,
-                    seconds=seconds,
-                    pid=pid,
-                )
-                run: Any = load.measure
-            else:
-                assert isinstance(kind, Poisson)
-                job = open_loop.OpenLoad(
-                    address=server.address, method=METHOD, requests=requests, rate=kind.rate, seconds=seconds, seed=seed
-                )
-                run = open_loop.measure
-            return observed(lambda: worker.submit(run, job).result(), server, client)
+            how = {"callers": kind.callers} if isinstance(kind, Closed) else {"rate": kind.rate}
+            calls = load.Calls(name=NAME, method=METHOD, requests=requests, **how)
+            job = load.Load(address=server.address, calls=(calls,), seconds=seconds, pids=server.pids(), seed=seed)
+            return observed(lambda: worker.submit(load.measure, job).result()[NAME], client)
 
         measure(Closed(64), min(given.seconds, 2.0), 0)  # warms up
         most = max(measure(Closed(64), given.seconds, 0).result.throughput for _ in range(2))
@@ -149,24 +133,22 @@ def measure_service(given: argparse.Namespace, told: Callable[[str], None]) -> d
     return points
 
 
-def observed(run: Callable[[], load.Result], server: Server, client: psutil.Process) -> Point:
+def observed(run: Callable[[], load.Result], client: psutil.Process) -> Point:
     """One measurement, with the CPU time that everyone took meanwhile."""
-    before, started = cpu_seconds(server, client), time.perf_counter()
+    before, started = cpu_seconds(client), time.perf_counter()
     result = run()
     elapsed = time.perf_counter() - started
-    total, service, own = (after - earlier for after, earlier in zip(cpu_seconds(server, client), before, strict=True))
+    total, own = (after - earlier for after, earlier in zip(cpu_seconds(client), before, strict=True))
     calls = result.throughput * elapsed
-    return Point(result, 1e3 * service / calls, 1e3 * own / calls, max(total - service - own, 0.0) / elapsed)
+    others = total - own - result.cpu_ms / 1e3 * calls
+    return Point(result, 1e3 * own / calls, max(others, 0.0) / elapsed)
 
 
-def cpu_seconds(server: Server, client: psutil.Process) -> tuple[float, float, float]:
-    """CPU time so far: of the machine, of the service's processes, of the client."""
+def cpu_seconds(client: psutil.Process) -> tuple[float, float]:
+    """CPU time so far: of the machine, of the client."""
     whole = psutil.cpu_times()
-    return (
-        sum(whole) - whole.idle - getattr(whole, "iowait", 0.0) - getattr(whole, "guest", 0.0),
-        sum(server.cpu_seconds()),
-        sum(client.cpu_times()[:2]),
-    )
+    idle = whole.idle + getattr(whole, "iowait", 0.0) + getattr(whole, "guest", 0.0)
+    return sum(whole) - idle, sum(client.cpu_times()[:2])
 
 
 def kept(path: Path) -> tuple[dict[str, Any], dict[Arrivals, list[Point]]]:
@@ -176,8 +158,7 @@ def kept(path: Path) -> tuple[dict[str, Any], dict[Arrivals, list[Point]]]:
     for one in found["points"]:
         kind = Closed(one["callers"]) if one["callers"] else Poisson(one["rate"])
         points[kind] = [
-            Point(load.Result(**round_["result"]), round_["service_ms"], round_["client_ms"], round_["others"])
-            for round_ in one["rounds"]
+            Point(load.Result(**point["result"]), point["client_ms"], point["others"]) for point in one["rounds"]
         ]
     return found["stages"], points
 
@@ -239,7 +220,7 @@ def compare(stages: dict[str, Any], measured: dict[Arrivals, list[Point]], given
                 (median(kind, lambda one: one.result.p99_ms), found.percentile(99)),
             ):
                 cells += [f"{value:.4g}", f"{said:.4g}", f"{said / value - 1:+.0%}"]
-            cells += [f"{median(kind, lambda one: one.service_ms):.2f}", f"{found.loop_ms + found.graphs_ms:.2f}"]
+            cells += [f"{median(kind, lambda one: one.result.cpu_ms):.2f}", f"{found.loop_ms + found.graphs_ms:.2f}"]
             cells += [f"{median(kind, lambda one: one.client_ms):.2f}", f"{median(kind, lambda one: one.others):.1f}"]
             print("|", " | ".join(cells), "|")
     loads = " ".join(f"{one:.1f}" for one in os.getloadavg())

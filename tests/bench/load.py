@@ -1,24 +1,24 @@
-"""Closed-loop load: a number of callers, each sending its next call when the one before was answered.
+"""Load: callers that each send their next call when the one before was answered, or calls at a given rate.
 
 Runs in a process of its own (`start_worker`, then `measure` as often as wanted). Requests and responses stay
-bytes and all callers share one channel, so that the client costs little beside the server that it measures.
+bytes and all calls share one channel, so that the client costs little beside the server that it measures.
 """
 
 import asyncio
+import contextlib
 import itertools
 import math
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Awaitable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterable, Awaitable
+from dataclasses import dataclass
 
 import grpc.aio
 import numpy as np
 import psutil
 
-__all__ = ["Load", "Result", "measure", "run", "start_worker"]
+__all__ = ["Calls", "Load", "Result", "measure", "start_worker"]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 CALL_SECONDS = 60.0  # deadline of a call
@@ -27,28 +27,49 @@ MOST_ERRORS = 100  # then the measurement ends early
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
-    """What to send."""
+class Calls:
+    """One kind of call and how often it is made."""
 
-    address: str
-    """`host:port`."""
+    name: str
+    """What the results are called; unique in a load."""
     method: str
     """Full name of the RPC, as in `/package.Service/Method`."""
-    streams: bool
+    streams: bool = False
     """Whether the response is a stream; a call then ends with its last message."""
     requests: tuple[bytes, ...]
     """Serialised requests; every caller goes round them, each from another start."""
-    callers: int
+    callers: int = 1
     """Calls under way at any time."""
+    rate: float = 0.0
+    """If positive: calls a second instead, at random times (Poisson), however many are under way."""
+    endless: bool = False
+    """For streams: every message counts as a call, and what is under way at the end is cancelled."""
+
+    @property
+    def load(self) -> str:
+        """Callers at once, or arrivals a second, for the tables."""
+        return f"{self.rate:g}/s" if self.rate else str(self.callers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What to send, all at the same time."""
+
+    address: str
+    """`host:port`."""
+    calls: tuple[Calls, ...]
+    """The kinds of call."""
     seconds: float
     """How long to measure."""
-    pid: int
-    """Process that serves the calls; what it computes is measured."""
+    pids: tuple[int, ...]
+    """Processes that serve the calls; what they compute is measured."""
+    seed: int = 0
+    """Of the times at which calls arrive, where they have a rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What was measured."""
+    """What was measured of one kind of call."""
 
     calls: int
     """Calls answered in the measured time."""
@@ -59,7 +80,7 @@ class Result:
     p99_ms: float
     """Latency that 99 of 100 of these calls stay within, milliseconds."""
     cpu_ms: float
-    """CPU time of the serving process in the measured time by these calls, milliseconds."""
+    """CPU time of the serving processes in the measured time by the calls of all kinds, milliseconds."""
     errors: dict[str, int]
     """Status of each failed call, warm-up included, to how many there were."""
 
@@ -69,51 +90,82 @@ class Result:
         return self.calls / self.seconds if self.seconds else 0.0
 
 
-@dataclass
 class _Window:
     """The measured time: from every caller's first answer on, until each could be answered once more."""
 
-    load: Load
-    started: float = field(default_factory=time.perf_counter)
-    answered: set[int] = field(default_factory=set)
-    begun: float | None = None
-    ended: float | None = None
-    cpu: float = 0.0
-    """CPU time of the serving process in the measured time, seconds."""
-    latencies: list[float] = field(default_factory=list)
-    errors: Counter[str] = field(default_factory=Counter)
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.started = time.perf_counter()
+        self.begun: float | None = None
+        self.ended: float | None = None
+        self.last = self.started
+        """Time of the last answer that counts."""
+        self.cpu = 0.0
+        """CPU time of the serving processes in the measured time, seconds."""
+        self._cpu_before: dict[int, float] = {}
+        self.latencies: dict[str, list[float]] = {one.name: [] for one in load.calls}
+        self.errors: dict[str, Counter[str]] = {one.name: Counter() for one in load.calls}
+        self._silent = {(one.name, caller) for one in load.calls for caller in range(one.callers)}
+        self._least = {one.name: 1 if one.rate else one.callers for one in load.calls}
+        self._arriving = {one.name for one in load.calls if one.rate}
 
-    def succeeded(self, caller: int, began: float) -> None:
+    def succeeded(self, name: str, caller: int, began: float) -> None:
+        """Count an answer to a call of time `began`."""
         now = time.perf_counter()
-        if self.ended is not None:
-            return
         if self.begun is None:
-            self._warm_up(caller, now)
+            self._warm_up(name, caller, now)
             return
-        self.latencies.append(now - began)
-        if now - self.begun >= self.load.seconds and len(self.latencies) >= self.load.callers:
+        # A caller's last call is cut off by the end; a call that arrived counts however late its answer.
+        if self.ended is None or (name in self._arriving and began <= self.ended):
+            self.latencies[name].append(now - began)
+            self.last = now
+        enough = self.ended is None and now - self.begun >= self.load.seconds
+        if enough and all(len(self.latencies[one]) >= least for one, least in self._least.items()):
             self._end(now)
 
-    def failed(self, caller: int, error: grpc.aio.AioRpcError) -> None:
-        self.errors[f"{error.code().name}: {error.details()}"] += 1
+    def failed(self, name: str, caller: int, error: grpc.aio.AioRpcError) -> None:
+        """Count a failure."""
+        self.errors[name][f"{error.code().name}: {error.details()}"] += 1
         if self.begun is None:
-            self._warm_up(caller, time.perf_counter())
-        if self.errors.total() >= MOST_ERRORS:
+            self._warm_up(name, caller, time.perf_counter())
+        if self.ended is None and sum(errors.total() for errors in self.errors.values()) >= MOST_ERRORS:
             self._end(time.perf_counter())
 
-    def _warm_up(self, caller: int, now: float) -> None:
-        self.answered.add(caller)
+    def _warm_up(self, name: str, caller: int, now: float) -> None:
+        self._silent.discard((name, caller))
         least = min(WARM_UP_SECONDS, WARM_UP_SHARE * self.load.seconds)
-        if len(self.answered) == self.load.callers and now - self.started >= least:
-            self.begun, self.cpu = now, -self._cpu_seconds()
+        if not self._silent and now - self.started >= least:
+            self.begun, self._cpu_before = now, self._cpu_seconds()
 
     def _end(self, now: float) -> None:
         self.ended = now
-        self.cpu += self._cpu_seconds()
+        after = self._cpu_seconds()
+        self.cpu = sum(after[pid] - before for pid, before in self._cpu_before.items() if pid in after)
 
-    def _cpu_seconds(self) -> float:
-        times = psutil.Process(self.load.pid).cpu_times()
-        return times.user + times.system
+    def _cpu_seconds(self) -> dict[int, float]:
+        seconds = {}
+        for pid in self.load.pids:
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that its server needed for a while only
+                times = psutil.Process(pid).cpu_times()
+                seconds[pid] = times.user + times.system
+        return seconds
+
+    def results(self) -> dict[str, Result]:
+        """What was measured, by the name of the kind of call."""
+        seconds = self.last - (self.begun or self.started)
+        total = sum(len(latencies) for latencies in self.latencies.values())
+        results = {}
+        for name, latencies in self.latencies.items():
+            p50, p99 = np.percentile(1e3 * np.array(latencies or [np.nan]), [50, 99])
+            results[name] = Result(
+                calls=len(latencies),
+                seconds=seconds,
+                p50_ms=float(p50),
+                p99_ms=float(p99),
+                cpu_ms=1e3 * self.cpu / total if total else math.nan,
+                errors=dict(self.errors[name]),
+            )
+        return results
 
 
 def start_worker() -> None:
@@ -123,50 +175,71 @@ def start_worker() -> None:
     _runner = asyncio.Runner()
 
 
-def measure(load: Load) -> Result:
+def measure(load: Load) -> dict[str, Result]:
     """Send `load`; calls under way at the end are waited for, so that the server is idle afterwards."""
-    return run(_measure(load))
+    return _runner.run(_measure(load))
 
 
-def run(measuring: Coroutine[Any, Any, Result]) -> Result:
-    """Run a measurement in the process's one event loop."""
-    return _runner.run(measuring)
-
-
-async def _measure(load: Load) -> Result:
+async def _measure(load: Load) -> dict[str, Result]:
     options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
     async with grpc.aio.insecure_channel(load.address, options=options) as channel:
         await asyncio.wait_for(channel.channel_ready(), CALL_SECONDS)
         window = _Window(load)
-        await asyncio.gather(*(_caller(index, channel, window) for index in range(load.callers)))
-    latencies = 1e3 * np.array(window.latencies or [np.nan])
-    p50, p99 = np.percentile(latencies, [50, 99])
-    return Result(
-        calls=len(window.latencies),
-        seconds=(window.ended or 0.0) - (window.begun or window.started),
-        p50_ms=float(p50),
-        p99_ms=float(p99),
-        cpu_ms=1e3 * window.cpu / len(window.latencies) if window.latencies else math.nan,
-        errors=dict(window.errors),
-    )
-
-
-async def _caller(index: int, channel: grpc.aio.Channel, window: _Window) -> None:
-    load = window.load
-    unary, stream = channel.unary_unary(load.method), channel.unary_stream(load.method)
-    start = index % len(load.requests)
-    for request in itertools.cycle(load.requests[start:] + load.requests[:start]):
-        began = time.perf_counter()
-        try:
-            if load.streams:
-                await _drained(stream(request, timeout=CALL_SECONDS))
+        senders = []
+        for calls in load.calls:
+            if calls.rate:
+                senders.append(_arrivals(calls, channel, window))
             else:
-                await _answered(unary(request, timeout=CALL_SECONDS))
-        except grpc.aio.AioRpcError as error:
-            window.failed(index, error)
-        else:
-            window.succeeded(index, began)
+                senders += [_caller(index, calls, channel, window) for index in range(calls.callers)]
+        await asyncio.gather(*senders)
+    return window.results()
+
+
+async def _caller(index: int, calls: Calls, channel: grpc.aio.Channel, window: _Window) -> None:
+    start = index % len(calls.requests)
+    for request in itertools.cycle(calls.requests[start:] + calls.requests[:start]):
+        await _call(index, calls, channel, window, request, time.perf_counter())
         if window.ended is not None:
+            return
+
+
+async def _arrivals(calls: Calls, channel: grpc.aio.Channel, window: _Window) -> None:
+    """Calls that do not wait for each other; their latency counts from the time that was drawn for them."""
+    generator, due, under_way = np.random.default_rng(window.load.seed), time.perf_counter(), set()
+    for request in itertools.cycle(calls.requests):
+        due += generator.exponential(1 / calls.rate)
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        if window.ended is not None:
+            break
+        under_way.add(task := asyncio.create_task(_call(0, calls, channel, window, request, due)))
+        task.add_done_callback(under_way.discard)
+    await asyncio.gather(*under_way)
+
+
+async def _call(
+    index: int, calls: Calls, channel: grpc.aio.Channel, window: _Window, request: bytes, began: float
+) -> None:
+    try:
+        if calls.endless:
+            await _watched(channel.unary_stream(calls.method)(request, timeout=CALL_SECONDS), index, calls, window)
+            return
+        if calls.streams:
+            await _drained(channel.unary_stream(calls.method)(request, timeout=CALL_SECONDS))
+        else:
+            await _answered(channel.unary_unary(calls.method)(request, timeout=CALL_SECONDS))
+    except grpc.aio.AioRpcError as error:
+        window.failed(calls.name, index, error)
+    else:
+        window.succeeded(calls.name, index, began)
+
+
+async def _watched(call: grpc.aio.UnaryStreamCall, index: int, calls: Calls, window: _Window) -> None:
+    began = time.perf_counter()
+    async for _ in call:
+        window.succeeded(calls.name, index, began)
+        began = time.perf_counter()
+        if window.ended is not None:
+            call.cancel()
             return
 
 

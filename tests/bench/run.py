@@ -1,150 +1,110 @@
-"""Benchmark: throughput, latency and memory of `iin-serve` beside a bare grpc.aio server with the same graphs.
+"""Benchmark: throughput, latency and memory of `iin-serve` beside other servers with the same graphs.
 
-    .venv/bin/python -m tests.bench.run BUNDLE                           about 5 minutes
+    .venv/bin/python -m tests.bench.run BUNDLE                           about 8 minutes
     .venv/bin/python -m tests.bench.run BUNDLE --seconds 0.5 --rounds 1  to try the harness
-    .venv/bin/python -m tests.bench.run BUNDLE --rpcs Interpret --callers 64 --rounds 7
+    .venv/bin/python -m tests.bench.run BUNDLE --parts rpcs --rpcs Interpret --callers 64 --rounds 7
+    .venv/bin/python -m tests.bench.run BUNDLE --parts peers --peers triton --rates 100 300
 
-Both servers (`servers`, `bare_server`) run from beginning to end, and every combination of RPC and callers is
-measured in rounds, ours and the bare server's in turn, so that a machine that gets slower or busier does not
-favour either. One process sends the load (`load`): each caller sends its next call when the one before was
-answered. A call is one image for Interpret, a target and a source for Edit (digit replaced, PNG out) and a stream
-of `--samples` images for Sample. Before anything is measured the answers of both servers are compared. What is
-printed (`report`) are medians over the rounds; read the ratios, which depend least on the machine, and where
-others use it at the same time the CPU time that the serving process takes for a call.
+The servers (`servers`): `iin-serve`; a bare grpc.aio server written by hand (`bare_server`); Triton and MLServer
+with a callable that runs the same two graphs (`triton_server`, `mlserver_server`), each in a virtual environment
+that `peers` makes in build/bench. One that cannot be had is left out, with a line that says why.
 
-Exit code: 0 measured, 1 a call failed, the answers differ or a server did not start, 130 interrupted.
+The parts (`cases`):
+    rpcs        each RPC alone: one image for Interpret, target and source for Edit, `--samples` images for Sample,
+                all as PNG files; ours and the bare server
+    mixed       16 callers of Interpret, 8 of Edit and 8 of Sample together; ours and the bare server
+    starvation  8 callers of Interpret, alone and beside one caller that streams 1,000 samples after another
+    peers       Interpret of one image as float32 numbers, which is what all servers take; ours adds likelihood and
+                quantile to the answer, the bare server too, the peers return the log-determinant
+    --rates     the same calls at random times (Poisson), however many are under way
+
+All servers run from beginning to end, and every case is measured in rounds, the servers in turn, so that a machine
+that gets slower or busier favours none. One process sends the load (`load`). Before anything is measured the answers
+are compared. What is printed (`report`) are medians over the rounds; read the ratios, which depend least on the
+machine, and where others use it at the same time the CPU time for a call.
+
+Exit code: 0 measured, 1 a call failed, the answers differ or a server of ours did not start, 130 interrupted.
 """
 
 import argparse
-import io
 import json
 import multiprocessing
 import signal
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
-import numpy as np
-from iin_api.v1 import interpretation_pb2 as pb
-from iin_api.v1 import interpretation_pb2_grpc as pb_grpc
 from iin_bundle import Bundle, BundleError, read_bundle
-from PIL import Image
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tests.bench import load, report
-from tests.bench.servers import BARE, OURS, Server
+from tests.bench.cases import PARTS, RPCS, STREAM_SAMPLES, Case, make_cases
+from tests.bench.requests import Requests, compare_peer, compare_servers, make_requests
+from tests.bench.servers import BARE, OURS, PEERS, Server
 
-RPCS = ("Interpret", "Edit", "Sample")
 CALLERS = (1, 16, 64)
-SERVICE = pb.DESCRIPTOR.services_by_name["InterpretationService"].full_name
-IMAGES = 16  # different images in the load
-VALUE_TOLERANCE, GREY_LEVELS = 1e-3, 1  # how far the answers of the servers may be apart
-
-
-@dataclass(frozen=True)
-class Requests:
-    """The calls that are made, by RPC."""
-
-    interpret: tuple[pb.InterpretRequest, ...]
-    edit: tuple[pb.EditRequest, ...]
-    sample: tuple[pb.SampleRequest, ...]
-
-    def serialised(self, rpc: str) -> tuple[bytes, ...]:
-        """The requests of one RPC."""
-        return tuple(request.SerializeToString() for request in getattr(self, rpc.lower()))
-
-
-def make_requests(bundle: Bundle, samples: int) -> Requests:
-    """Requests with the bundle's golden images."""
-    image, layout = bundle.manifest.image, bundle.manifest.layout
-    golden = bundle.golden[f"encoder/{bundle.manifest.graphs['encoder'].inputs[0].name}"][:IMAGES]
-    scaled = (golden - image.minimum) * (255 / (image.maximum - image.minimum))
-    pixels = np.clip(np.rint(scaled), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
-    inputs = [pb.Input(encoded_image=_png(one)) for one in pixels]
-    sources = inputs[1:] + inputs[:1]
-    factor = "digit" if "digit" in layout else layout.names[0]
-    return Requests(
-        interpret=tuple(pb.InterpretRequest(inputs=[one]) for one in inputs),
-        edit=tuple(
-            pb.EditRequest(
-                targets=[target],
-                edits=[pb.EditOperation(factor=factor, replace=pb.Replace(source=source))],
-                format=pb.IMAGE_FORMAT_PNG,
-            )
-            for target, source in zip(inputs, sources, strict=True)
-        ),
-        sample=tuple(
-            pb.SampleRequest(count=samples, seed=seed, format=pb.IMAGE_FORMAT_PNG) for seed in range(len(inputs))
-        ),
-    )
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)).save(file, "PNG")
-    return file.getvalue()
-
-
-def compare(ours: Server, bare: Server, requests: Requests) -> str:
-    """Check that both servers give the same answers; returns how far they are apart.
-
-    Raises:
-        RuntimeError: where they are further apart than the tolerances.
-
-    """
-    values, levels, counts = 0.0, 0, []
-    with grpc.insecure_channel(ours.address) as one, grpc.insecure_channel(bare.address) as other:
-        stubs = [pb_grpc.InterpretationServiceStub(channel) for channel in (one, other)]
-        for request in requests.interpret:
-            found, expected = (_numbers(stub.Interpret(request)) for stub in stubs)
-            values = max(values, float(np.abs(found - expected).max()))
-        for request in requests.edit:
-            found, expected = (_pixels(stub.Edit(request).images.encoded[0]) for stub in stubs)
-            levels = max(levels, int(np.abs(found - expected).max()))
-        for stub in stubs:
-            parts = list(stub.Sample(requests.sample[0]))
-            counts.append([_pixels(file).shape for part in parts for file in part.images.encoded])
-    wanted = requests.sample[0].count
-    if not values <= VALUE_TOLERANCE or levels > GREY_LEVELS or counts[0] != counts[1] or len(counts[0]) != wanted:
-        raise RuntimeError(
-            f"answers: expected at most {VALUE_TOLERANCE:g} and {GREY_LEVELS} grey levels between the servers and "
-            f"{wanted} samples of each, got {values:g}, {levels} and {[len(shapes) for shapes in counts]}"
-        )
-    return f"values within {values:.1g}, edited images within {levels} grey levels"
-
-
-def _numbers(response: pb.InterpretResponse) -> np.ndarray:
-    tensors = [np.frombuffer(tensor.data, "<f4") for tensor in (response.latents, response.factors)]
-    return np.concatenate([*tensors, response.log_likelihoods, response.log_likelihood_quantiles])
-
-
-def _pixels(file: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(file))).astype(np.int16)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    others = (BARE, *PEERS)
     parser.add_argument("bundle", type=Path, help="bundle directory; its model needs a decoder")
-    parser.add_argument("--rpcs", nargs="+", choices=RPCS, default=RPCS, help="what to measure (default: all)")
-    parser.add_argument("--callers", nargs="+", type=int, default=CALLERS, help="callers at once (default: 1 16 64)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
+    parser.add_argument("--peers", nargs="+", choices=others, default=others, help="servers beside ours (default: all)")
+    parser.add_argument("--rpcs", nargs="+", choices=RPCS, default=RPCS, help="for the part rpcs (default: all)")
+    parser.add_argument(
+        "--callers", nargs="+", type=int, default=CALLERS, help="callers at once, for rpcs and peers (default: 1 16 64)"
+    )
+    parser.add_argument("--rates", nargs="+", type=float, default=(), help="arrivals a second (default: none)")
     parser.add_argument("--seconds", type=float, default=3.0, help="measured time of a round at least (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each server (default: 3)")
     parser.add_argument("--samples", type=int, default=32, help="images of a Sample call (default: 32)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE as well")
     given = parser.parse_args()
-    if given.seconds <= 0 or min(given.rounds, given.samples, *given.callers) < 1:
-        parser.error("--seconds, --rounds, --samples, --callers: expected positive numbers")
+    if min(given.seconds, *given.rates, 1.0) <= 0 or min(given.rounds, given.samples, *given.callers) < 1:
+        parser.error("--seconds, --rounds, --samples, --callers, --rates: expected positive numbers")
     return given
 
 
-def measure(given: argparse.Namespace, servers: list[Server], requests: Requests) -> list[report.Cell]:
-    """Every combination of RPC and callers, in rounds; progress is shown on standard error."""
+def start(
+    names: Sequence[str], bundle: Bundle, requests: Requests, stack: ExitStack, about: dict[str, Any]
+) -> dict[str, Server]:
+    """Start the servers and compare their answers; what was found goes into `about`."""
+    servers: dict[str, Server] = {}
+    about["answers"], about["left out"] = {}, {}
+    for name in names:
+        print(f"starting {name} ...", file=sys.stderr, flush=True)
+        try:
+            server = stack.enter_context(Server(name, bundle))
+            if name == BARE:
+                about["answers"][name] = compare_servers(servers[OURS].address, server.address, requests)
+            elif name in PEERS:
+                about["answers"][name] = compare_peer(servers[OURS].address, server.address, requests)
+        except (RuntimeError, OSError, grpc.RpcError) as error:
+            if name not in PEERS:
+                raise
+            about["left out"][name] = reason = _one_line(error)
+            print(f"bench: {name} is left out: {reason}", file=sys.stderr, flush=True)
+        else:
+            servers[name] = server
+    return servers
+
+
+def _one_line(error: Exception) -> str:
+    """The last line that tells of an error, or else the last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in reversed(lines) if "error" in line.lower()), lines[-1])
+
+
+def measure(cases: Sequence[Case], servers: dict[str, Server], given: argparse.Namespace) -> list[report.Cell]:
+    """Every case, in rounds; progress is shown on standard error."""
     cells: list[report.Cell] = []
     progress = Progress(
         TextColumn("{task.description}"),
@@ -156,26 +116,35 @@ def measure(given: argparse.Namespace, servers: list[Server], requests: Requests
     )
     worker = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), load.start_worker)
     with worker, progress:
-        task = progress.add_task("", total=len(given.rpcs) * len(given.callers) * given.rounds * len(servers))
-        for rpc in given.rpcs:
-            for callers in given.callers:
-                rounds: list[dict[str, load.Result]] = []
-                for _ in range(given.rounds):
-                    rounds.append({})
-                    for server in servers:
-                        progress.update(task, description=f"{rpc}, {callers} callers, {server.name}")
+        loads = sum(len(loads) for case in cases for loads in case.loads.values())
+        task = progress.add_task("", total=loads * given.rounds)
+        for case in cases:
+            rounds: list[dict[str, dict[str, load.Result]]] = []
+            for number in range(given.rounds):
+                rounds.append({name: {} for name in case.loads})
+                for name, jobs in case.loads.items():
+                    for calls in jobs:
+                        kinds = " and ".join(f"{one.name} ({one.load})" for one in calls)
+                        progress.update(task, description=f"{kinds}, {name}")
                         job = load.Load(
-                            address=server.address,
-                            method=f"/{SERVICE}/{rpc}",
-                            streams=rpc == "Sample",
-                            requests=requests.serialised(rpc),
-                            callers=callers,
+                            address=servers[name].address,
+                            calls=calls,
                             seconds=given.seconds,
-                            pid=server.serving().pid,
+                            pids=servers[name].pids(),
+                            seed=number,  # the same for all servers
                         )
-                        rounds[-1][server.name] = worker.submit(load.measure, job).result()
+                        rounds[-1][name] |= worker.submit(load.measure, job).result()
                         progress.advance(task)
-                cells.append(report.Cell(rpc=rpc, callers=callers, rounds=rounds))
+            cells += [
+                report.Cell(
+                    part=case.part,
+                    call=kind.name,
+                    load=kind.load,
+                    rounds=[{name: results[kind.name] for name, results in one.items()} for one in rounds],
+                )
+                for calls in case.loads[OURS]
+                for kind in calls
+            ]
     return cells
 
 
@@ -186,16 +155,14 @@ def main() -> int:
         bundle = read_bundle(given.bundle)
         if "decoder" not in bundle.manifest.graphs:
             raise RuntimeError(f"{given.bundle}: expected a bundle with a decoder, which Edit and Sample need")
-        requests = make_requests(bundle, given.samples)
+        requests = make_requests(bundle, samples=given.samples, stream_samples=STREAM_SAMPLES)
+        used = "peers" in given.parts or given.rates
+        names = [OURS, *(name for name in given.peers if name == BARE or used)]
         with ExitStack() as stack:
-            servers = []
-            for name in (OURS, BARE):
-                print(f"starting {name} ...", file=sys.stderr, flush=True)
-                servers.append(stack.enter_context(Server(name, given.bundle)))
-            about["answers"] = compare(*servers, requests)
-            about["nice"] = {server.name: server.serving().nice() for server in servers}
-            cells = measure(given, servers, requests)
-            memory = {server.name: server.memory() for server in servers}
+            servers = start(names, bundle, requests, stack, about)
+            about["nice"] = {name: server.serving().nice() for name, server in servers.items()}
+            cells = measure(make_cases(given, requests, list(servers)), servers, given)
+            memory = {name: server.memory() for name, server in servers.items()}
             print("stopping ...", file=sys.stderr, flush=True)
     except (BundleError, RuntimeError, grpc.RpcError) as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The servers under test as processes: started, looked at, and stopped with everything that they started."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from iin_bundle import Bundle
 
-__all__ = ["BARE", "OURS", "Server"]
+from tests.bench.peers import MLSERVER, PEERS, ROOT, TRITON, peer_command
+
+__all__ = ["BARE", "MLSERVER", "OURS", "PEERS", "TRITON", "Server"]
 
 READY_SECONDS, STOP_SECONDS = 120.0, 30.0
 OURS, BARE = "iin-serve", "bare"
@@ -21,21 +25,28 @@ REPLICA = "ray::ServeReplica"
 class Server:
     """One running server; use as a context manager."""
 
-    def __init__(self, name: str, bundle: Path) -> None:
-        """Start it and wait until it is ready; `name` is OURS or BARE.
+    def __init__(self, name: str, bundle: Bundle) -> None:
+        """Start it and wait until it is ready; `name` is OURS, BARE or one of PEERS.
 
         Raises:
-            RuntimeError: where it does not get ready; the message holds what it printed.
+            RuntimeError: where it cannot be installed or does not get ready; the message holds what it printed.
 
         """
         self.name = name
+        environment = dict(os.environ)
         if name == OURS:
-            command = [str(Path(sysconfig.get_path("scripts")) / "iin-serve"), str(bundle), "--port", "0"]
+            scripts = Path(sysconfig.get_path("scripts"))
+            command = [str(scripts / "iin-serve"), str(bundle.directory.resolve()), "--port", "0"]
+        elif name == BARE:
+            command = [sys.executable, "-m", "tests.bench.bare_server", str(bundle.directory.resolve())]
         else:
-            command = [sys.executable, "-m", "tests.bench.bare_server", str(bundle)]
+            command = peer_command(name, bundle.graph_path("encoder"), bundle.graph_path("transform"))
+            environment.pop("PYTHONPATH", None)
         self._log = tempfile.NamedTemporaryFile(prefix=f"bench-{name}-")  # noqa: SIM115 closed in stop
         # A session of its own: Ctrl-C reaches the harness alone, which then stops the servers in order.
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True)
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
         self._known: list[psutil.Process] = []
         try:
             self.address = self._wait_until_ready()
@@ -71,8 +82,8 @@ class Server:
             return []
 
     def serving(self) -> psutil.Process:
-        """The process that runs the graphs: the replica, or the bare server itself."""
-        if self.name == BARE:
+        """The replica, or the process that was started itself."""
+        if self.name != OURS:
             return psutil.Process(self._process.pid)
         for process in self._tree():
             with suppress(psutil.NoSuchProcess):
@@ -80,23 +91,21 @@ class Server:
                     return process
         raise RuntimeError(f"{self.name}: expected a process named {REPLICA}, found none")
 
-    def cpu_seconds(self) -> list[float]:
-        """CPU time so far of each of its processes, seconds."""
-        found = []
-        for process in self._tree():
-            with suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                found.append(times.user + times.system)
-        return found
+    def pids(self) -> tuple[int, ...]:
+        """All its processes."""
+        return tuple(process.pid for process in self._tree())
 
     def memory(self) -> dict[str, float]:
-        """Bytes: rss and pss (shared pages divided by their users) of the serving process, pss of all processes."""
-        own, total = self.serving().memory_full_info(), 0
+        """Bytes: pss (shared pages divided by their users) of all processes; rss and pss of the replica alone."""
+        found = {"all_pss": 0.0}
         for process in self._tree():
             with suppress(psutil.NoSuchProcess):
                 info = process.memory_full_info()
-                total += getattr(info, "pss", info.rss)
-        return {"rss": own.rss, "pss": getattr(own, "pss", own.rss), "all_pss": total}
+                found["all_pss"] += getattr(info, "pss", info.rss)
+        if self.name == OURS:
+            own = self.serving().memory_full_info()
+            found |= {"rss": own.rss, "pss": getattr(own, "pss", own.rss)}
+        return found
 
     def stop(self) -> None:
         """Ask it to stop; kill what is left of it and of its descendants."""

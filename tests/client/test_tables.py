@@ -2,8 +2,21 @@
 
 import numpy as np
 import pytest
-from iin_client import FactorSlice, Figure, Graph, ImageSpec, Interpretations, Limits, Model, Quantile, Timing
-from iin_client.tables import describe_interpretations, describe_model
+from iin_client import (
+    FactorResponse,
+    FactorSlice,
+    Figure,
+    Graph,
+    ImageSpec,
+    Interpretations,
+    Limits,
+    Model,
+    Quantile,
+    Responses,
+    ServedModel,
+    Timing,
+)
+from iin_client.tables import describe_interpretations, describe_model, describe_models, describe_responses
 
 
 @pytest.fixture
@@ -33,6 +46,8 @@ def model():
             max_message_bytes=67108864,
             max_batch_size=64,
             max_queued_items=512,
+            stream_window=16,
+            samples_per_message=32,
         ),
     )
 
@@ -78,3 +93,31 @@ def test_interpretations_state_likelihood_norm_and_values(model):
         ["probabilities", "0.12", "0.88"],
     ]
     assert text[second + 2] == ["residual", "|2.00|", "0.00", "0.00", "2.00"]
+
+
+def test_models_are_listed_with_those_that_do_not_answer(model):
+    served = [
+        ServedModel(application="one", state="RUNNING", model=model),
+        ServedModel(application="two", state="UNHEALTHY", model=None),
+    ]
+    header, one, two = rows(describe_models(served))
+    assert header == ["application", "state", "model", "recipe", "factors"]
+    assert one[:4] == ["one", "RUNNING", "colours", "3"]
+    assert one[-2:] == ["colour:2", "residual:3"]
+    assert two == ["two", "UNHEALTHY", "-", "-", "-"]
+
+
+def test_responses_state_what_changes_the_class():
+    some = np.zeros((1, 2), dtype=np.float32)
+    digit = FactorResponse(
+        mean_probabilities=some,
+        probability_deviations=some,
+        class_deviations=np.array([2.74]),
+        class_changes=np.array([0.9]),
+    )
+    found = Responses(
+        probabilities=np.array([[0.25, 0.75]], dtype=np.float32),
+        factors={"digit": digit},
+        timing=Timing(total_ms=1, queue_ms=0, codec_ms=0, stages=()),
+    )
+    assert rows(describe_responses(["a.png"], found))[1] == ["a.png", "1", "0.75", "digit", "0.90", "2.74"]

@@ -140,7 +140,19 @@ RAW = [bytes(128)]
             [b"\x02\x00\x00\x00ab"],
             "element 0: expected a whole PNG",
         ),
+        ("interpret", [tensor("encoded_image", "BYTES", [1])], [bytes(60_000_000)], "expected 1 elements .* got more"),
+        ("interpret", [tensor("encoded_image", "BYTES", [300])], [b""], "at most 256 items in a call, got 300"),
         ("edit", [tensor(**ZEROS)], [], "inputs: expected one of source_image"),
+        (
+            "edit",
+            [
+                tensor(**ZEROS),
+                tensor("source_factors", **ZEROS),
+                tensor("factor", "BYTES", [2], bytes_contents=[b"digit", b"digit"]),
+            ],
+            [],
+            "expected every factor once",
+        ),
         ("sample", [tensor("count", "INT64", [1], int64_contents=[2**40])], [], "expected between 1 and 256"),
         ("sample", [tensor("count", "INT64", [1], int64_contents=[-1])], [], "expected between 1 and 256"),
     ],
@@ -154,9 +166,14 @@ def test_mistakes_are_refused_by_field(inference, model, inputs, raw, message):
 
 
 def test_an_unknown_output_or_version_is_refused(inference):
-    wanted = [pb.ModelInferRequest.InferRequestedOutputTensor(name="colour")]
+    unknown, twice = (
+        [pb.ModelInferRequest.InferRequestedOutputTensor(name=name)] * count
+        for name, count in (("x", 1), ("latent", 2))
+    )
     for request, code in (
-        (pb.ModelInferRequest(model_name="interpret", inputs=[tensor(**ZEROS)], outputs=wanted), "INVALID_ARGUMENT"),
+        (pb.ModelInferRequest(model_name="interpret", inputs=[tensor(**ZEROS)], outputs=unknown), "INVALID_ARGUMENT"),
+        (pb.ModelInferRequest(model_name="interpret", inputs=[tensor(**ZEROS)], outputs=twice), "INVALID_ARGUMENT"),
+        (pb.ModelInferRequest(model_name="x" * 100_000, inputs=[tensor(**ZEROS)]), "NOT_FOUND"),
         (pb.ModelInferRequest(model_name="interpret", model_version="0", inputs=[tensor(**ZEROS)]), "NOT_FOUND"),
     ):
         with pytest.raises(grpc.RpcError) as caught:

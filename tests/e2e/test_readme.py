@@ -62,6 +62,21 @@ def test_a_command_line_runs(service, elsewhere, line):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize(
+    ("kind", "block"), re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs" / "CLIENTS.md").read_text(), re.S)
+)
+def test_a_client_runs(service, elsewhere, kind, block):
+    """But for Go, which needs a compiler that the tests do without."""
+    if "protoc-gen" in block or "--go_out" in block:
+        assert "iin_api/v1/interpretation.proto" in block
+        return
+    (elsewhere / "protos").symlink_to(ROOT / "protos")
+    block = block.replace("localhost:9000", service.address)
+    result = run(service, elsewhere, ["bash", "-ec", block] if kind == "sh" else [sys.executable, "-c", block])
+    assert result.returncode == 0, result.stderr
+    assert result.stdout or list(elsewhere.glob("*.webp"))
+
+
 @pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"])
 def test_a_python_block_runs(service, elsewhere, block):
     result = run(service, elsewhere, [sys.executable, "-c", block])

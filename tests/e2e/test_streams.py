@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_client import AsyncClient, Replace, Resample
+from iin_client import AsyncClient, Factors, Replace, Resample
 
 
 def test_answers_come_in_order_and_a_bad_item_spoils_no_other(client, pictures):
@@ -25,6 +25,13 @@ def test_answers_come_in_order_and_a_bad_item_spoils_no_other(client, pictures):
     for index, answer in enumerate(answers):
         if answer.result is not None:
             np.testing.assert_allclose(answer.result.factors[0], alone[index % len(pictures)], atol=1e-4)
+
+
+def test_large_messages_wait_for_room_and_none_is_refused(client):
+    """64 of them under way would be 16,384 items where 4,096 may be."""
+    factors = Factors(np.zeros((256, 32), np.float32))
+    answers = list(client.interpret_stream((str(index), factors) for index in range(100)))
+    assert [answer.error for answer in answers] == [None] * 100
 
 
 def test_edits_stream_too(client, pictures):

@@ -109,6 +109,15 @@ def test_truncation_bounds_what_is_drawn_before_the_temperature(client):
             next(client.sample(1, truncation=refused))
 
 
+def test_what_overflows_is_refused_without_a_graph_too(client):
+    with pytest.raises(CallError, match="temperature: expected factors that stay finite"):
+        list(client.sample(64, temperature=3e38, output="none"))
+    with pytest.raises(CallError, match=r"random\.temperature: expected factors that stay finite"):
+        list(client.traverse(Factors(np.zeros(32)), RandomWalk(step=2.0, temperature=3e38), 40, output="none"))
+    far = Factors(np.full(32, 3e38))  # the line between two extremes is finite
+    assert np.isfinite(frames_of(client, far, Interpolation(Factors(np.full(32, -3e38))), 5, output="none")).all()
+
+
 def test_sampled_latents_decode_to_the_same_factors(client):
     part = next(client.sample(4, seed=1, latents=True, output="none"))
     assert part.latents.shape == (4, 32)

@@ -8,7 +8,7 @@ import torch
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import FactorLayout, check_golden, read_bundle
 from iin_service import responses
-from iin_service.edits import Edit, Replace
+from iin_service.edits import Edit, Replace, Resample, draw_prior
 from iin_service.engine import Engine
 from iin_service.errors import Unsupported
 from iin_service.inputs import InputReader
@@ -114,10 +114,8 @@ class Served:
     def interpret(self, *given):
         return asyncio.run(self.engine.interpret(list(given), Trace()))
 
-    def edit(self, edit, targets):
-        return asyncio.run(
-            self.engine.edit([targets], [edit], Wanted(images="decoder" in self.bundle.manifest.graphs), Trace())
-        )
+    def edit(self, edit, targets, *, images=True):
+        return asyncio.run(self.engine.edit([targets], [edit], Wanted(images=images), Trace()))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -165,7 +163,7 @@ def test_edits_are_decoded_where_there_is_a_decoder(served):
         expected = served.model.decode(served.model.encode(served.images[:3]))
         np.testing.assert_allclose(served.edit(edit, targets).images, expected, atol=1e-3)
     else:
-        with pytest.raises(Unsupported, match="no decoder, so it can interpret only"):
+        with pytest.raises(Unsupported, match="no decoder, so it gives no images"):
             served.edit(edit, targets)
 
 
@@ -194,3 +192,62 @@ def test_answers_and_description_hold_spatial_latents(served):
     described = responses.model(served.bundle.manifest)
     assert tuple(described.latent_shape) == served.model.latent_shape
     assert {graph.role for graph in described.graphs} == set(served.bundle.manifest.graphs)
+
+
+def respond(served, *given, **how):
+    how = {"draws": 40, "seed": 3, "temperature": 1.0, "trace": Trace()} | how
+    return asyncio.run(served.engine.respond(list(given), served.bundle.manifest.layout.names, **how))
+
+
+def test_classes_respond_to_factors_drawn_anew(served):
+    given = Given("image", served.images[:3].numpy(), "inputs")
+    if served.model.head is None:
+        with pytest.raises(Unsupported, match="has no head"):
+            respond(served, given)
+        return
+    before, found = respond(served, given)
+    interpreted = served.interpret(given)
+    np.testing.assert_allclose(before, interpreted.probabilities, atol=1e-4)
+    layout = served.bundle.manifest.layout
+    assert [one.factor for one in found] == list(layout.names)
+    # One item and factor by hand: the factor drawn anew, all else held, through the bundle's own graphs.
+    sessions, one = Sessions(served.bundle, threads=1, gpu=False), found[1]
+    rows = np.tile(interpreted.factors[2], (40, 1))
+    where = layout.slice(one.factor)
+    rows[:, where] = draw_prior(3, range(40), layout.size)[:, where]
+    (drawn,) = sessions.run("head", sessions.run("inverse", rows)[0])
+    np.testing.assert_allclose(one.mean_probabilities[2], drawn.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(one.probability_deviations[2], drawn.std(axis=0), atol=1e-4)
+    changed = (drawn.argmax(axis=1) != before[2].argmax()).mean()
+    assert one.class_changes[2] == pytest.approx(changed, abs=0.05)  # a draw may be on the edge
+
+
+def test_an_item_responds_alone_as_in_company(served):
+    if served.model.head is None:
+        return
+    images = served.images[:3].numpy()
+    _, alone = respond(served, Given("image", images[2:], "inputs"))
+    _, company = respond(served, Given("image", images, "inputs"))
+    for one, several in zip(alone, company, strict=True):
+        np.testing.assert_allclose(one.mean_probabilities[0], several.mean_probabilities[2], atol=1e-5)
+
+
+def test_nothing_changes_without_temperature_at_the_origin(served):
+    if served.model.head is None:
+        return
+    origin = Given("factors", np.zeros((1, served.bundle.manifest.size), np.float32), "inputs")
+    _, found = respond(served, origin, temperature=0.0)
+    for one in found:
+        assert (one.class_changes, one.class_deviations) == (0, 0)
+        np.testing.assert_allclose(one.probability_deviations, 0, atol=1e-6)
+
+
+def test_a_model_without_a_decoder_edits_and_walks_without_images(served):
+    if "decoder" in served.bundle.manifest.graphs:
+        return
+    images = served.images[:2].numpy()
+    edit = PendingEdit(Edit("shape", Resample(1, 1.0)))
+    found = served.edit(edit, Given("image", images, "targets"), images=False)
+    assert found.images is None
+    assert found.probabilities.shape == (2, 4)
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)

@@ -15,12 +15,29 @@ class ImageFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     IMAGE_FORMAT_JPEG: _ClassVar[ImageFormat]
     IMAGE_FORMAT_WEBP: _ClassVar[ImageFormat]
     IMAGE_FORMAT_NONE: _ClassVar[ImageFormat]
+
+class ApplicationState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    APPLICATION_STATE_UNSPECIFIED: _ClassVar[ApplicationState]
+    APPLICATION_STATE_RUNNING: _ClassVar[ApplicationState]
+    APPLICATION_STATE_DEPLOYING: _ClassVar[ApplicationState]
+    APPLICATION_STATE_DEPLOY_FAILED: _ClassVar[ApplicationState]
+    APPLICATION_STATE_UNHEALTHY: _ClassVar[ApplicationState]
+    APPLICATION_STATE_DELETING: _ClassVar[ApplicationState]
+    APPLICATION_STATE_NOT_STARTED: _ClassVar[ApplicationState]
 IMAGE_FORMAT_UNSPECIFIED: ImageFormat
 IMAGE_FORMAT_PNG: ImageFormat
 IMAGE_FORMAT_RAW: ImageFormat
 IMAGE_FORMAT_JPEG: ImageFormat
 IMAGE_FORMAT_WEBP: ImageFormat
 IMAGE_FORMAT_NONE: ImageFormat
+APPLICATION_STATE_UNSPECIFIED: ApplicationState
+APPLICATION_STATE_RUNNING: ApplicationState
+APPLICATION_STATE_DEPLOYING: ApplicationState
+APPLICATION_STATE_DEPLOY_FAILED: ApplicationState
+APPLICATION_STATE_UNHEALTHY: ApplicationState
+APPLICATION_STATE_DELETING: ApplicationState
+APPLICATION_STATE_NOT_STARTED: ApplicationState
 
 class Tensor(_message.Message):
     __slots__ = ("shape", "data")
@@ -363,14 +380,14 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ServedModel, _Mapping]]] = ...) -> None: ...
 
 class ServedModel(_message.Message):
-    __slots__ = ("application", "status", "description")
+    __slots__ = ("application", "state", "description")
     APPLICATION_FIELD_NUMBER: _ClassVar[int]
-    STATUS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     application: str
-    status: str
+    state: ApplicationState
     description: GetModelResponse
-    def __init__(self, application: _Optional[str] = ..., status: _Optional[str] = ..., description: _Optional[_Union[GetModelResponse, _Mapping]] = ...) -> None: ...
+    def __init__(self, application: _Optional[str] = ..., state: _Optional[_Union[ApplicationState, str]] = ..., description: _Optional[_Union[GetModelResponse, _Mapping]] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("total_ms", "queue_ms", "codec_ms", "stages")
@@ -495,7 +512,7 @@ class Graph(_message.Message):
     def __init__(self, role: _Optional[str] = ..., sha256: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_items", "max_samples", "max_edits", "max_image_pixels", "max_message_bytes", "max_batch_size", "max_queued_items", "stream_window")
+    __slots__ = ("max_items", "max_samples", "max_edits", "max_image_pixels", "max_message_bytes", "max_batch_size", "max_queued_items", "stream_window", "samples_per_message")
     MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
     MAX_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     MAX_EDITS_FIELD_NUMBER: _ClassVar[int]
@@ -504,6 +521,7 @@ class Limits(_message.Message):
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUED_ITEMS_FIELD_NUMBER: _ClassVar[int]
     STREAM_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_PER_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     max_items: int
     max_samples: int
     max_edits: int
@@ -512,4 +530,5 @@ class Limits(_message.Message):
     max_batch_size: int
     max_queued_items: int
     stream_window: int
-    def __init__(self, max_items: _Optional[int] = ..., max_samples: _Optional[int] = ..., max_edits: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., max_queued_items: _Optional[int] = ..., stream_window: _Optional[int] = ...) -> None: ...
+    samples_per_message: int
+    def __init__(self, max_items: _Optional[int] = ..., max_samples: _Optional[int] = ..., max_edits: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., max_queued_items: _Optional[int] = ..., stream_window: _Optional[int] = ..., samples_per_message: _Optional[int] = ...) -> None: ...

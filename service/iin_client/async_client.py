@@ -1,0 +1,221 @@
+"""A client for asyncio: the calls of `Client`."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from iin_api.v1 import interpretation_pb2 as pb
+from iin_api.v1.interpretation_pb2_grpc import InterpretationServiceStub
+
+from iin_client.applications import LIST_APPLICATIONS, first_application
+from iin_client.channel import Tls, open_async_channel
+from iin_client.edits import Edit
+from iin_client.errors import CallError
+from iin_client.inputs import Input, Inputs
+from iin_client.model import Model, ServedModel
+from iin_client.model_message import model_description, served_models
+from iin_client.request_messages import (
+    Fixed,
+    Output,
+    edit_request,
+    interpret_request,
+    respond_request,
+    sample_request,
+    traverse_request,
+)
+from iin_client.result_messages import edited, interpretations, responses, samples
+from iin_client.result_messages import frames as frames_of
+from iin_client.results import Answer, Edited, Frames, Interpretations, Responses, Samples
+from iin_client.settings import NOT_READY, PAUSE_S, Application, Settings
+from iin_client.streaming import (
+    Fault,
+    edit_answer,
+    edit_messages_async,
+    interpret_answer,
+    interpret_messages_async,
+)
+from iin_client.walks import Walk
+
+__all__ = ["AsyncClient"]
+
+Result = TypeVar("Result")
+
+
+class AsyncClient:
+    """Client for asyncio: the same arguments, calls and errors. Create it inside the event loop."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = 30.0,
+        application: Application = None,
+        tls: Tls | None = None,
+        token: str | None = None,
+    ) -> None:
+        self._settings = Settings(address, timeout, application, tls, token)
+        self._channel = open_async_channel(address, tls)
+        self._stub = InterpretationServiceStub(self._channel)
+        self._list_applications: Any = self._channel.unary_unary(LIST_APPLICATIONS)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection and what still runs on it."""
+        await self._channel.close()
+
+    async def interpret(self, inputs: Inputs, *, resize: bool = False) -> Interpretations:
+        """See `Client.interpret`."""
+        request = interpret_request(inputs, resize=resize)
+        with self._settings.errors():
+            return interpretations(await self._stub.Interpret(request, **self._settings.options()))
+
+    async def edit(
+        self,
+        targets: Inputs,
+        edits: Edit | Sequence[Edit],
+        *,
+        output: Output = "png",
+        resize: bool = False,
+        latents: bool = False,
+    ) -> Edited:
+        """See `Client.edit`."""
+        request = edit_request(targets, edits, output=output, resize=resize, latents=latents)
+        with self._settings.errors():
+            return edited(await self._stub.Edit(request, **self._settings.options()))
+
+    def sample(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        fixed: Fixed | None = None,
+        output: Output = "png",
+        resize: bool = False,
+        truncation: float | None = None,
+        latents: bool = False,
+    ) -> AsyncIterator[Samples]:
+        """See `Client.sample`; iterate with `async for`."""
+        request = sample_request(
+            count,
+            seed=seed,
+            temperature=temperature,
+            fixed=fixed or {},
+            output=output,
+            resize=resize,
+            truncation=truncation,
+            latents=latents,
+        )
+        return self._received(self._stub.Sample(request, **self._settings.options()), samples)
+
+    def traverse(
+        self,
+        start: Input,
+        path: Walk,
+        frames: int,
+        *,
+        output: Output = "png",
+        resize: bool = False,
+        latents: bool = False,
+    ) -> AsyncIterator[Frames]:
+        """See `Client.traverse`; iterate with `async for`."""
+        request = traverse_request(start, path, frames, output=output, resize=resize, latents=latents)
+        return self._received(self._stub.Traverse(request, **self._settings.options()), frames_of)
+
+    async def respond(
+        self,
+        inputs: Inputs,
+        factors: Sequence[str] = (),
+        *,
+        draws: int = 100,
+        seed: int = 0,
+        temperature: float = 1.0,
+        resize: bool = False,
+    ) -> Responses:
+        """See `Client.respond`."""
+        request = respond_request(
+            inputs, factors=factors, draws=draws, seed=seed, temperature=temperature, resize=resize
+        )
+        with self._settings.errors():
+            return responses(await self._stub.Respond(request, **self._settings.options()))
+
+    def interpret_stream(
+        self, items: AsyncIterable[tuple[str, Inputs]], *, resize: bool = False
+    ) -> AsyncIterator[Answer[Interpretations]]:
+        """See `Client.interpret_stream`; `items` is asynchronous too."""
+        fault = Fault()
+        messages = interpret_messages_async(items, fault, resize=resize)
+        call = self._stub.InterpretStream(messages, metadata=self._settings.metadata())
+        return self._received(call, interpret_answer, fault)
+
+    def edit_stream(
+        self,
+        items: AsyncIterable[tuple[str, Inputs]],
+        edits: Edit | Sequence[Edit],
+        *,
+        output: Output = "png",
+        resize: bool = False,
+        latents: bool = False,
+    ) -> AsyncIterator[Answer[Edited]]:
+        """See `Client.edit_stream`; `items` is asynchronous too."""
+        fault = Fault()
+        messages = edit_messages_async(items, edits, fault, output=output, resize=resize, latents=latents)
+        call = self._stub.EditStream(messages, metadata=self._settings.metadata())
+        return self._received(call, edit_answer, fault)
+
+    async def list_models(self) -> tuple[ServedModel, ...]:
+        """See `Client.list_models`."""
+        with self._settings.errors():
+            try:
+                response = await self._stub.ListModels(pb.ListModelsRequest(), **self._settings.options())
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.NOT_FOUND or self._settings.applications:
+                    raise
+                some = first_application(await self._list_applications(b"", timeout=self._settings.timeout))
+                options = self._settings.options() | {"metadata": (("application", some),)}
+                response = await self._stub.ListModels(pb.ListModelsRequest(), **options)
+        return served_models(response)
+
+    async def get_model(self) -> Model:
+        """See `Client.get_model`."""
+        with self._settings.errors():
+            return model_description(await self._stub.GetModel(pb.GetModelRequest(), **self._settings.options()))
+
+    async def wait_until_ready(self, timeout: float = 60.0) -> Model:
+        """See `Client.wait_until_ready`."""
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return await self._get_model_when_connected(max(end - time.monotonic(), 0.0), timeout)
+            except CallError as error:
+                if error.code not in NOT_READY or time.monotonic() + PAUSE_S >= end:
+                    raise
+            await asyncio.sleep(PAUSE_S)
+
+    async def _get_model_when_connected(self, remaining: float, timeout: float) -> Model:
+        options = {**self._settings.options(), "timeout": remaining, "wait_for_ready": True}
+        with self._settings.errors(timeout):
+            return model_description(await self._stub.GetModel(pb.GetModelRequest(), **options))
+
+    async def _received(
+        self, call: Any, read: Callable[[Any], Result], fault: Fault | None = None
+    ) -> AsyncIterator[Result]:
+        """See `Client._received`."""
+        try:
+            with self._settings.errors():
+                async for response in call:
+                    yield read(response)
+        finally:
+            call.cancel()
+        if fault is not None:
+            fault.check()

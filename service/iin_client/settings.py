@@ -1,0 +1,55 @@
+"""What every call of a client has in common: its deadline, its metadata, how its failure is reported."""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import grpc
+
+from iin_client.channel import Tls
+from iin_client.errors import call_error
+
+__all__ = ["NOT_READY", "PAUSE_S", "Application", "Settings"]
+
+# A starting service refuses with the first and, until it knows its applications, with the second.
+NOT_READY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
+PAUSE_S = 0.25
+
+Application: TypeAlias = str | Mapping[str, float] | None
+"""Name of the model to use, or names with the share of the calls that each gets; None where one alone is served."""
+
+
+class Settings:
+    """What every call of a client has in common."""
+
+    def __init__(
+        self, address: str, timeout: float, application: Application, tls: Tls | None, token: str | None
+    ) -> None:
+        if timeout <= 0:
+            raise ValueError(f"timeout: expected seconds above 0, got {timeout:g}; 30 suits most calls")
+        self.address = address
+        self.timeout = timeout
+        shares = application if isinstance(application, Mapping) else {application: 1.0} if application else {}
+        if shares and not (min(shares.values()) >= 0 and sum(shares.values()) > 0):
+            raise ValueError(f"application: expected shares of at least 0, not all 0, got {dict(shares)}")
+        self.applications, self._shares = list(shares), list(shares.values())
+        if token is not None and tls is None:
+            raise ValueError("token: expected tls beside it, since anyone on the way could read it; give both")
+        self._token = () if token is None else (("authorization", f"Bearer {token}"),)
+
+    def options(self) -> dict[str, Any]:
+        return {"timeout": self.timeout, "metadata": self.metadata()}
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Of one call."""
+        if not self.applications:
+            return self._token
+        return (("application", random.choices(self.applications, self._shares)[0]), *self._token)
+
+    @contextmanager
+    def errors(self, timeout: float | None = None) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise call_error(error, address=self.address, timeout=timeout or self.timeout) from error
