@@ -1,0 +1,46 @@
+"""Serve's decision how many replicas there should be."""
+
+import math
+from collections import deque
+
+from deploy.capacity.inputs import Autoscaling
+
+__all__ = ["Autoscaler"]
+
+EPSILON_S = 1e-6  # sums of steps may fall short of a delay by rounding
+
+
+class Autoscaler:
+    """Calls under way, averaged over the look-back period, divided by the target; more or fewer only after a delay.
+
+    As ray.serve.autoscaling_policy of Ray 2.60 with its factors at 1 and its mean over the look-back period; that
+    replicas push what they count every 10 s is left out.
+    """
+
+    def __init__(self, settings: Autoscaling) -> None:
+        """Begin with the least replicas."""
+        self.settings = settings
+        self.target = settings.min_replicas
+        """Replicas that should run."""
+        self._seen: deque[tuple[float, float]] = deque()
+        self._since: tuple[int, float] | None = None  # direction, and since when it has been wanted
+
+    def decide(self, now: float, ongoing: float) -> int:
+        """The new target at `now`, seconds, with `ongoing` calls under way."""
+        settings = self.settings
+        self._seen.append((now, ongoing))
+        while self._seen[0][0] < now - settings.look_back_period_s:
+            self._seen.popleft()
+        mean = sum(one for _, one in self._seen) / len(self._seen)
+        desired = math.ceil(mean / settings.target_ongoing_requests)
+        desired = min(max(desired, settings.min_replicas), settings.max_replicas)
+        direction = (desired > self.target) - (desired < self.target)
+        if not direction:
+            self._since = None
+            return self.target
+        if self._since is None or self._since[0] != direction:
+            self._since = (direction, now)
+        delay = settings.upscale_delay_s if direction > 0 else settings.downscale_delay_s
+        if now - self._since[1] + EPSILON_S >= delay:
+            self._since, self.target = None, desired
+        return self.target

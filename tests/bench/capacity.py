@@ -1,0 +1,241 @@
+"""The capacity model beside the service: what it predicts, what is measured, and how far they are apart.
+
+    .venv/bin/python -m tests.bench.capacity BUNDLE                     about 4 minutes
+    .venv/bin/python -m tests.bench.capacity BUNDLE --seconds 1 --rounds 1 --write ''   to try it
+
+Measures the stage times of BUNDLE on one core (deploy.capacity), then starts `iin-serve BUNDLE` with one replica and
+sends single-image Interprets: 1, 16 and 64 callers that wait for their answers, and calls at random moments at 30, 60
+and 80 % of the most that was measured. Rounds take turns; medians are kept. Two constants of the model are fitted, each
+on one load: the event loop's CPU time of a call so that the throughput of 64 callers comes out, and that of one of its
+turns so that a lone caller's median does. All else is predicted. A second table has the first constant alone.
+
+CPU is that of all of the service's processes and of the client, a call, and the model's (event loop and graphs); others
+is what else ran meanwhile, in cores. Stage times and constants go to --write, from where `python -m deploy.capacity`
+plans with them.
+
+Exit code: 0 measured, 1 a call failed or the server did not start, 2 wrong usage, 130 interrupted.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from iin_bundle import BundleError, read_bundle
+from rich.console import Console
+
+from deploy.capacity.arrivals import Arrivals, Closed, Poisson
+from deploy.capacity.inputs import CALLS, Row, parse_stages
+from deploy.capacity.measure import measure as measure_stages
+from deploy.capacity.model import Result, Scenario, simulate
+from tests.bench import load
+from tests.bench.requests import make_requests
+from tests.bench.servers import OURS, Server
+
+CALLERS = (1, 16, 64)
+SHARES = (0.3, 0.6, 0.8)
+STAGES = Path("deploy/capacity/stages.json")
+SIMULATED_S, WARM_UP_S = 20.0, 2.0
+NAME, METHOD = "Interpret", "/iin_api.v1.InterpretationService/Interpret"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One load, measured once."""
+
+    result: load.Result
+    client_ms: float
+    """CPU time of a call in the client."""
+    others: float
+    """Cores that other work kept busy."""
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What is fitted."""
+
+    overhead_ms: float
+    """CPU time of a call in the event loop."""
+    wake_ms: float
+    """CPU time of a turn of the event loop."""
+
+
+def main() -> int:
+    """Read the command line, measure, compare."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.capacity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path, help="bundle directory; its model needs a decoder")
+    parser.add_argument("--seconds", type=float, default=5.0, help="measured time of a point and round (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
+    parser.add_argument("--write", type=Path, default=STAGES, help=f"file for the stage times (default: {STAGES})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured to FILE as well")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="compare what --json kept before, measuring nothing")
+    given = parser.parse_args()
+    if given.seconds <= 0 or given.rounds < 1:
+        parser.error("--seconds, --rounds: expected positive numbers")
+    console = Console(stderr=True)
+    try:
+        with console.status("measuring stage times") as status:
+            if given.again:
+                stages, measured = kept(given.again)
+            else:
+                stages = measure_stages(given.bundle, rounds=given.rounds, seconds=0.3, told=status.update)
+                measured = measure_service(given, status.update)
+            status.update("fitting the constants")
+            compare(stages, measured, given)
+    except (BundleError, RuntimeError, ValueError) as error:
+        print(f"capacity: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    errors = {text for points in measured.values() for point in points for text in point.result.errors}
+    for text in errors:
+        print(f"capacity: {text}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def measure_service(given: argparse.Namespace, told: Callable[[str], None]) -> dict[Arrivals, list[Point]]:
+    """Every load, in rounds."""
+    bundle = read_bundle(given.bundle)
+    requests = make_requests(bundle, samples=1, stream_samples=1).serialised("interpret")
+    told("starting iin-serve")
+    points: dict[Arrivals, list[Point]] = {}
+    worker = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), load.start_worker)
+    with Server(OURS, bundle) as server, worker:
+        client = psutil.Process(worker.submit(os.getpid).result())
+
+        def measure(kind: Arrivals, seconds: float, seed: int) -> Point:
+            how = {"callers": kind.callers} if isinstance(kind, Closed) else {"rate": kind.rate}
+            calls = load.Calls(name=NAME, method=METHOD, requests=requests, **how)
+            job = load.Load(address=server.address, calls=(calls,), seconds=seconds, pids=server.pids(), seed=seed)
+            return observed(lambda: worker.submit(load.measure, job).result()[NAME], client)
+
+        measure(Closed(64), min(given.seconds, 2.0), 0)  # warms up
+        most = max(measure(Closed(64), given.seconds, 0).result.throughput for _ in range(2))
+        kinds = [*(Closed(callers) for callers in CALLERS), *(Poisson(round(share * most)) for share in SHARES)]
+        for one in range(given.rounds):
+            for kind in kinds:
+                told(f"round {one + 1} of {given.rounds}: {kind}")
+                points.setdefault(kind, []).append(measure(kind, given.seconds, one))
+        told("stopping iin-serve")
+    return points
+
+
+def observed(run: Callable[[], load.Result], client: psutil.Process) -> Point:
+    """One measurement, with the CPU time that everyone took meanwhile."""
+    before, started = cpu_seconds(client), time.perf_counter()
+    result = run()
+    elapsed = time.perf_counter() - started
+    total, own = (after - earlier for after, earlier in zip(cpu_seconds(client), before, strict=True))
+    calls = result.throughput * elapsed
+    others = total - own - result.cpu_ms / 1e3 * calls
+    return Point(result, 1e3 * own / calls, max(others, 0.0) / elapsed)
+
+
+def cpu_seconds(client: psutil.Process) -> tuple[float, float]:
+    """CPU time so far: of the machine, of the client."""
+    whole = psutil.cpu_times()
+    idle = whole.idle + getattr(whole, "iowait", 0.0) + getattr(whole, "guest", 0.0)
+    return sum(whole) - idle, sum(client.cpu_times()[:2])
+
+
+def kept(path: Path) -> tuple[dict[str, Any], dict[Arrivals, list[Point]]]:
+    """What --json wrote."""
+    found = json.loads(path.read_text())
+    points: dict[Arrivals, list[Point]] = {}
+    for one in found["points"]:
+        kind = Closed(one["callers"]) if one["callers"] else Poisson(one["rate"])
+        points[kind] = [
+            Point(load.Result(**point["result"]), point["client_ms"], point["others"]) for point in one["rounds"]
+        ]
+    return found["stages"], points
+
+
+def predicted(rows: dict[str, Row], constants: Constants, kind: Arrivals) -> Result:
+    """What the model says of one replica here; its event loop and its graphs have a core each, if there are two."""
+    return simulate(
+        Scenario(
+            rows=rows,
+            call=CALLS["Interpret"],
+            overhead_ms=constants.overhead_ms,
+            wake_ms=constants.wake_ms,
+            arrivals=kind,
+            cores=min(os.cpu_count() or 1, 2),
+            seconds=SIMULATED_S,
+            warm_up_s=WARM_UP_S,
+        )
+    )
+
+
+def fitted(rows: dict[str, Row], crowd: float, lone_ms: float | None) -> Constants:
+    """The constants at which 64 callers get `crowd` calls a second, and one waits `lone_ms`; else turns are free."""
+    graphs_ms = sum(rows[name].milliseconds(items) for name, items in CALLS["Interpret"])
+
+    def with_overhead(overhead_ms: float) -> Constants:
+        return Constants(overhead_ms, max(lone_ms - graphs_ms - overhead_ms, 0.0) / 2 if lone_ms else 0.0)
+
+    low, high = 0.0, 1e3 / crowd
+    for _ in range(12):
+        middle = (low + high) / 2
+        fast = predicted(rows, with_overhead(middle), Closed(64)).throughput > crowd
+        low, high = (middle, high) if fast else (low, middle)
+    return with_overhead(round((low + high) / 2, 3))
+
+
+def compare(stages: dict[str, Any], measured: dict[Arrivals, list[Point]], given: argparse.Namespace) -> None:
+    """Write the stage times and print the tables."""
+
+    def median(kind: Arrivals, of: Callable[[Point], float]) -> float:
+        return statistics.median(of(point) for point in measured[kind])
+
+    rows = dict(parse_stages(stages | {"overhead_ms": 0, "wake_ms": 0}, "measured").rows)
+    crowd = median(Closed(64), lambda one: one.result.throughput)
+    two, one_alone = fitted(rows, crowd, median(Closed(1), lambda one: one.result.p50_ms)), fitted(rows, crowd, None)
+    stages |= {"overhead_ms": two.overhead_ms, "wake_ms": round(two.wake_ms, 3)}
+    if given.write.name:
+        given.write.write_text(json.dumps(stages, indent=2) + "\n")
+    for constants in (two, one_alone):
+        print(f"\noverhead_ms {constants.overhead_ms:.3f}, wake_ms {constants.wake_ms:.3f}\n")
+        print("| load | calls/s | model | error | p50, ms | model | error | p99, ms | model | error ", end="")
+        print("| CPU, ms | model | client | others |")
+        print("|---" * 14 + "|")
+        for kind in measured:
+            found = predicted(rows, constants, kind)
+            cells = [f"{kind.callers} callers" if isinstance(kind, Closed) else f"{kind.rate:g}/s at random"]
+            for value, said in (
+                (median(kind, lambda one: one.result.throughput), found.throughput),
+                (median(kind, lambda one: one.result.p50_ms), found.percentile(50)),
+                (median(kind, lambda one: one.result.p99_ms), found.percentile(99)),
+            ):
+                cells += [f"{value:.4g}", f"{said:.4g}", f"{said / value - 1:+.0%}"]
+            cells += [f"{median(kind, lambda one: one.result.cpu_ms):.2f}", f"{found.loop_ms + found.graphs_ms:.2f}"]
+            cells += [f"{median(kind, lambda one: one.client_ms):.2f}", f"{median(kind, lambda one: one.others):.1f}"]
+            print("|", " | ".join(cells), "|")
+    loads = " ".join(f"{one:.1f}" for one in os.getloadavg())
+    print(f"\n{stages['date']}, {stages['machine']}, {os.cpu_count()} cores; load average now {loads}")
+    if given.json:
+        points = [
+            {
+                "callers": getattr(kind, "callers", None),
+                "rate": getattr(kind, "rate", None),
+                "rounds": [asdict(point) for point in found],
+            }
+            for kind, found in measured.items()
+        ]
+        given.json.write_text(json.dumps({"stages": stages, "points": points}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

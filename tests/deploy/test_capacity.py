@@ -1,0 +1,339 @@
+"""The capacity model against queueing theory, Ray's own policy, and input that is wrong."""
+
+import json
+import math
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from ray.serve.autoscaling_policy import _apply_delay_logic
+from ray.serve.config import AutoscalingConfig
+
+from deploy.capacity import plan
+from deploy.capacity.__main__ import SERVE, STAGES, main
+from deploy.capacity.arrivals import Closed, Daily, Poisson
+from deploy.capacity.autoscaler import Autoscaler
+from deploy.capacity.hardware import MACHINES
+from deploy.capacity.inputs import CALLS, Autoscaling, Row, parse_stages, read_autoscaling, read_stages
+from deploy.capacity.measure import _counted
+from deploy.capacity.model import Scenario, simulate
+from deploy.capacity.plan import Curve, capacity, day, need, optimistic_capacity
+
+CALL = (("graphs", 1),)
+GOOD = {"overhead_ms": 1.0, "wake_ms": 0.5, "rows": {"encoder+transform": {"ms": {"1": 1.0, "8": 2.0}}}}
+
+
+def scenario(ms, arrivals, **others):
+    others = {"overhead_ms": 0.0, "seconds": 60.0} | others
+    return Scenario(rows={"graphs": Row(ms=ms)}, call=CALL, arrivals=arrivals, **others)
+
+
+def mean_ms(result):
+    return float(result.latencies_ms.mean())
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
+def test_one_by_one_it_is_m_d_1(load):
+    """Pollaczek and Khinchine: W = s + load * s / (2 (1 - load))."""
+    result = simulate(scenario({1: 10.0}, Poisson(100 * load), max_batch=1, seconds=150.0))
+    assert mean_ms(result) == pytest.approx(10 + load * 10 / (2 * (1 - load)), rel=0.06)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.7])
+def test_with_exponential_times_it_is_m_m_1(load):
+    """W = s / (1 - load), and exponential: the median is W ln 2."""
+    result = simulate(
+        scenario(
+            {1: 10.0},
+            Poisson(100 * load),
+            max_batch=1,
+            seconds=300.0,
+            vary=lambda random, mean: random.expovariate(1 / mean),
+        )
+    )
+    assert mean_ms(result) == pytest.approx(10 / (1 - load), rel=0.06)
+    assert result.percentile(50) == pytest.approx(10 / (1 - load) * math.log(2), rel=0.1)
+
+
+@pytest.mark.parametrize("rate", [20, 100, 400])
+def test_greedy_batches_without_a_limit(rate):
+    """A batch of s seconds whatever its size: lam s calls come meanwhile, with e^(-lam s) none, and one is awaited."""
+    result = simulate(scenario({1: 10.0}, Poisson(rate), max_batch=10_000, seconds=max(20.0, 6000 / rate)))
+    come = rate * 0.01
+    batch = come + math.exp(-come)
+    assert result.mean_batch == pytest.approx(batch, rel=0.03)
+    assert mean_ms(result) == pytest.approx(10 + come * 5 / batch, rel=0.03)
+
+
+def test_turns_of_the_event_loop_are_shared():
+    """A lone call pays two turns; a crowd that comes at once shares them."""
+    alone, crowd = (
+        simulate(scenario({1: 1e-6}, Closed(n), overhead_ms=1.0, wake_ms=2.0, seconds=10.0)) for n in (1, 50)
+    )
+    assert alone.loop_ms == pytest.approx(5)
+    assert alone.latencies_ms == pytest.approx(5, rel=1e-3)
+    assert crowd.loop_ms == pytest.approx(1 + 4 / 50, rel=0.02)
+
+
+def test_batches_grow_with_the_callers_and_callers_wait_as_little_law_says():
+    kinds = {n: scenario({1: 2.0, 64: 16.0}, Closed(n), overhead_ms=0.5, seconds=10.0) for n in (1, 8, 64, 128)}
+    found = {callers: simulate(one) for callers, one in kinds.items()}
+    sizes = [result.mean_batch for result in found.values()]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 1
+    assert 30 < sizes[2] <= sizes[3] <= 64
+    for callers, result in found.items():
+        assert result.throughput * mean_ms(result) / 1e3 == pytest.approx(callers, rel=0.03)
+    assert mean_ms(found[1]) == pytest.approx(2.5)
+
+
+def test_throughput_stays_below_the_bound_and_comes_near():
+    one = scenario({1: 2.0, 64: 16.0}, Closed(256), overhead_ms=0.5, seconds=10.0)
+    assert 0.9 < simulate(one).throughput / optimistic_capacity(one) <= 1.01
+
+
+@pytest.mark.parametrize("arrivals", [Poisson(900), Closed(40), Daily(300, 600, 8.0)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"replicas": 3},
+        {"accelerated": True, "replicas": 4, "replicas_a_gpu": 2},
+        {"max_items": 8},
+        {"autoscaling": Autoscaling(max_replicas=4, upscale_delay_s=1, downscale_delay_s=1, start_s=0.5)},
+    ],
+)
+def test_every_call_leaves(arrivals, kind):
+    result = simulate(scenario({1: 1.0, 64: 16.0}, arrivals, overhead_ms=1.0, seconds=8.0, **kind))
+    assert result.arrived == result.answered + result.refused > 0
+    assert bool(result.refused) <= ("max_items" in kind)
+    assert (result.latencies_ms >= 2.0 - 1e-6).all()
+
+
+def test_a_call_of_two_rows_passes_both():
+    rows = {"encoder+transform": Row(ms={1: 1.0, 2: 1.5}), "inverse+decoder": Row(ms={1: 4.0})}
+    result = simulate(Scenario(rows=rows, call=CALLS["Edit"], overhead_ms=2.0, arrivals=Closed(1)))
+    assert result.latencies_ms == pytest.approx(1.5 + 4 + 2)
+
+
+def test_two_choices_are_better_than_one():
+    p99 = {
+        choices: simulate(
+            scenario({1: 10.0}, Poisson(720), max_batch=1, replicas=8, choices=choices, seconds=12.0)
+        ).percentile(99)
+        for choices in (1, 2, 8)
+    }
+    assert max(p99[2], p99[8]) < 0.6 * p99[1]
+
+
+def test_replicas_that_share_a_gpu_take_turns():
+    def most(sharing):
+        return simulate(
+            scenario(
+                {1: 10.0}, Closed(8), max_batch=1, accelerated=True, replicas=2, replicas_a_gpu=sharing, seconds=6.0
+            )
+        ).throughput
+
+    assert most(2) == pytest.approx(100, rel=0.03)
+    assert most(1) == pytest.approx(200, rel=0.03)
+
+
+def test_autoscaling_reaches_what_is_needed_and_lets_go():
+    """Each replica does 100 a second, one by one; 450 a second keep 4.5 busy, and about 6 at one call each."""
+    settings = Autoscaling(
+        max_replicas=12,
+        target_ongoing_requests=1,
+        look_back_period_s=5,
+        upscale_delay_s=2,
+        downscale_delay_s=5,
+        start_s=1,
+    )
+    result = simulate(scenario({1: 10.0}, Poisson(450), max_batch=1, autoscaling=settings, choices=12, seconds=60.0))
+    late = [count for moment, count in result.replicas if moment > 30] or [result.replicas[-1][1]]
+    assert 5 <= sum(late) / len(late) <= 8
+    assert result.throughput == pytest.approx(450, rel=0.05)
+    wave = simulate(
+        scenario({1: 10.0}, Daily(100, 200, 60.0), max_batch=1, autoscaling=settings, choices=12, seconds=60.0)
+    )
+    counts = [count for _, count in wave.replicas]
+    assert counts[0] < max(counts) > counts[-1]
+
+
+def test_the_autoscaler_decides_as_rays():
+    """The same wanted counts through both, second by second."""
+    settings = Autoscaling(
+        min_replicas=1,
+        max_replicas=9,
+        target_ongoing_requests=4,
+        look_back_period_s=1e-3,
+        upscale_delay_s=10,
+        downscale_delay_s=30,
+    )
+    config = AutoscalingConfig(min_replicas=1, max_replicas=9, upscale_delay_s=10, downscale_delay_s=30)
+    ours, rays, state = Autoscaler(settings), 1, {}
+    generator, seen = np.random.default_rng(0), set()
+    ongoing = 0.0
+    for now in range(2000):
+        if generator.random() < 0.04:
+            ongoing = float(generator.integers(0, 50))
+        wanted = min(max(math.ceil(ongoing / 4), 1), 9)
+        rays, state = _apply_delay_logic(wanted, rays, config, state, float(now))
+        assert ours.decide(float(now), ongoing) == rays
+        seen.add(rays)
+    assert len(seen) > 4
+
+
+def test_one_burst_starts_no_replica():
+    scaler = Autoscaler(Autoscaling(max_replicas=8, target_ongoing_requests=16, upscale_delay_s=10))
+    counts = {scaler.decide(float(now), 200.0 if now == 100 else 8.0) for now in range(200)}
+    assert counts == {1}
+
+
+def test_a_day_follows_its_wave():
+    curve, wave = Curve((0.0, 50.0, 100.0), (0.0, 2.0, 10.0)), Daily(1000, 1800)
+    found = day(curve, wave, Autoscaling(min_replicas=2, max_replicas=60, target_ongoing_requests=2, start_s=60))
+    assert found.most == pytest.approx(1800 / 50, abs=1)
+    assert found.mean == pytest.approx(1000 / 50, rel=0.1)
+    assert found.late == 0
+    short = day(curve, wave, Autoscaling(min_replicas=2, max_replicas=5, target_ongoing_requests=2))
+    assert short.most == 5
+    assert short.late > 0.4
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(plan, "CALLS", 2500)
+
+
+@pytest.mark.usefixtures("short")
+def test_more_calls_need_more_replicas_in_proportion():
+    one = scenario({1: 2.0, 64: 20.0}, Poisson(1), overhead_ms=20.0, choices=8)
+    each = capacity(one, 150.0)
+    assert each is not None
+    assert 0.5 * optimistic_capacity(one) < each.rate < optimistic_capacity(one)
+    assert each.result.percentile(99) <= 150
+    counts = {rate: need(one, rate, 150.0, each).replicas for rate in (10, 100, 100_000)}
+    assert counts[10] == 1
+    assert counts[100_000] == math.ceil(100_000 / each.rate)
+    assert counts[100] == pytest.approx(100 / each.rate, abs=1.5)
+
+
+@pytest.mark.usefixtures("short")
+def test_a_target_below_a_lone_call_is_never_reached():
+    assert capacity(scenario({1: 50.0}, Poisson(1), overhead_ms=20.0), 60.0) is None
+
+
+def test_larger_graphs_gain_on_a_gpu_and_small_ones_are_bound_by_kernels():
+    small = Row(ms={1: 1.0, 64: 20.0}, mflop=18.0, weights_mb=12.0, traffic_mb=0.5, nodes=350)
+    large = small.larger(100)
+    times = {
+        name: [machine.row(row).milliseconds(64) for row in (small, large)]
+        for name, machine in MACHINES.items()
+        if machine.accelerated
+    }
+    assert len({round(one, 6) for one, _ in times.values()}) == 1, "the same number of kernels"
+    assert times["H100"][1] < times["L40S"][1] < times["A10G"][1] < times["L4"][1] < large.milliseconds(64)
+    assert MACHINES["CPU"].row(small) is small
+
+
+def test_what_a_graph_computes_is_counted(tmp_path):
+    """Conv: 2 * 4*8*8 * 3*3*3; Gemm: 2 * 256 * 10."""
+    weights = {"w": np.zeros((4, 3, 3, 3), np.float32), "g": np.zeros((10, 256), np.float32)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+            helper.make_node("Flatten", ["c"], ["f"]),
+            helper.make_node("Gemm", ["f", "g"], ["y"], transB=1),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 10])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph), tmp_path / "net.onnx")
+    found = _counted(tmp_path / "net.onnx")
+    assert found["mflop"] == pytest.approx((2 * 256 * 27 + 2 * 2560) / 1e6)
+    assert found["weights_mb"] == pytest.approx(4 * (108 + 2560) / 1e6)
+    assert found["traffic_mb"] == pytest.approx(8 * (256 + 256 + 10) / 1e6)
+    assert found["nodes"] == 3
+
+
+def test_the_shipped_inputs_are_good():
+    stages = read_stages(STAGES)
+    for call in CALLS.values():
+        stages.for_call(call)
+    assert stages.overhead_ms > 0
+    assert stages.wake_ms > 0
+    assert read_autoscaling(SERVE).max_replicas == 8
+
+
+def test_times_between_batches_are_on_straight_lines():
+    row = Row(ms={1: 1.0, 8: 8.0, 64: 64.0 + 56})
+    assert [row.milliseconds(batch) for batch in (1, 2, 8, 36, 64, 128)] == pytest.approx([1, 2, 8, 64, 120, 248])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": None}, "rows: expected an object"),
+        ({"rows": {}}, "rows: expected an object"),
+        ({"rows": {"a": 3}}, "rows.a.ms: expected milliseconds by batch"),
+        ({"rows": {"a": {"ms": {"8": 1.0}}}}, "rows.a.ms: .* 1 among them"),
+        ({"rows": {"a": {"ms": {"1": 1.0, "many": 2.0}}}}, "rows.a.ms: expected batches of 1 or more, got 'many'"),
+        ({"rows": {"a": {"ms": {"1": 0.0}}}}, "rows.a.ms.1: expected more than 0"),
+        ({"rows": {"a": {"ms": {"1": float("nan")}}}}, "rows.a.ms.1: expected a number"),
+        ({"rows": {"a": {"ms": {"1": 2.0, "8": 1.0}}}}, "rows.a.ms: expected times that do not fall"),
+        ({"rows": {"a": {"ms": {"1": 2.0}, "nodes": -1}}}, "rows.a.nodes: expected a number of 0 or more, got -1"),
+        ({"overhead_ms": None}, "overhead_ms: expected a number of 0 or more, got None"),
+        ({"overhead_ms": "2"}, "overhead_ms: expected a number"),
+        ({"wake_ms": -1.0}, "wake_ms: expected a number of 0 or more"),
+    ],
+)
+def test_bad_stage_times_are_named(change, message):
+    with pytest.raises(ValueError, match=f"^mine.json: {message}"):
+        parse_stages(GOOD | change, "mine.json")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Poisson(0), "rate: expected more than 0"),
+        (lambda: Daily(10, 25), "peak: expected mean to 2"),
+        (lambda: Daily(10, 15, 0), "day_s"),
+        (lambda: Closed(0), "callers"),
+        (lambda: Autoscaling(min_replicas=3, max_replicas=2), "min_replicas, max_replicas"),
+        (lambda: Autoscaling(target_ongoing_requests=0), "target_ongoing_requests"),
+        (lambda: Autoscaling(upscale_delay_s=-1), "upscale_delay_s"),
+        (lambda: scenario({1: 1.0}, Poisson(1), replicas=0), "replicas: expected 1 or more, got 0"),
+        (lambda: scenario({1: 1.0}, Poisson(1), seconds=1.0, warm_up_s=2.0), "seconds: expected more than"),
+        (lambda: Scenario(rows={}, call=CALL, overhead_ms=1, arrivals=Poisson(1)), "call: expected known rows"),
+        (lambda: MACHINES["L4"].row(Row(ms={1: 1.0})), "mflop, nodes: expected counts"),
+    ],
+)
+def test_bad_values_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_serve_configuration_without_autoscaling_is_refused(tmp_path):
+    (tmp_path / "serve.yaml").write_text("applications: [{deployments: [{num_replicas: 2}]}]")
+    with pytest.raises(ValueError, match="expected one application, one deployment and its autoscaling_config"):
+        read_autoscaling(tmp_path / "serve.yaml")
+    (tmp_path / "serve.yaml").write_text(SERVE.read_text().replace("upscale_delay_s: 10", "upscale_delay: 10"))
+    with pytest.raises(ValueError, match="upscale_delay"):
+        read_autoscaling(tmp_path / "serve.yaml")
+
+
+def test_the_commands_answer(tmp_path, capsys):
+    (tmp_path / "stages.json").write_text(json.dumps(GOOD))
+    own = ["--stages", str(tmp_path / "stages.json")]
+    assert main(["simulate", *own, "--rate", "100", "--seconds", "4", "--autoscaled"]) == 0
+    assert "p99" in capsys.readouterr().out
+    assert main(["simulate", *own, "--callers", "4", "--rpc", "Edit"]) == 1
+    assert "rows: expected 'inverse+decoder', found encoder+transform" in capsys.readouterr().err
+    assert main(["plan", "--stages", str(tmp_path / "none.json")]) == 1
+    assert "none.json" in capsys.readouterr().err
+    assert main(["plan", *own, "--rates", "-1"]) == 1
+    assert main(["simulate", *own, "--rate", "0"]) == 1
+    assert "rate: expected more than 0 calls a second" in capsys.readouterr().err
