@@ -1,0 +1,218 @@
+"""What happens to the cluster while callers call."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from iin_client import Client
+
+from tests.cluster.cluster import Cluster, serve_config, wait_until
+from tests.cluster.load import Load
+from tests.cluster.nodes import HERE, Node
+from tests.cluster.provider import Pods, autoscaling
+
+__all__ = ["SCENARIOS"]
+
+WORKER_CPUS = 2  # replicas that fit on a worker: one has room for all while the other is away
+GRACE_SECONDS = 120.0  # terminationGracePeriodSeconds of deploy/base
+STEADY_SECONDS = 5.0  # before and after what happens
+VALKEY_PORT = 6379
+REFUSED = "ray_iin_bundle_refused"
+
+
+def rollout(bundle: Path, folder: Path) -> Load:
+    """A new bundle, one that does not verify, and back."""
+    old = _version(bundle)
+    newer = _copy(bundle, folder / "newer", version="newer")
+    damaged = _copy(bundle, folder / "damaged", version="damaged")
+    (damaged / "decoder.onnx").write_bytes(b"damaged")
+    with Cluster() as cluster:
+        _two_workers(cluster, bundle)
+        with _load(cluster, bundle) as load:
+            time.sleep(STEADY_SECONDS)
+            for path, version in ((newer, "newer"), (damaged, "newer"), (bundle, old)):
+                before = load.versions.copy()
+                cluster.deploy(serve_config(path))
+                if path == damaged:
+                    took = wait_until("a refusal by both replicas", lambda: cluster.metric(REFUSED) == [1.0, 1.0])
+                else:
+                    took = wait_until("the bundle on both replicas", lambda v=version: _served(load) == {v})
+                wait_until("a running application", cluster.running)
+                settled = load.versions.copy()
+                time.sleep(STEADY_SECONDS)
+                after = dict(load.versions - settled)
+                name = {newer: "a newer bundle", damaged: "a damaged bundle", bundle: "the old bundle again"}[path]
+                print(f"  {name}: after {took:.1f} s; versions seen meanwhile: {dict(settled - before)}, then: {after}")
+                assert set(after) == {version}, f"expected answers of version {version} only, got {after}"
+        return load
+
+
+def _served(load: Load) -> set[str]:
+    """Versions that answer now."""
+    with Client(load.address) as client:
+        return {client.get_model().version for _ in range(20)}
+
+
+def drain(bundle: Path, folder: Path) -> Load:
+    """SIGTERM for one of two workers; Ray drains it for up to 90 s."""
+    with Cluster() as cluster:
+        _two_workers(cluster, bundle)
+        with _load(cluster, bundle) as load:
+            time.sleep(STEADY_SECONDS)
+            worker = next(iter(cluster.workers.values()))
+            cluster.end_worker(worker, signal.SIGTERM)
+            took = wait_until("the worker's end in its grace period", lambda: not worker.runs, GRACE_SECONDS)
+            print(f"  SIGTERM: ended after {took:.0f} s; replicas: {dict(cluster.replicas())}")
+            time.sleep(STEADY_SECONDS)
+        return load
+
+
+def kill(bundle: Path, folder: Path) -> Load:
+    """SIGKILL for one of two workers; another comes after 10 s."""
+    with Cluster() as cluster:
+        _two_workers(cluster, bundle)
+        with _load(cluster, bundle) as load:
+            time.sleep(STEADY_SECONDS)
+            worker = next(iter(cluster.workers.values()))
+            cluster.end_worker(worker, signal.SIGKILL)
+            gone = worker.address
+            time.sleep(10)
+            cluster.add_worker(WORKER_CPUS)
+            took = wait_until(
+                "two replicas again", lambda: sum(_but(cluster, gone).values()) == 2 and cluster.nodes() == 2
+            )
+            print(f"  SIGKILL: two replicas again after {took + 10:.0f} s: {dict(cluster.replicas())}")
+            time.sleep(STEADY_SECONDS)
+        return load
+
+
+def _but(cluster: Cluster, gone: str) -> dict[str, int]:
+    return {address: count for address, count in cluster.replicas().items() if address != gone}
+
+
+def scale(bundle: Path, folder: Path) -> Load:
+    """Few callers, many, few; one replica a worker, and shorter delays than deploy's to see it in minutes."""
+    config = serve_config(
+        bundle, target_ongoing_requests=4, max_replicas=4, look_back_period_s=5, upscale_delay_s=2, downscale_delay_s=15
+    )
+    plan = folder / "autoscaling.json"
+    plan.write_text(json.dumps(autoscaling(HERE, least=2, most=4, cpus=1, idle_seconds=10)))
+    options = (f"--autoscaling-config={plan}",)
+    settings = {"RAY_enable_autoscaler_v2": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "2"}
+    with Cluster(head_options=options, head_settings=settings) as cluster:
+        workers: dict[str, Node] = {}
+
+        def start(name: str) -> None:
+            workers[name] = cluster.add_worker(1, RAY_CLOUD_INSTANCE_ID=name, RAY_NODE_TYPE_NAME="cpu")
+
+        pods = Pods(HERE, start, lambda name: cluster.end_worker(workers[name], signal.SIGTERM))
+        try:
+            cluster.wait_until_serving(config, 2)
+            with _load(cluster, bundle) as load:
+                _watch(cluster, "few callers", 10)
+                with Load(load.address, load.pictures, interprets=16, streams=0, pause=0.0) as more:
+                    _watch(
+                        cluster,
+                        "many callers",
+                        60,
+                        lambda: (sum(cluster.replicas().values()), cluster.nodes()) == (4, 4),
+                    )
+                _watch(
+                    cluster,
+                    "few callers again",
+                    150,
+                    lambda: (sum(cluster.replicas().values()), cluster.nodes()) == (2, 2),
+                )
+        finally:
+            pods.close()
+        load.lost += more.lost
+        return load
+
+
+def _watch(cluster: Cluster, what: str, seconds: float, reached: Callable[[], bool] | None = None) -> None:
+    """Print replicas and workers whenever they change, until what should be `reached` is."""
+    begin, last = time.monotonic(), ""
+    while (now := time.monotonic() - begin) < seconds:
+        state = f"{sum(cluster.replicas().values())} replicas, {cluster.nodes()} workers"
+        if state != last:
+            print(f"  {what}, {now:3.0f} s: {state}", flush=True)
+            last = state
+        if reached is not None and reached():
+            return
+        time.sleep(1)
+    if reached is not None:
+        raise TimeoutError(f"{what}: replicas and workers did not follow within {seconds:g} s: {last}")
+
+
+def headloss(bundle: Path, folder: Path) -> Load:
+    """SIGKILL for the head, 15 s without one, and another with the state of the first."""
+    program = shutil.which("valkey-server") or shutil.which("redis-server")
+    if program is None:
+        raise RuntimeError("expected valkey-server or redis-server; Debian has it as redis-server")
+    command = [program, "--port", str(VALKEY_PORT), "--bind", HERE, "--dir", str(folder), "--appendonly", "yes"]
+    with (folder / "log").open("w") as log:
+        store = subprocess.Popen([*command, "--requirepass", "secret"], stdout=log, stderr=log)
+    # As KubeRay sets them for gcsFaultToleranceOptions.
+    settings = {
+        "RAY_REDIS_ADDRESS": f"{HERE}:{VALKEY_PORT}",
+        "RAY_external_storage_namespace": "iin",
+    }
+    try:
+        with Cluster(head_options=("--redis-password=secret",), head_settings=settings) as cluster:
+            _two_workers(cluster, bundle, RAY_gcs_rpc_server_reconnect_timeout_s="600")
+            with _load(cluster, bundle) as load:
+                time.sleep(STEADY_SECONDS)
+                cluster.head.signal(signal.SIGKILL)
+                cluster.head.wait(10)
+                time.sleep(15)
+                without = {kind: len(seconds) for kind, seconds in load.seconds.items()}
+                cluster.start_head()
+                took = wait_until("the head's API", cluster.answers)
+                took += wait_until("the workers and replicas it had", lambda: _whole(cluster))
+                print(f"  new head: has its workers and replicas after {took:.0f} s; answered until it came: {without}")
+                newer = _copy(bundle, folder / "newer", version="2")
+                cluster.deploy(serve_config(newer))
+                took = wait_until("the new head to roll out a bundle", lambda: load.versions["2"] > 0)
+                print(f"  a bundle put to the new head: first answers after {took:.0f} s")
+                time.sleep(STEADY_SECONDS)
+            return load
+    finally:
+        store.kill()
+        store.wait()
+
+
+def _whole(cluster: Cluster) -> bool:
+    try:
+        return cluster.nodes() == 2 and sum(cluster.replicas().values()) == 2 and cluster.running()
+    except OSError:
+        return False
+
+
+def _two_workers(cluster: Cluster, bundle: Path, **settings: str) -> None:
+    for _ in range(2):
+        cluster.add_worker(WORKER_CPUS, **settings)
+    cluster.wait_until_serving(serve_config(bundle), 2)
+
+
+def _load(cluster: Cluster, bundle: Path) -> Load:
+    return Load(cluster.address, sorted((bundle / "samples").glob("*.png")))
+
+
+def _copy(bundle: Path, folder: Path, **changes: str) -> Path:
+    shutil.copytree(bundle, folder)
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changes))
+    return folder
+
+
+def _version(bundle: Path) -> str:
+    return str(json.loads((bundle / "manifest.json").read_text())["version"])
+
+
+SCENARIOS: dict[str, Callable[[Path, Path], Load]] = {
+    one.__name__: one for one in (rollout, drain, kill, scale, headloss)
+}
