@@ -93,6 +93,10 @@ class Cluster:
             for node in nodes:
                 for logs in Path(f"/proc/{node.pid}/root/tmp/ray").glob("session_2*/logs"):
                     shutil.copytree(logs, Path(keep, node.address), symlinks=True, dirs_exist_ok=True)
+        if error is not None:
+            for node in nodes:
+                if not node.runs:
+                    print(f"  {node.address} had ended:\n{node.tail()}")
         for node in nodes:
             node.stop()
         self._folder.cleanup()

@@ -15,7 +15,6 @@ from iin_client import Client
 __all__ = ["Load"]
 
 TIMEOUT_SECONDS = 60.0
-SAMPLES = 8
 
 
 @dataclass
@@ -28,6 +27,8 @@ class Load:
     """Callers of Interpret, the model's version asked for in every tenth call."""
     streams: int = 1
     """Callers of Sample, a stream of answers."""
+    samples: int = 8
+    """Images of each stream."""
     pause: float = 0.1
     """Seconds between the calls of a caller."""
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -81,8 +82,8 @@ class Load:
         return "Interpret"
 
     def _sample(self, client: Client, count: int) -> str:
-        got = sum(len(some.factors) for some in client.sample(SAMPLES, seed=count))
-        assert got == SAMPLES, f"{got} of {SAMPLES} samples, without an error"
+        got = sum(len(some.factors) for some in client.sample(self.samples, seed=count))
+        assert got == self.samples, f"{got} of {self.samples} samples, without an error"
         return "Sample"
 
     def _report(self) -> list[str]:

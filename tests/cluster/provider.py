@@ -5,7 +5,8 @@ import threading
 import urllib.request
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from ray.autoscaler.node_provider import NodeProvider
 from ray.autoscaler.tags import NODE_KIND_HEAD, NODE_KIND_WORKER, TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE
@@ -14,6 +15,8 @@ __all__ = ["Pods", "Provider", "autoscaling"]
 
 PORT = 7000
 GROUP = "cpu"
+# Ray's autoscaler asks for these, and a provider of one's own has no defaults.
+UNUSED = ("setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files")
 
 
 def autoscaling(host: str, *, least: int, most: int, cpus: int, idle_seconds: float) -> dict[str, Any]:
@@ -29,6 +32,8 @@ def autoscaling(host: str, *, least: int, most: int, cpus: int, idle_seconds: fl
             "disable_node_updaters": True,
             "pods": f"http://{host}:{PORT}",
         },
+        **{key: [] for key in UNUSED},
+        "file_mounts": {},
         "head_node_type": "head",
         "available_node_types": {
             "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
@@ -38,7 +43,7 @@ def autoscaling(host: str, *, least: int, most: int, cpus: int, idle_seconds: fl
 
 
 class Pods:
-    """Starts and stops nodes for `Provider`; call `close` in the end."""
+    """Starts and stops nodes for `Provider`, for the length of a block."""
 
     def __init__(self, host: str, start: Callable[[str], object], stop: Callable[[str], object]) -> None:
         """`start` and `stop` are given a node's name; they must return at once."""
@@ -62,7 +67,6 @@ class Pods:
                 pass
 
         self._server = ThreadingHTTPServer((host, PORT), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def change(self, add: int = 0, tags: dict[str, str] | None = None, remove: str = "") -> dict[str, dict[str, str]]:
         """Add nodes with these tags, or remove one; returns the tags of all."""
@@ -76,7 +80,13 @@ class Pods:
                 self._stop(remove)
             return dict(self.tags)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._server.shutdown()
         self._server.server_close()
 

@@ -20,6 +20,8 @@ __all__ = ["SCENARIOS"]
 WORKER_CPUS = 2  # replicas that fit on a worker: one has room for all while the other is away
 GRACE_SECONDS = 120.0  # terminationGracePeriodSeconds of deploy/base
 STEADY_SECONDS = 5.0  # before and after what happens
+MOST_WORKERS = 4
+FOLLOW_SECONDS = 240.0
 VALKEY_PORT = 6379
 REFUSED = "ray_iin_bundle_refused"
 
@@ -95,57 +97,45 @@ def _but(cluster: Cluster, gone: str) -> dict[str, int]:
 
 
 def scale(bundle: Path, folder: Path) -> Load:
-    """Few callers, many, few; one replica a worker, and shorter delays than deploy's to see it in minutes."""
-    config = serve_config(
-        bundle, target_ongoing_requests=4, max_replicas=4, look_back_period_s=5, upscale_delay_s=2, downscale_delay_s=15
-    )
+    """Few callers, many, few; one replica a worker, and quicker decisions than deploy's, to see it in minutes."""
+    quick = {"metrics_interval_s": 2, "look_back_period_s": 6, "upscale_delay_s": 2, "downscale_delay_s": 20}
+    config = serve_config(bundle, target_ongoing_requests=4, max_replicas=MOST_WORKERS, **quick)
     plan = folder / "autoscaling.json"
-    plan.write_text(json.dumps(autoscaling(HERE, least=2, most=4, cpus=1, idle_seconds=10)))
-    options = (f"--autoscaling-config={plan}",)
+    plan.write_text(json.dumps(autoscaling(HERE, least=2, most=MOST_WORKERS, cpus=1, idle_seconds=10)))
     settings = {"RAY_enable_autoscaler_v2": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "2"}
-    with Cluster(head_options=options, head_settings=settings) as cluster:
+    with Cluster(head_options=(f"--autoscaling-config={plan}",), head_settings=settings) as cluster:
         workers: dict[str, Node] = {}
 
         def start(name: str) -> None:
             workers[name] = cluster.add_worker(1, RAY_CLOUD_INSTANCE_ID=name, RAY_NODE_TYPE_NAME="cpu")
 
-        pods = Pods(HERE, start, lambda name: cluster.end_worker(workers[name], signal.SIGTERM))
-        try:
+        def stop(name: str) -> None:
+            cluster.end_worker(workers[name], signal.SIGTERM)
+
+        with Pods(HERE, start, stop):
             cluster.wait_until_serving(config, 2)
             with _load(cluster, bundle) as load:
-                _watch(cluster, "few callers", 10)
-                with Load(load.address, load.pictures, interprets=16, streams=0, pause=0.0) as more:
-                    _watch(
-                        cluster,
-                        "many callers",
-                        60,
-                        lambda: (sum(cluster.replicas().values()), cluster.nodes()) == (4, 4),
-                    )
-                _watch(
-                    cluster,
-                    "few callers again",
-                    150,
-                    lambda: (sum(cluster.replicas().values()), cluster.nodes()) == (2, 2),
-                )
-        finally:
-            pods.close()
+                time.sleep(STEADY_SECONDS)
+                with Load(load.address, load.pictures, interprets=0, streams=20, samples=32, pause=0.0) as more:
+                    _follow(cluster, "27 callers", MOST_WORKERS)
+                _follow(cluster, "7 callers", 2)
         load.lost += more.lost
         return load
 
 
-def _watch(cluster: Cluster, what: str, seconds: float, reached: Callable[[], bool] | None = None) -> None:
-    """Print replicas and workers whenever they change, until what should be `reached` is."""
-    begin, last = time.monotonic(), ""
-    while (now := time.monotonic() - begin) < seconds:
-        state = f"{sum(cluster.replicas().values())} replicas, {cluster.nodes()} workers"
-        if state != last:
-            print(f"  {what}, {now:3.0f} s: {state}", flush=True)
-            last = state
-        if reached is not None and reached():
-            return
-        time.sleep(1)
-    if reached is not None:
-        raise TimeoutError(f"{what}: replicas and workers did not follow within {seconds:g} s: {last}")
+def _follow(cluster: Cluster, what: str, expected: int) -> None:
+    """Print replicas and workers whenever they change, until there are as many of both as expected."""
+    begin, last = time.monotonic(), (0, 0)
+
+    def followed() -> bool:
+        nonlocal last
+        now = sum(cluster.replicas().values()), cluster.nodes()
+        if now != last:
+            print(f"  {what}, after {time.monotonic() - begin:.0f} s: {now[0]} replicas, {now[1]} workers", flush=True)
+            last = now
+        return now == (expected, expected)
+
+    wait_until(f"{expected} replicas and {expected} workers", followed, FOLLOW_SECONDS)
 
 
 def headloss(bundle: Path, folder: Path) -> Load:
