@@ -6,6 +6,7 @@ import secrets
 import shutil
 import signal
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -29,6 +30,8 @@ PORTS = {"serve": 9000, "dashboard": 8265, "metrics": 8080, "gcs": 6379}
 SERVICE = "iin-serve-svc"
 OBJECT_STORE_BYTES = 104857600
 READY_SECONDS = 120.0
+PROBES = ("http://{}:52365/api/local_raylet_healthz", "http://{}:8000/-/healthz")
+PROBE_SECONDS = 5.0
 
 Config = dict[str, Any]
 
@@ -57,6 +60,14 @@ def wait_until(what: str, holds: Callable[[], object], seconds: float = READY_SE
     return time.monotonic() - begin
 
 
+def _succeeds(probe: str, address: str) -> bool:
+    try:
+        with urllib.request.urlopen(probe.format(address), timeout=10) as answer:
+            return b"success" in answer.read()
+    except OSError:
+        return False
+
+
 class Cluster:
     """A head that only steers, and workers; the Ray settings are those of deploy/base, its token too."""
 
@@ -78,16 +89,22 @@ class Cluster:
         self.workers: dict[str, Node] = {}
         """By address."""
         self._ended: list[Node] = []
+        self._ready: set[str] = set()
+        self._stop = threading.Event()
+        self._prober = threading.Thread(target=self._probe)
         self._made = 0
         self.address = f"dns:///{SERVICE}:{PORTS['serve']}"
 
     def __enter__(self) -> Self:
         self.start_head()
+        self._prober.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop.set()
+        self._prober.join()
         nodes = [*self.workers.values(), *self._ended, self.head]
         if error is not None and (keep := os.environ.get("IIN_CLUSTER_LOGS")):
             for node in nodes:
@@ -112,15 +129,26 @@ class Cluster:
         self._made += 1
         words = [f"--address={HEAD}:{PORTS['gcs']}", f"--num-cpus={cpus}"]
         self.workers[address] = self._start(address, words, settings)
-        name_service(SERVICE, list(self.workers))
         return self.workers[address]
 
     def end_worker(self, worker: Node, number: signal.Signals) -> None:
         """Signal a worker and take it out of the service, as Kubernetes does; callers that know it may go on."""
         del self.workers[worker.address]
         self._ended.append(worker)
-        name_service(SERVICE, list(self.workers))
+        self._publish()
         worker.signal(number)
+
+    def _probe(self) -> None:
+        """Ask every worker what KubeRay's readiness probe asks, and as often."""
+        while not self._stop.wait(PROBE_SECONDS):
+            self._ready = {
+                address for address in list(self.workers) if all(_succeeds(probe, address) for probe in PROBES)
+            }
+            self._publish()
+
+    def _publish(self) -> None:
+        """Let the service's name stand for the workers that are ready and not ending."""
+        name_service(SERVICE, sorted(self._ready & set(self.workers)))
 
     def _start(self, address: str, words: list[str], settings: dict[str, str]) -> Node:
         command = ["ray", "start", "--block", f"--node-ip-address={address}", *words]
@@ -183,11 +211,7 @@ class Cluster:
         self.deploy(config)
         wait_until("a running application", self.running)
         wait_until("a replica on each worker", lambda: len(self.replicas()) == workers)
-        wait_until("a proxy on each worker", lambda: self._proxies() >= set(self.workers))
-
-    def _proxies(self) -> set[str]:
-        found = self.api("/api/serve/applications/")["proxies"].values()
-        return {one["node_ip"] for one in found if one["status"] == "HEALTHY"}
+        wait_until("each worker to be ready", lambda: self._ready >= set(self.workers))
 
     def metric(self, name: str) -> list[float]:
         """Values of a metric over all workers."""
