@@ -39,7 +39,7 @@ test: $(READY) ## run the whole test suite, a live service included
 test-deploy: $(READY) ## check what is in deploy/ as far as that goes without a cluster
 	$(BIN)/python -m pytest tests/deploy
 
-test-cluster: bundle ## lose nodes, roll out, scale and lose the head under load, on Ray nodes in namespaces (12 minutes; Linux)
+test-cluster: bundle ## drain, kill, scale and roll out Ray nodes under load (8 minutes, Linux; no part of make test)
 	$(BIN)/python -m tests.cluster.run $(DEMO)/bundle
 
 lint: $(READY) ## formatting, lints, types, import rules, protos

@@ -10,7 +10,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -190,11 +189,11 @@ class Cluster:
     def application(self) -> Config:
         return self.api("/api/serve/applications/")["applications"].get(APPLICATION, {})
 
-    def replicas(self) -> Counter[str]:
-        """Replicas by address of the worker, running ones only."""
+    def replicas(self) -> dict[str, str]:
+        """Workers' addresses of the running replicas, by their names."""
         deployments = self.application().get("deployments", {})
         found = [replica for one in deployments.values() for replica in one["replicas"]]
-        return Counter(one["node_ip"] for one in found if one["state"] == "RUNNING")
+        return {one["replica_id"]: one["node_ip"] for one in found if one["state"] == "RUNNING"}
 
     def nodes(self) -> int:
         """Workers that Ray counts as alive."""
@@ -210,7 +209,7 @@ class Cluster:
         wait_until("all workers", lambda: self.nodes() == workers)
         self.deploy(config)
         wait_until("a running application", self.running)
-        wait_until("a replica on each worker", lambda: len(self.replicas()) == workers)
+        wait_until("a replica on each worker", lambda: len(set(self.replicas().values())) == workers)
         wait_until("each worker to be ready", lambda: self._ready >= set(self.workers))
 
     def metric(self, name: str) -> list[float]:

@@ -95,6 +95,10 @@ class Node:
         """Send a signal to process 1; SIGKILL ends the whole node at once."""
         os.kill(self.pid, number)
 
+    def cut(self) -> None:
+        """Take it off the network: it goes on, but no packet of it arrives, not even the end of a connection."""
+        _ip(f"link set out{self.pid} down")
+
     def wait(self, timeout: float) -> None:
         self._outer.wait(timeout)
 

@@ -68,7 +68,7 @@ def drain(bundle: Path, folder: Path) -> Load:
             worker = next(iter(cluster.workers.values()))
             cluster.end_worker(worker, signal.SIGTERM)
             took = wait_until("the worker's end in its grace period", lambda: not worker.runs, GRACE_SECONDS)
-            print(f"  SIGTERM: ended after {took:.0f} s; replicas: {dict(cluster.replicas())}")
+            print(f"  SIGTERM: ended after {took:.0f} s; replicas are on {sorted(cluster.replicas().values())}")
             time.sleep(STEADY_SECONDS)
         return load
 
@@ -81,19 +81,31 @@ def kill(bundle: Path, folder: Path) -> Load:
             time.sleep(STEADY_SECONDS)
             worker = next(iter(cluster.workers.values()))
             cluster.end_worker(worker, signal.SIGKILL)
-            gone = worker.address
             time.sleep(10)
             cluster.add_worker(WORKER_CPUS)
             took = wait_until(
-                "two replicas again", lambda: sum(_but(cluster, gone).values()) == 2 and cluster.nodes() == 2
+                "two replicas on two workers",
+                lambda: cluster.nodes() == 2 and set(cluster.replicas().values()) == set(cluster.workers),
             )
-            print(f"  SIGKILL: two replicas again after {took + 10:.0f} s: {dict(cluster.replicas())}")
+            print(f"  SIGKILL: two replicas on two workers again after {took + 10:.0f} s")
             time.sleep(STEADY_SECONDS)
         return load
 
 
-def _but(cluster: Cluster, gone: str) -> dict[str, int]:
-    return {address: count for address, count in cluster.replicas().items() if address != gone}
+def cut(bundle: Path, folder: Path) -> Load:
+    """One of two workers is unreachable from one moment to the next, as a machine without power."""
+    with Cluster() as cluster:
+        _two_workers(cluster, bundle)
+        with _load(cluster, bundle) as load:
+            time.sleep(STEADY_SECONDS)
+            worker = next(iter(cluster.workers.values()))
+            worker.cut()
+            took = wait_until("Ray to count one worker", lambda: cluster.nodes() == 1)
+            print(f"  cut off: Ray counts one worker after {took:.0f} s")
+            took += wait_until("two replicas again", lambda: len(cluster.replicas()) == 2)
+            print(f"  two replicas again after {took:.0f} s")
+            time.sleep(60)
+        return load
 
 
 def scale(bundle: Path, folder: Path) -> Load:
@@ -133,7 +145,7 @@ def _follow(cluster: Cluster, what: str, expected: int) -> None:
 
     def followed() -> bool:
         nonlocal last
-        now = sum(cluster.replicas().values()), cluster.nodes()
+        now = len(cluster.replicas()), cluster.nodes()
         if now != last:
             print(f"  {what}, after {time.monotonic() - begin:.0f} s: {now[0]} replicas, {now[1]} workers", flush=True)
             last = now
@@ -160,14 +172,15 @@ def headloss(bundle: Path, folder: Path) -> Load:
             _two_workers(cluster, bundle, RAY_gcs_rpc_server_reconnect_timeout_s="600")
             with _load(cluster, bundle) as load:
                 time.sleep(STEADY_SECONDS)
+                replicas = cluster.replicas()
                 cluster.head.signal(signal.SIGKILL)
                 cluster.head.wait(10)
                 time.sleep(15)
                 without = {kind: len(seconds) for kind, seconds in load.seconds.items()}
                 cluster.start_head()
                 took = wait_until("the head's API", cluster.answers)
-                took += wait_until("the workers and replicas it had", lambda: _whole(cluster))
-                print(f"  new head: has its workers and replicas after {took:.0f} s; answered until it came: {without}")
+                took += wait_until("the workers and replicas it had", lambda: _has(cluster, replicas))
+                print(f"  new head: has the same replicas after {took:.0f} s; answered until it started: {without}")
                 newer = _copy(bundle, folder / "newer", version="2")
                 cluster.deploy(serve_config(newer))
                 took = wait_until("the new head to roll out a bundle", lambda: load.versions["2"] > 0)
@@ -179,9 +192,9 @@ def headloss(bundle: Path, folder: Path) -> Load:
         store.wait()
 
 
-def _whole(cluster: Cluster) -> bool:
+def _has(cluster: Cluster, replicas: dict[str, str]) -> bool:
     try:
-        return cluster.nodes() == 2 and sum(cluster.replicas().values()) == 2 and cluster.running()
+        return cluster.nodes() == 2 and cluster.replicas() == replicas and cluster.running()
     except OSError:
         return False
 
@@ -208,5 +221,5 @@ def _version(bundle: Path) -> str:
 
 
 SCENARIOS: dict[str, Callable[[Path, Path], Load]] = {
-    one.__name__: one for one in (rollout, drain, kill, scale, headloss)
+    one.__name__: one for one in (rollout, drain, kill, cut, scale, headloss)
 }
