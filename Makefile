@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve bundle test test-deploy lint bench bench-method protos release-protos clean
+.PHONY: help setup demo serve bundle test test-deploy test-cluster lint bench bench-method protos release-protos clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ test: $(READY) ## run the whole test suite, a live service included
 
 test-deploy: $(READY) ## check what is in deploy/ as far as that goes without a cluster
 	$(BIN)/python -m pytest tests/deploy
+
+test-cluster: bundle ## drain, kill, scale and roll out Ray nodes under load (8 minutes, Linux; no part of make test)
+	$(BIN)/python -m tests.cluster.run $(DEMO)/bundle
 
 lint: $(READY) ## formatting, lints, types, import rules, protos
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ __all__ = [
     "Tls",
     "open_async_channel",
     "open_channel",
+    "plain_options",
 ]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -73,15 +74,26 @@ class Tls:
 def open_channel(address: str, tls: Tls | None) -> grpc.Channel:
     """Channel to `address` (`host:port` or a gRPC target); plaintext without `tls`, OSError for its files."""
     if tls is None:
-        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        return grpc.insecure_channel(address, options=plain_options(address))
     return grpc.secure_channel(address, _credentials(tls), options=_tls_options(tls))
 
 
 def open_async_channel(address: str, tls: Tls | None) -> grpc.aio.Channel:
     """The same for asyncio."""
     if tls is None:
-        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(address, options=plain_options(address))
     return grpc.aio.secure_channel(address, _credentials(tls), options=_tls_options(tls))
+
+
+def plain_options(address: str) -> tuple[tuple[str, int | str], ...]:
+    """Options of a channel without TLS to `address`.
+
+    gRPC would name a list, `ipv4:A:9000,B:9000`, as the host it calls, which HAProxy refuses; so its first is named.
+    """
+    if "," not in address:
+        return CHANNEL_OPTIONS
+    _, first = address.split(",")[0].split(":", 1)
+    return (*CHANNEL_OPTIONS, ("grpc.default_authority", first))
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_client import Client, Tls
-from iin_client.channel import CHANNEL_OPTIONS, SERVICE_CONFIG, open_channel
+from iin_client.channel import CHANNEL_OPTIONS, SERVICE_CONFIG, open_channel, plain_options
 
 
 def test_every_method_is_retried_on_unavailable_only():
@@ -24,6 +24,19 @@ def test_every_method_is_retried_on_unavailable_only():
 
 def test_calls_spread_over_all_addresses_of_a_name():
     assert json.loads(SERVICE_CONFIG)["loadBalancingConfig"] == [{"round_robin": {}}]
+
+
+@pytest.mark.parametrize("address", ["iin:9000", "dns:///iin:9000", "ipv4:10.0.0.1:9000", "ipv6:[::1]:9000"])
+def test_one_address_is_the_host_that_is_called(address):
+    assert "grpc.default_authority" not in dict(plain_options(address))
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [("ipv4:10.0.0.1:9000,10.0.0.2:9000", "10.0.0.1:9000"), ("ipv6:[::1]:9000,[::2]:9000", "[::1]:9000")],
+)
+def test_of_a_list_of_addresses_the_first_is_the_host_that_is_called(address, host):
+    assert dict(plain_options(address))["grpc.default_authority"] == host
 
 
 def test_messages_of_64_mib_fit_both_ways():
