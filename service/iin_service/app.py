@@ -20,19 +20,12 @@ from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
 from ray.serve.exceptions import RayServeException
 
 from iin_service import responses
+from iin_service.configuration import shipped_configuration
 from iin_service.replica import DEPLOYMENT, DESCRIBE_SECONDS, Replica
 
 __all__ = ["BuildArguments", "ServeOptions", "build", "deploy", "join_ray", "start_ray", "start_serve", "stop"]
 
-SERVICER_FUNCTIONS = [
-    "iin_api.v1.interpretation_pb2_grpc.add_InterpretationServiceServicer_to_server",
-    "iin_api.inference.grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server",
-    "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
-]
-# Calls in a replica at once: past the queues' own bounds, so that those give the clearer answer.
-MAX_ONGOING_REQUESTS = 2048
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # nothing passes through Ray's object store; this is its least
-LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +61,8 @@ def build(arguments: BuildArguments) -> serve.Application:
 def _deployment(cpus: int, gpus: float) -> serve.Deployment:
     deployment: serve.Deployment = serve.deployment(
         name=DEPLOYMENT,
-        max_ongoing_requests=MAX_ONGOING_REQUESTS,
-        max_queued_requests=MAX_ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
-        graceful_shutdown_wait_loop_s=0.1,
-        graceful_shutdown_timeout_s=10,
-        logging_config=LOGGING,
+        **shipped_configuration().deployment,
     )(Replica)
     return deployment
 
@@ -108,11 +97,12 @@ def join_ray(address: str, settings: dict[str, str]) -> str:
 def start_serve(*, host: str, port: int, http_port: int) -> None:
     """Start Serve with its gRPC port, unless it runs already."""
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    configuration = shipped_configuration()
     serve.start(
         proxy_location=ProxyLocation.EveryNode,
         http_options=HTTPOptions(host=host, port=http_port),
-        grpc_options=gRPCOptions(port=port, grpc_servicer_functions=SERVICER_FUNCTIONS),
-        logging_config=LOGGING,
+        grpc_options=gRPCOptions(**configuration.grpc_options | {"port": port}),
+        logging_config=configuration.logging_config,
     )
 
 

@@ -1,11 +1,15 @@
 """serve.yaml against Ray's own models, made strict, and against the service."""
 
+import importlib
 import re
+from importlib import resources
 
 import pytest
 import yaml
 from iin_service import app
+from iin_service.configuration import shipped_configuration
 from iin_service.environment import serve_settings
+from iin_service.replica import DEPLOYMENT, Replica
 
 from .manifests import (
     DEPLOY,
@@ -64,13 +68,39 @@ def test_a_mistake_is_found(old, new, message):
 
 def test_it_serves_what_the_service_has():
     config = yaml.safe_load(SERVE_YAML.read_text())
-    assert config["grpc_options"]["grpc_servicer_functions"] == app.SERVICER_FUNCTIONS
+    for path in config["grpc_options"]["grpc_servicer_functions"]:
+        module, _, function = path.rpartition(".")
+        servicer = getattr(importlib.import_module(module), function.removeprefix("add_").removesuffix("_to_server"))
+        rpcs = {name for name in vars(servicer) if not name.startswith("_")}
+        assert rpcs
+        assert rpcs <= set(dir(Replica)) | {"List"}, "health's newest RPC, which Serve's proxies do not have"
     assert config["grpc_options"]["enable_reflection"] is False
     assert config["proxy_location"] == "EveryNode"
     assert config["http_options"] == {"host": "0.0.0.0", "port": 8000}, "KubeRay's readiness probe asks it"
-    one = deployment(config)
-    assert one["name"] == "Interpretation"
-    assert one["max_ongoing_requests"] == one["max_queued_requests"] == app.MAX_ONGOING_REQUESTS
+    assert deployment(config)["name"] == DEPLOYMENT
+
+
+def test_iin_serve_takes_the_same_but_for_what_a_laptop_decides():
+    config, shipped = yaml.safe_load(SERVE_YAML.read_text()), shipped_configuration()
+    assert changed(config["grpc_options"], shipped.grpc_options) == {"enable_reflection"}
+    assert changed(config["logging_config"], shipped.logging_config) == {"encoding"}
+    assert changed(deployment(config), shipped.deployment) == {
+        "name",
+        "user_config",
+        "ray_actor_options",
+        "autoscaling_config",
+        "graceful_shutdown_wait_loop_s",
+        "graceful_shutdown_timeout_s",
+        "logging_config",  # the same for replicas; in the file once, for all of Serve
+    }
+
+
+def changed(one, other):
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+
+
+def test_the_package_has_the_very_file():
+    assert resources.files("iin_service").joinpath("serve.yaml").read_bytes() == SERVE_YAML.read_bytes()
 
 
 @pytest.mark.parametrize("path", [SERVE_YAML, GPU_SERVE_YAML], ids=["cpu", "gpu"])

@@ -171,6 +171,9 @@ class Transform:
     noise: float = 0.0
     """Noise added to latents while training, as a share of each dimension's standard deviation: keeps T from learning
     few images of a large latent by heart."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the subnets' products while training; the result, and everything else in T, is float32.
+    bfloat16 is quicker the larger subnets and batch are (docs/TRAINING_SPEED.md)."""
     optimiser: Optimiser
 
     def __post_init__(self) -> None:

@@ -37,7 +37,8 @@ class Nets(nn.Module):
             s, t = _chain(torch.baddbmm, x.expand(2, -1, -1), layers)
         else:  # products that onnxruntime packs the weights of beforehand
             s, t = (_chain(torch.addmm, x, [(weight[net], bias[net]) for weight, bias in layers]) for net in range(2))
-        return s.tanh(), t
+        # Autocast may have made the products bfloat16; the coupling itself keeps the precision of its input.
+        return s.to(x.dtype).tanh(), t.to(x.dtype)
 
 
 def _chain(product: Callable[..., Tensor], x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

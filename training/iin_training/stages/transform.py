@@ -157,7 +157,8 @@ def train_transform(
         if config.noise:
             latents = latents + spread * torch.randn(latents.shape, generator=generator).to(run.device)
         latents_a, latents_b, shared, similarity = share(*latents.chunk(2), *known)
-        outputs, log_abs_det = flow(torch.cat([latents_a, latents_b]))
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            outputs, log_abs_det = flow(torch.cat([latents_a, latents_b]))
         factors_a, factors_b = outputs.chunk(2)
         log_abs_det_a, log_abs_det_b = log_abs_det.chunk(2)
         loss = pair_nll(
