@@ -3,6 +3,8 @@
 Ray passes on histograms by their buckets alone: counts and quantiles hold, sums are those of the buckets' middles.
 """
 
+import asyncio
+
 from numpy.typing import NDArray
 from ray.serve.metrics import Counter, Gauge, Histogram
 
@@ -10,6 +12,7 @@ __all__ = ["Metrics"]
 
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 ITEMS = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]
+GAUGE_SECONDS = 0.5  # from a change to its record
 QUANTILES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]
 
 
@@ -34,6 +37,8 @@ class Metrics:
         )
         self._batch = Histogram("iin_stage_batch_items", "Items in a batch.", ITEMS, ("stage",))
         self._under_way = Gauge("iin_items_under_way", "Items of all calls under way in the replica.")
+        self._items: int | None = None
+        """Items under way, where they are still to be told."""
         self._quantile = Histogram(
             "iin_log_likelihood_quantile",
             "Share of held-out images that are less likely than an interpreted item; uniform without drift.",
@@ -59,8 +64,16 @@ class Metrics:
         self._batch.observe(items, tags)
 
     def under_way(self, items: int) -> None:
-        """See `Recorder`."""
-        self._under_way.set(items, {})
+        """See `Recorder`; called in the event loop."""
+        # Twice a call, and read every few seconds: a record of Ray's costs as much as much of the call's own work.
+        if self._items is None:
+            asyncio.get_running_loop().call_later(GAUGE_SECONDS, self._set_under_way)
+        self._items = items
+
+    def _set_under_way(self) -> None:
+        assert self._items is not None
+        self._under_way.set(self._items, {})
+        self._items = None
 
     def likelihoods(self, quantiles: NDArray) -> None:  # type: ignore[type-arg]
         """See `Recorder`."""
