@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve bundle test test-deploy test-cluster lint bench bench-method protos release-protos clean
+.PHONY: help setup demo serve bundle test test-deploy test-cluster lint locks bench bench-method protos release-protos clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,15 @@ lint: $(READY) ## formatting, lints, types, import rules, protos
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf breaking --against released.binpb
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/python protos/reference.py --check
+
+# For the Python and the system of the image; versions are those of constraints.txt.
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --only-binary :all: --constraint constraints.txt \
+	--python-version 3.11 --python-platform linux --no-emit-package iin-serving --custom-compile-command 'make locks'
+
+locks: $(READY) ## lock what the image installs, with hashes, after a change of pyproject.toml or constraints.txt
+	$(LOCK) pyproject.toml --extra serve -o deploy/image/requirements-cpu.txt
+	$(LOCK) pyproject.toml --extra serve-gpu -o deploy/image/requirements-gpu.txt
+	$(LOCK) --group image -o deploy/image/requirements-build.txt
 
 protos: $(READY) ## generate the code beside the .proto files, and docs/API.md
 	$(BIN)/python protos/generate.py

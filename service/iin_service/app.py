@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import ray
 from iin_api.v1 import interpretation_pb2 as pb
@@ -14,7 +15,7 @@ from iin_bundle import read_bundle
 from iin_bundle.manifest import MANIFEST_NAME
 from iin_bundle.version import __version__
 from iin_bundle.writing import file_digest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
 from ray.serve.exceptions import RayServeException
@@ -51,11 +52,23 @@ class BuildArguments(BaseModel, extra="forbid"):
     """Cores of a replica; its graphs use as many threads."""
     gpus: float = Field(0.0, ge=0)
     """GPUs of a replica; above 0 its graphs run on CUDA."""
+    gpu_memory_bytes: int | None = Field(None, ge=1)
+    """GPU memory that one bundle's graphs may take, see `Sessions`; None: what there is."""
+
+    @model_validator(mode="after")
+    def _cap_needs_a_gpu(self) -> Self:
+        if self.gpu_memory_bytes is not None and not self.gpus:
+            raise ValueError(
+                f"gpu_memory_bytes: expected none with gpus 0, got {self.gpu_memory_bytes}; leave it out, or raise gpus"
+            )
+        return self
 
 
 def build(arguments: BuildArguments) -> serve.Application:
     """The application of one bundle, which `user_config` of the deployment names: for a Serve configuration."""
-    return _deployment(arguments.cpus, arguments.gpus).bind(threads=arguments.cpus, gpu=arguments.gpus > 0)
+    return _deployment(arguments.cpus, arguments.gpus).bind(
+        threads=arguments.cpus, gpu=arguments.gpus > 0, gpu_memory_bytes=arguments.gpu_memory_bytes
+    )
 
 
 def _deployment(cpus: int, gpus: float) -> serve.Deployment:

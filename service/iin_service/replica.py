@@ -50,11 +50,11 @@ class Replica:
     Serve calls the method that bears the RPC's name; the parameter `grpc_context` is found by name.
     """
 
-    def __init__(self, *, threads: int, gpu: bool) -> None:
+    def __init__(self, *, threads: int, gpu: bool, gpu_memory_bytes: int | None = None) -> None:
         """The bundle follows in `reconfigure`."""
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logger.setLevel(logging.INFO)
-        self._threads, self._gpu = threads, gpu
+        self._threads, self._gpu, self._gpu_memory_bytes = threads, gpu, gpu_memory_bytes
         self._health = Health()
         self._metrics = Metrics()
         self._answering = Answering(self._metrics)
@@ -89,7 +89,7 @@ class Replica:
 
     def _load(self, path: str) -> tuple[InterpretationRpcs, InferenceRpcs]:
         bundle = read_bundle(path)
-        sessions = Sessions(bundle, threads=self._threads, gpu=self._gpu)
+        sessions = Sessions(bundle, threads=self._threads, gpu=self._gpu, gpu_memory_bytes=self._gpu_memory_bytes)
         check_golden(bundle, sessions.run)
         gc.set_threshold(20_000, 20, 20)
         sys.setswitchinterval(SWITCH_SECONDS)

@@ -9,7 +9,7 @@ from iin_bundle import Bundle, BundleError
 
 from iin_service.stage import Array
 
-__all__ = ["Sessions"]
+__all__ = ["Sessions", "memory_limit"]
 
 # ONNX Runtime's name of each element type that a manifest may state.
 ORT_TYPES = {"float32": "tensor(float)"}
@@ -18,15 +18,18 @@ ORT_TYPES = {"float32": "tensor(float)"}
 class Sessions:
     """One inference session a graph, checked against the manifest."""
 
-    def __init__(self, bundle: Bundle, *, threads: int, gpu: bool) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int, gpu: bool, gpu_memory_bytes: int | None = None) -> None:
         """Open every graph of `bundle` with `threads` CPU threads, on CUDA if `gpu`.
+
+        `gpu_memory_bytes` caps onnxruntime's arenas of GPU memory, which hold weights, activations and workspaces: each
+        graph has one of its own, and gets an equal part. What CUDA takes for itself is outside. None: no cap.
 
         Raises:
             BundleError: where a graph does not load, or takes or gives other tensors than the manifest says.
 
         """
         _check_installation()
-        providers = _providers(gpu)
+        providers = _providers(gpu, memory_limit(gpu_memory_bytes, len(bundle.manifest.graphs)))
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -82,7 +85,7 @@ def _check_installation() -> None:
         )
 
 
-def _providers(gpu: bool) -> list[str]:
+def _providers(gpu: bool, limit: dict[str, int]) -> list[str | tuple[str, dict[str, int]]]:
     if not gpu:
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in ort.get_available_providers():
@@ -91,4 +94,9 @@ def _providers(gpu: bool) -> list[str]:
             f"{', '.join(ort.get_available_providers())}; install the extra serve-gpu instead of serve"
         )
     ort.preload_dlls()  # finds CUDA and cuDNN installed by pip
-    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", limit), "CPUExecutionProvider"]
+
+
+def memory_limit(gpu_memory_bytes: int | None, graphs: int) -> dict[str, int]:
+    """The CUDA provider's options for each of `graphs` sessions: every session has an arena of its own."""
+    return {} if gpu_memory_bytes is None else {"gpu_mem_limit": gpu_memory_bytes // graphs}

@@ -73,16 +73,19 @@ class Batcher:
                     outputs = await loop.run_in_executor(self._thread, self._run, items)
                 except Exception as error:  # onnxruntime raises classes of its own
                     for _, done in batch:
-                        done.cancelled() or done.set_exception(error)
+                        if not done.cancelled():
+                            done.set_exception(error)
                     continue
                 position = 0
                 for items, done in batch:
                     rows = slice(position, position := position + len(items))
-                    done.cancelled() or done.set_result([output[rows] for output in outputs])
+                    if not done.cancelled():
+                        done.set_result([output[rows] for output in outputs])
         self._task = None
 
     def _run(self, items: Array) -> list[Array]:
-        return self._session.run(None, {self._input: items})
+        outputs: list[Array] = self._session.run(None, {self._input: items})
+        return outputs
 
 
 class Bare(pb_grpc.InterpretationServiceServicer):
@@ -182,7 +185,8 @@ async def main(directory: str) -> None:
     server = grpc.aio.server(
         options=[(f"grpc.max_{side}_message_length", MAX_MESSAGE_BYTES) for side in ("send", "receive")]
     )
-    pb_grpc.add_InterpretationServiceServicer_to_server(Bare(read_bundle(directory)), server)
+    bare = Bare(read_bundle(directory))  # type: ignore[abstract]  # RPCs that are left out are UNIMPLEMENTED
+    pb_grpc.add_InterpretationServiceServicer_to_server(bare, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     stopping = asyncio.Event()

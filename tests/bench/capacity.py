@@ -33,7 +33,7 @@ import psutil
 from iin_bundle import BundleError, read_bundle
 from rich.console import Console
 
-from deploy.capacity.arrivals import Arrivals, Closed, Poisson
+from deploy.capacity.arrivals import Closed, Poisson
 from deploy.capacity.inputs import CALLS, Row, parse_stages
 from deploy.capacity.measure import measure as measure_stages
 from deploy.capacity.model import Result, Scenario, simulate
@@ -46,6 +46,8 @@ SHARES = (0.3, 0.6, 0.8)
 STAGES = Path("deploy/capacity/stages.json")
 SIMULATED_S, WARM_UP_S = 20.0, 2.0
 NAME, METHOD = "Interpret", "/iin_api.v1.InterpretationService/Interpret"
+
+Kind = Closed | Poisson
 
 
 @dataclass(frozen=True)
@@ -106,25 +108,28 @@ def main() -> int:
     return 1 if errors else 0
 
 
-def measure_service(given: argparse.Namespace, told: Callable[[str], None]) -> dict[Arrivals, list[Point]]:
+def measure_service(given: argparse.Namespace, told: Callable[[str], None]) -> dict[Kind, list[Point]]:
     """Every load, in rounds."""
     bundle = read_bundle(given.bundle)
     requests = make_requests(bundle, samples=1, stream_samples=1).serialised("interpret")
     told("starting iin-serve")
-    points: dict[Arrivals, list[Point]] = {}
+    points: dict[Kind, list[Point]] = {}
     worker = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), load.start_worker)
     with Server(OURS, bundle) as server, worker:
         client = psutil.Process(worker.submit(os.getpid).result())
 
-        def measure(kind: Arrivals, seconds: float, seed: int) -> Point:
-            how = {"callers": kind.callers} if isinstance(kind, Closed) else {"rate": kind.rate}
-            calls = load.Calls(name=NAME, method=METHOD, requests=requests, **how)
+        def measure(kind: Kind, seconds: float, seed: int) -> Point:
+            crowd, rate = (kind.callers, 0.0) if isinstance(kind, Closed) else (1, kind.rate)
+            calls = load.Calls(name=NAME, method=METHOD, requests=requests, callers=crowd, rate=rate)
             job = load.Load(address=server.address, calls=(calls,), seconds=seconds, pids=server.pids(), seed=seed)
             return observed(lambda: worker.submit(load.measure, job).result()[NAME], client)
 
         measure(Closed(64), min(given.seconds, 2.0), 0)  # warms up
         most = max(measure(Closed(64), given.seconds, 0).result.throughput for _ in range(2))
-        kinds = [*(Closed(callers) for callers in CALLERS), *(Poisson(round(share * most)) for share in SHARES)]
+        kinds: list[Kind] = [
+            *(Closed(callers) for callers in CALLERS),
+            *(Poisson(round(share * most)) for share in SHARES),
+        ]
         for one in range(given.rounds):
             for kind in kinds:
                 told(f"round {one + 1} of {given.rounds}: {kind}")
@@ -151,19 +156,19 @@ def cpu_seconds(client: psutil.Process) -> tuple[float, float]:
     return sum(whole) - idle, sum(client.cpu_times()[:2])
 
 
-def kept(path: Path) -> tuple[dict[str, Any], dict[Arrivals, list[Point]]]:
+def kept(path: Path) -> tuple[dict[str, Any], dict[Kind, list[Point]]]:
     """What --json wrote."""
     found = json.loads(path.read_text())
-    points: dict[Arrivals, list[Point]] = {}
+    points: dict[Kind, list[Point]] = {}
     for one in found["points"]:
-        kind = Closed(one["callers"]) if one["callers"] else Poisson(one["rate"])
+        kind: Kind = Closed(one["callers"]) if one["callers"] else Poisson(one["rate"])
         points[kind] = [
             Point(load.Result(**point["result"]), point["client_ms"], point["others"]) for point in one["rounds"]
         ]
     return found["stages"], points
 
 
-def predicted(rows: dict[str, Row], constants: Constants, kind: Arrivals) -> Result:
+def predicted(rows: dict[str, Row], constants: Constants, kind: Kind) -> Result:
     """What the model says of one replica here; its event loop and its graphs have a core each, if there are two."""
     return simulate(
         Scenario(
@@ -194,10 +199,10 @@ def fitted(rows: dict[str, Row], crowd: float, lone_ms: float | None) -> Constan
     return with_overhead(round((low + high) / 2, 3))
 
 
-def compare(stages: dict[str, Any], measured: dict[Arrivals, list[Point]], given: argparse.Namespace) -> None:
+def compare(stages: dict[str, Any], measured: dict[Kind, list[Point]], given: argparse.Namespace) -> None:
     """Write the stage times and print the tables."""
 
-    def median(kind: Arrivals, of: Callable[[Point], float]) -> float:
+    def median(kind: Kind, of: Callable[[Point], float]) -> float:
         return statistics.median(of(point) for point in measured[kind])
 
     rows = dict(parse_stages(stages | {"overhead_ms": 0, "wake_ms": 0}, "measured").rows)

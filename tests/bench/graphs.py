@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,8 @@ def of_paper() -> dict[str, Stages]:
 
 def milliseconds(run: Run, seconds: float) -> float:
     """Processor time of one run, the tenth percentile over `seconds`."""
-    found, until = [], time.perf_counter() + seconds
+    found: list[float] = []
+    until = time.perf_counter() + seconds
     while not found or time.perf_counter() < until:
         started = time.thread_time()
         run()
@@ -89,7 +91,7 @@ def compare(contenders: dict[str, Stages], rounds: int, seconds: float) -> None:
             for name, stages in contenders.items():
                 session, rows = stages[role]
                 given = {session.get_inputs()[0].name: np.resize(rows, (batch, *rows.shape[1:]))}
-                runs[name] = lambda session=session, given=given: session.run(None, given)
+                runs[name] = partial(session.run, None, given)
                 runs[name](), runs[name]()  # memory is planned
             found = [{name: milliseconds(run, seconds) for name, run in runs.items()} for _ in range(rounds)]
             times = [f"{statistics.median(one[name] for one in found):.2f}" for name in contenders]

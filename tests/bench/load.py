@@ -24,6 +24,7 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 CALL_SECONDS = 60.0  # deadline of a call
 WARM_UP_SHARE, WARM_UP_SECONDS = 0.25, 0.3  # of the measured time, but no longer than this
 MOST_ERRORS = 100  # then the measurement ends early
+_runner: asyncio.Runner  # of this process, once it is a worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,20 +221,24 @@ async def _call(
     index: int, calls: Calls, channel: grpc.aio.Channel, window: _Window, request: bytes, began: float
 ) -> None:
     try:
-        if calls.endless:
-            await _watched(channel.unary_stream(calls.method)(request, timeout=CALL_SECONDS), index, calls, window)
-            return
-        if calls.streams:
-            await _drained(channel.unary_stream(calls.method)(request, timeout=CALL_SECONDS))
+        if calls.endless or calls.streams:
+            # Without serializers messages are bytes, which the types cannot tell.
+            stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(calls.method)
+            call = stream(request, timeout=CALL_SECONDS)
+            if calls.endless:
+                await _watched(call, index, calls, window)
+                return
+            await _drained(call)
         else:
-            await _answered(channel.unary_unary(calls.method)(request, timeout=CALL_SECONDS))
+            unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(calls.method)
+            await _answered(unary(request, timeout=CALL_SECONDS))
     except grpc.aio.AioRpcError as error:
         window.failed(calls.name, index, error)
     else:
         window.succeeded(calls.name, index, began)
 
 
-async def _watched(call: grpc.aio.UnaryStreamCall, index: int, calls: Calls, window: _Window) -> None:
+async def _watched(call: grpc.aio.UnaryStreamCall[bytes, bytes], index: int, calls: Calls, window: _Window) -> None:
     began = time.perf_counter()
     async for _ in call:
         window.succeeded(calls.name, index, began)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def _rows(cell: Cell) -> list[list[str]]:
                 name,
                 f"{cell.median(name, lambda result: result.throughput):.4g}",
                 _spread(ratios) if ratios else "",
-                *(f"{cell.median(name, lambda result, key=key: getattr(result, key)):.2f}" for key in TIMES),
+                *(f"{cell.median(name, attrgetter(key)):.2f}" for key in TIMES),
                 f"{cell.later_ms(name):+.2f}" if ratios else "",
             ]
         )

@@ -100,8 +100,8 @@ def compare_servers(ours: str, bare: str, requests: Requests) -> str:
         for request in (*requests.interpret, *requests.raw):
             found, expected = (_numbers(stub.Interpret(request)) for stub in stubs)
             values.append(np.abs(found - expected).max())
-        for request in requests.edit:
-            found, expected = (_pixels(stub.Edit(request).images.encoded[0]) for stub in stubs)
+        for edit in requests.edit:
+            found, expected = (_pixels(stub.Edit(edit).images.encoded[0]) for stub in stubs)
             levels.append(np.abs(found - expected).max())
         for stub in stubs:
             parts = list(stub.Sample(requests.sample[0]))

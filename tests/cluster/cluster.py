@@ -187,7 +187,8 @@ class Cluster:
             return False
 
     def application(self) -> Config:
-        return self.api("/api/serve/applications/")["applications"].get(APPLICATION, {})
+        found: Config = self.api("/api/serve/applications/")["applications"].get(APPLICATION, {})
+        return found
 
     def replicas(self) -> dict[str, str]:
         """Workers' addresses of the running replicas, by their names."""
@@ -197,8 +198,8 @@ class Cluster:
 
     def nodes(self) -> int:
         """Workers that Ray counts as alive."""
-        found = self.api("/nodes?view=summary")["data"]["summary"]
-        return sum(one["raylet"].get("state") == "ALIVE" for one in found) - 1
+        states = [one["raylet"].get("state") for one in self.api("/nodes?view=summary")["data"]["summary"]]
+        return states.count("ALIVE") - 1
 
     def running(self) -> bool:
         return bool(self.application().get("status") == "RUNNING")

@@ -64,7 +64,7 @@ class Pods:
                 self.wfile.write(answer)
 
             def log_message(self, *_: object) -> None:
-                pass
+                pass  # the autoscaler asks for each node every 2 s: a line for each would bury what the scenario prints
 
         self._server = ThreadingHTTPServer((host, PORT), Handler)
 
@@ -91,7 +91,7 @@ class Pods:
         self._server.server_close()
 
 
-class Provider(NodeProvider):
+class Provider(NodeProvider):  # type: ignore[misc]  # Ray has no types
     """What the autoscaler calls; it runs in the head and asks `Pods`."""
 
     def _ask(self, **change: Any) -> dict[str, dict[str, str]]:

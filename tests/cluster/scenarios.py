@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from iin_client import Client
@@ -42,7 +43,7 @@ def rollout(bundle: Path, folder: Path) -> Load:
                 if path == damaged:
                     took = wait_until("a refusal by both replicas", lambda: cluster.metric(REFUSED) == [1.0, 1.0])
                 else:
-                    took = wait_until("the bundle on both replicas", lambda v=version: _served(load) == {v})
+                    took = wait_until("the bundle on both replicas", partial(_serves, load, version))
                 wait_until("a running application", cluster.running)
                 settled = load.versions.copy()
                 time.sleep(STEADY_SECONDS)
@@ -53,10 +54,10 @@ def rollout(bundle: Path, folder: Path) -> Load:
         return load
 
 
-def _served(load: Load) -> set[str]:
-    """Versions that answer now."""
+def _serves(load: Load, version: str) -> bool:
+    """True where only this version answers now."""
     with Client(load.address) as client:
-        return {client.get_model().version for _ in range(20)}
+        return {client.get_model().version for _ in range(20)} == {version}
 
 
 def drain(bundle: Path, folder: Path) -> Load:

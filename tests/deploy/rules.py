@@ -249,6 +249,23 @@ def gpus_are_asked_for_together(objects):
         yield f"workers: expected all of these or none: {signs}"
 
 
+def shared_gpus_hold_their_replicas(objects):
+    """Ray only counts fractions. A replica holds two bundles while one is exchanged, and CUDA takes its own share."""
+    config = serve_config(objects)
+    share = deployment(config)["ray_actor_options"]["num_gpus"]
+    if share % 1 == 0:
+        return
+    cap = config["applications"][0]["args"].get("gpu_memory_bytes")
+    if cap is None:
+        yield f"args: expected gpu_memory_bytes where replicas share a GPU (num_gpus {share})"
+        return
+    # The label of NVIDIA's GPU feature discovery, in MiB: pods that ask for it get no smaller GPU.
+    stated = pod(workers(objects)).get("nodeSelector", {}).get("nvidia.com/gpu.memory")
+    needed = int(1 / share) * (2 * cap + GIB)
+    if stated is not None and needed > int(stated) * 2**20:
+        yield f"gpu_memory_bytes: expected {int(1 / share)} replicas in {stated} MiB, but they may take {needed} bytes"
+
+
 def the_gateway_leads_to_the_service(objects):
     """Where there is one: TLS, a key for every call, the port's own services only, and this Service behind it."""
     for route in of_kind(objects, "GRPCRoute"):
@@ -297,5 +314,6 @@ RULES = [
     pods_have_no_rights,
     the_bundle_is_mounted,
     gpus_are_asked_for_together,
+    shared_gpus_hold_their_replicas,
     the_gateway_leads_to_the_service,
 ]

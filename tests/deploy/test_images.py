@@ -1,5 +1,6 @@
 """The Dockerfiles: hadolint, and what it does not know."""
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from .manifests import DEPLOY, ROOT
 
@@ -55,24 +58,127 @@ def test_what_runs_has_no_compiler_and_no_root(target):
     assert {"bash", "wget"} <= set(packages.split()), "KubeRay's probes call them"
 
 
-@pytest.mark.parametrize("extra", ["serve", "serve-gpu"])
-def test_requirements_are_pinned_and_without_torch(extra):
-    done = subprocess.run(
-        [sys.executable, IMAGE / "requirements.py", extra], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    names = {re.match(r"[\w-]+", line)[0].lower() for line in done.stdout.split()}
-    assert {"ray", "grpcio", "numpy"} <= names
-    assert not names & {"torch", "onnx", "iin-serving"}
-    assert ("onnxruntime-gpu" in names) == (extra == "serve-gpu")
-    pins = set(re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text().lower(), re.M))
-    assert names <= pins
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_the_image_lists_what_it_installs(target):
+    (install,) = [line for line in stages()[f"build-{target}"] if "pip install" in line]
+    steps = [" ".join(step.split()) for step in install.split("&&")]
+    (sbom,) = [place for place, step in enumerate(steps) if "cyclonedx-py environment" in step]
+    assert any("pip uninstall" in step for step in steps[:sbom]), "it lists what stays"
+    path = re.search(r"-o (\S+)", steps[sbom])[1]
+    assert f"COPY --from=build-{target} {path} /usr/share/sbom/" in stages()[target]
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+NEEDS = {
+    "cpu": PROJECT["project"]["dependencies"] + EXTRAS["serve"],
+    "gpu": PROJECT["project"]["dependencies"] + EXTRAS["serve-gpu"],
+    "build": PROJECT["dependency-groups"]["image"] + PROJECT["build-system"]["requires"],
+}
+# The image's Python and system, whatever the tests run on.
+IMAGE_IS = {
+    "python_version": "3.11",
+    "python_full_version": "3.11.2",
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+    "platform_machine": "x86_64",
+    "os_name": "posix",
+}
+
+
+def requirements(texts, extras=("",)):
+    """Requirements that hold in the image; the project's own extras, as in iin-serving[client], by what they need."""
+    for text in texts:
+        one = Requirement(text)
+        if one.name == PROJECT["project"]["name"]:
+            yield from requirements([needed for extra in one.extras for needed in EXTRAS[extra]])
+        elif one.marker is None or any(one.marker.evaluate(IMAGE_IS | {"extra": extra}) for extra in extras):
+            yield one
+
+
+def reached(texts):
+    """All that the requirements lead to, and the names of those that are not installed here, which lead on unseen."""
+    found, unseen, waiting = [], set(), list(requirements(texts))
+    while waiting:
+        one = waiting.pop()
+        if one in found:
+            continue
+        found.append(one)
+        try:
+            needed = importlib.metadata.requires(one.name) or []
+        except importlib.metadata.PackageNotFoundError:
+            unseen.add(one.name)
+        else:
+            waiting += requirements(needed, ("", *one.extras))
+    return found, unseen
+
+
+def lock_faults(text, texts):
+    """What is wrong with a lock for these requirements."""
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.M))
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    found = {}
+    for entry in re.split(r"\n(?=\S)", re.sub(r"^\s*#.*\n", "", text, flags=re.M).strip()):
+        if (start := re.match(r"([\w.-]+)(?:\[\S+\])?==(\S+)", entry)) is None:
+            yield f"expected a pinned package, got {entry}"
+            continue
+        name, version = canonicalize_name(start[1]), start[2]
+        found[name] = version
+        if not re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry):
+            yield f"{name}: expected hashes"
+        # CUDA's packages are pinned in the lock only: in constraints.txt they are left to torch.
+        if version != pins.get(name, version if name.startswith("nvidia-") else None):
+            yield f"{name}: expected the version of constraints.txt, got {version}"
+    wanted, unseen = reached(texts)
+    for one in wanted:
+        version = found.get(canonicalize_name(one.name))
+        if version is None or not one.specifier.contains(version, prereleases=True):
+            yield f"{one}: expected in the lock, got {version}"
+    if not unseen and (more := found.keys() - {canonicalize_name(one.name) for one in wanted}):
+        yield f"expected only what is needed, got {sorted(more)}"
+
+
+def lock(kind):
+    return (IMAGE / f"requirements-{kind}.txt").read_text()
+
+
+@pytest.mark.parametrize("kind", NEEDS)
+def test_the_lock_is_complete_and_fresh(kind):
+    assert list(lock_faults(lock(kind), NEEDS[kind])) == [], "make locks"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        (r"^numpy==\S+", "numpy==1.0.0", "numpy: expected the version"),
+        (r"^numpy==\S+", "numpy", "expected a pinned package"),
+        (r"^( +--hash=\S+(?: \\)?\n)+(?= +# via\n +#   -c constraints.txt\n +#   ray\n)", "", "expected hashes"),
+        (r"^grpcio-health-checking==(.|\n)+?(?=^\w)", "", "grpcio-health-checking: expected in the lock"),
+        (r"^aiosignal==(.|\n)+?(?=^\w)", "", "aiosignal.*: expected in the lock"),
+        (
+            r"^numpy==",
+            "iin-serving==0.1.0 --hash=sha256:" + "0" * 64 + "\nnumpy==",
+            "iin-serving: expected the version",
+        ),
+        (r"^numpy==", "torch==2.13.0 --hash=sha256:" + "0" * 64 + "\nnumpy==", "expected only what is needed"),
+        (r"\A", "--index-url https://example.com/simple\n", "expected a pinned package"),
+    ],
+)
+def test_a_mistake_in_a_lock_is_found(old, new, fault):
+    text, times = re.subn(old, new, lock("cpu"), count=1, flags=re.M)
+    assert times == 1
+    assert any(re.search(fault, one) for one in lock_faults(text, NEEDS["cpu"]))
+
+
+def test_a_new_requirement_makes_the_lock_stale():
+    assert list(lock_faults(lock("cpu"), [*NEEDS["cpu"], "rich"]))
+    assert list(lock_faults(lock("cpu"), [*NEEDS["cpu"], "numpy>=999"]))
 
 
 def test_the_context_has_what_the_wheel_needs():
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignored
     kept = {line.removeprefix("!") for line in ignored if line.startswith("!")}
-    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = config["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert {package.split("/")[0] for package in packages} <= kept
-    assert {"pyproject.toml", "constraints.txt", config["project"]["readme"]} <= kept
+    assert {"pyproject.toml", "deploy/image/requirements-*.txt", PROJECT["project"]["readme"]} <= kept

@@ -43,6 +43,19 @@ def serve(**values):
     return plant
 
 
+def shared_gpu(cap, mebibytes):
+    """Two replicas on a GPU of this much memory."""
+
+    def plant(objects):
+        config = serve_config(objects)
+        config["applications"][0]["args"].update(gpus=0.5, gpu_memory_bytes=cap)
+        deployment(config)["ray_actor_options"].update(num_gpus=0.5)
+        ray_service(objects)["serveConfigV2"] = yaml.safe_dump(config)
+        pod(workers(objects)).update(nodeSelector={"nvidia.com/gpu.memory": str(mebibytes)})
+
+    return plant
+
+
 def policy(objects):
     return named(objects, "NetworkPolicy", "iin")["spec"]
 
@@ -117,6 +130,8 @@ MISTAKES = [
         rules.gpus_are_asked_for_together,
         lambda o: container(workers(o))["resources"]["limits"].update({"nvidia.com/gpu": "1"}),
     ),
+    (rules.shared_gpus_hold_their_replicas, serve(ray_actor_options__num_gpus=0.5)),
+    (rules.shared_gpus_hold_their_replicas, shared_gpu(6 * rules.GIB, 24 * 1024)),
     (
         rules.the_gateway_leads_to_the_service,
         lambda o: ray_service(o)["serveService"]["metadata"].update(name="iin"),
@@ -141,6 +156,12 @@ def test_finds_a_mistake(rule, plant):
     objects = render("prod")
     plant(objects)
     assert list(rule(objects))
+
+
+def test_replicas_may_share_a_gpu_that_holds_them():
+    objects = render("gpu")
+    shared_gpu(5 * rules.GIB, 24 * 1024)(objects)
+    assert not list(rules.shared_gpus_hold_their_replicas(objects))
 
 
 def test_every_rule_has_a_mistake():

@@ -107,7 +107,7 @@ def test_the_package_has_the_very_file():
 def test_the_builder_gets_what_ray_reserves(path):
     config = yaml.safe_load(path.read_text())
     options, arguments = deployment(config)["ray_actor_options"], config["applications"][0]["args"]
-    assert arguments == {"cpus": options["num_cpus"], "gpus": options["num_gpus"]}
+    assert (arguments["cpus"], arguments["gpus"]) == (options["num_cpus"], options["num_gpus"])
     assert config["applications"][0]["import_path"] == f"{app.__name__}:{app.build.__name__}"
     assert app.build(app.BuildArguments(**arguments))._bound_deployment.name == deployment(config)["name"]
 
