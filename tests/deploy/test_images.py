@@ -182,3 +182,10 @@ def test_the_context_has_what_the_wheel_needs():
     packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert {package.split("/")[0] for package in packages} <= kept
     assert {"pyproject.toml", "deploy/image/requirements-*.txt", PROJECT["project"]["readme"]} <= kept
+
+
+def test_what_links_point_to_is_sent_to_the_builder():
+    links = [path for path in (ROOT / "service").rglob("*") if path.is_symlink()]
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    assert links, "serve.yaml"
+    assert all(f"!{path.resolve().relative_to(ROOT)}" in sent for path in links)
