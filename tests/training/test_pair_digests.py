@@ -21,6 +21,7 @@ from iin_training.pairs import (
     SameLabel,
     Sharing,
     Unrelated,
+    Variants,
     read_attributes,
 )
 from iin_training.pairs.base import fingerprint
@@ -109,6 +110,12 @@ SAME_LABEL = {
     "unbalanced": lambda _: SameLabel(array(), labels(), "digit", balanced=False),
     "no label": lambda _: SameLabel(array(), [*labels().tolist()[:-1], None], "digit"),
 }
+VARIANTS = {
+    "as it is": lambda _: Variants(array(), labels(), "digit"),
+    "one picture": lambda _: Variants(array(alter=299), labels(), "digit"),
+    "two groups": lambda _: Variants(array(), labels(298, 299), "digit"),
+    "concept": lambda _: Variants(array(), labels(), "number"),
+}
 UNRELATED = {
     "as it is": lambda _: Unrelated(array()),
     "one picture": lambda _: Unrelated(array(alter=299)),
@@ -164,6 +171,7 @@ MIXED = {
 }
 FAMILIES = {
     "same label": SAME_LABEL,
+    "variants": VARIANTS,
     "unrelated": UNRELATED,
     "same attribute": SAME_ATTRIBUTE,
     "listed": LISTED,

@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from iin_training.data.colour import Augmentation
 from iin_training.data.images import ImageArray, ImageFiles, image_folder, labels_of_folders
-from iin_training.pairs import MIN_PAIRS, SameLabel, Unrelated
+from iin_training.pairs import MIN_PAIRS, SameLabel, Unrelated, Variants
 from PIL import Image
 from rich.console import Console
 
@@ -142,3 +143,23 @@ def test_labels_that_make_no_pairs_are_refused(changed, told):
 def test_one_image_is_related_to_none():
     with pytest.raises(ValueError, match="images: expected at least 2, got 1"):
         Unrelated(numbered(1))
+
+
+def test_variants_are_two_of_one_group_that_share_everything_but_the_concept():
+    first, second, shared = drawn(Variants(numbered(60), np.arange(60) // 5, "digit"), 2000)
+    assert torch.equal(first // 5, second // 5)
+    assert bool((first != second).all())
+    assert shared.tolist() == [[True, False]] * 2000
+
+
+def test_variants_are_augmented_alike():
+    grey = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype(np.uint8)
+    images = ImageArray(grey.repeat(2, axis=0), augmentation=Augmentation())  # two that are one picture
+    pairs = Variants(images, np.arange(40) // 2, "digit").draw(50, FACTORS, torch.Generator().manual_seed(0))
+    assert torch.equal(pairs.images_a, pairs.images_b)
+    assert len({image.numpy().tobytes() for image in pairs.images_a}) == 50
+
+
+def test_groups_of_one_image_have_no_variants():
+    with pytest.raises(ValueError, match="digit: expected at least two images of each value"):
+        Variants(numbered(20), np.arange(20), "digit")

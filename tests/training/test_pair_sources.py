@@ -18,6 +18,7 @@ from iin_training.pairs import (
     Shares,
     Sharing,
     Unrelated,
+    Variants,
     read_attributes,
 )
 from iin_training.pairs.base import check_concept, join_batches, split_evenly
@@ -74,6 +75,7 @@ def from_files(folder):
 SOURCES = {
     "label": lambda folder: SameLabel(numbered(augmentation=Augmentation()), np.arange(IMAGES) % 4, "digit"),
     "label of files": lambda folder: SameLabel(from_files(folder / "images"), ["a", "b"] * (IMAGES // 2), "digit"),
+    "variants": lambda folder: Variants(numbered(augmentation=Augmentation()), np.arange(IMAGES) // 4, "colour"),
     "attribute": lambda folder: attributes(folder, numbered()),
     "attribute of files": lambda folder: attributes(folder, from_files(folder / "images")),
     "generative": lambda folder: rendered(),

@@ -4,7 +4,7 @@ from iin_training.pairs.attribute_tables import Attribute, Attributes, read_attr
 from iin_training.pairs.attributes import SameAttribute
 from iin_training.pairs.base import MIN_PAIRS, PairBatch, PairSource, Shares
 from iin_training.pairs.generative import EverythingBut, GenerativeFactors, Render, Sampler, Sharing
-from iin_training.pairs.labels import SameLabel, Unrelated
+from iin_training.pairs.labels import SameLabel, Unrelated, Variants
 from iin_training.pairs.listed import ListedPairs
 from iin_training.pairs.mixed import Mixed
 from iin_training.pairs.sketches import Sketches
@@ -27,5 +27,6 @@ __all__ = [
     "Sharing",
     "Sketches",
     "Unrelated",
+    "Variants",
     "read_attributes",
 ]

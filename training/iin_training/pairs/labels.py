@@ -1,4 +1,4 @@
-"""Pairs of images with the same class label, and pairs that share nothing."""
+"""Pairs from labels: same class, same but for one concept, nothing in common."""
 
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -14,7 +14,7 @@ from iin_training.pairs.base import PairBatch, Shares, check_concept, check_coun
 from iin_training.pairs.classes import Classes, codes_of
 from iin_training.pairs.digests import digest_of, images_digest
 
-__all__ = ["SameLabel", "Unrelated"]
+__all__ = ["SameLabel", "Unrelated", "Variants"]
 
 
 class SameLabel:
@@ -46,17 +46,9 @@ class SameLabel:
                 than two classes or too few pairs.
 
         """
-        listed: list[Any] = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
-        if len(listed) != len(images):
-            raise ValueError(
-                f"labels: expected one for each of the {len(images)} images, got {len(listed)}; "
-                "where broken files were left out, ImageFiles.kept says which labels remain"
-            )
-        if any(isinstance(label, list) for label in listed[:1]):
-            raise ValueError("labels: expected one number or string an image, (N,), got an array of more dimensions")
         self.concepts = (check_concept(concept),)
         self._images = images
-        self._classes = Classes(concept, *codes_of(listed), balanced=balanced, drop_single=drop_single)
+        self._classes = _grouped(images, labels, concept, balanced=balanced, drop_single=drop_single)
 
     def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
         """Draw pairs, see `PairSource.draw`."""
@@ -73,6 +65,47 @@ class SameLabel:
     def digest(self) -> str:
         """Hexadecimal sha256 over images, groups of equal labels, concept and settings; not over names of labels."""
         return digest_of("SameLabel", self.concepts, images_digest(self._images), self._classes.digest())
+
+
+class Variants:
+    """Two images of one group, whose images differ in one concept and in nothing else; both are augmented alike.
+
+    Where there are such groups (one object in several colours, one scene by day and by night), they say more of the
+    concept than its labels: whatever differs within a group belongs into the concept's factor.
+    Source: Esser, Rombach, Ommer (CVPR 2020), section 3.2, pairs that share everything but one factor.
+    """
+
+    def __init__(self, images: Images, groups: Sequence[Any] | NDArray[Any] | Tensor, concept: str) -> None:
+        """Group the images.
+
+        Args:
+            images: N images.
+            groups: what each is a variant of, `(N,)` numbers or strings; None or NaN leaves the image out.
+            concept: name of what the images of a group differ in.
+
+        Raises:
+            ValueError: as `SameLabel`.
+
+        """
+        self.concepts = (check_concept(concept),)
+        self._images = images
+        self._groups = _grouped(images, groups, concept, balanced=True, drop_single=False)
+
+    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
+        """Draw pairs, see `PairSource.draw`."""
+        check_count(count)
+        shared = Shares(frozenset(self.concepts), everything_but=True).columns(count, factors)
+        return PairBatch(*load_pairs(self._images, *self._groups.draw(count, generator), generator, alike=True), shared)
+
+    def over(self, change: Callable[[Images], Images]) -> Self:
+        """The same pairs of other images, see `iin_training.pairs.base.over`."""
+        other = copy(self)
+        other._images = change(self._images)
+        return other
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over images, groups and concept; not over names of groups."""
+        return digest_of("Variants", self.concepts, images_digest(self._images), self._groups.digest())
 
 
 class Unrelated:
@@ -104,3 +137,18 @@ class Unrelated:
     def digest(self) -> str:
         """Hexadecimal sha256 over the images and how they are loaded."""
         return digest_of("Unrelated", images_digest(self._images))
+
+
+def _grouped(
+    images: Images, labels: Sequence[Any] | NDArray[Any] | Tensor, concept: str, *, balanced: bool, drop_single: bool
+) -> Classes:
+    """Images by label, see `SameLabel`."""
+    listed: list[Any] = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
+    if len(listed) != len(images):
+        raise ValueError(
+            f"labels: expected one for each of the {len(images)} images, got {len(listed)}; "
+            "where broken files were left out, ImageFiles.kept says which labels remain"
+        )
+    if any(isinstance(label, list) for label in listed[:1]):
+        raise ValueError("labels: expected one number or string an image, (N,), got an array of more dimensions")
+    return Classes(concept, *codes_of(listed), balanced=balanced, drop_single=drop_single)
