@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 import torch
 from iin_bundle import FactorLayout
-from iin_training.data.colour import Augmentation, draw, measure_colour
+from iin_training.data.colour import STILL, Augmentation, draw, measure_colour
 from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
-from iin_training.evaluation import evaluate, held_out_latents
+from iin_training.data.images import ImageArray
+from iin_training.evaluation import DRAWN, Interpreter, evaluate, held_out_latents
 from iin_training.flows import ActNorm, Flow
 from iin_training.judged_digits import judge_digits
 from iin_training.models.frozen import FrozenModel
+from iin_training.pairs import SameLabel
 from iin_training.run import Run
+from iin_training.stages import latents as latents_module
+from iin_training.stages.latents import PairLatents, at_once
 from rich.console import Console
 from torch import nn
 
@@ -81,7 +85,6 @@ def run(tmp_path):
     return Run(tmp_path, seed=0, checkpoint_every=1, console=Console(quiet=True))
 
 
-STILL = Augmentation(rotation=0, zoom=0, shear=0, shift=0)
 PAIRS = DigitPairs(bars(augmentation=STILL), {"digit": 1.0, "colour": 1.0})
 
 
@@ -91,8 +94,12 @@ def judged(run, layout=RIGHT):
 
 def measured(run, layout=RIGHT, transform=None, model=None):
     model = model or knowing()
-    latents = held_out_latents(model, PAIRS, run)
-    return evaluate(model, transform or Flow([ActNorm(7)]), layout, PAIRS, latents, run)
+    held_out = PairLatents(model, PAIRS, run, draws=DRAWN)
+    return evaluate(model, transform or Flow([ActNorm(7)]), layout, held_out, held_out_latents(held_out, run), run)
+
+
+def latents_of(run, model=None):
+    return held_out_latents(PairLatents(model or knowing(), PAIRS, run, draws=DRAWN), run)
 
 
 def test_a_perfect_interpretation_reaches_every_ceiling(run):
@@ -143,7 +150,7 @@ def test_the_log_likelihood_is_that_of_the_prior_with_the_log_determinant(run):
     with torch.no_grad():
         transform.blocks[0].log_scale.fill_(0.5)
     evaluation = measured(run, transform=transform)
-    latents = held_out_latents(knowing(), PAIRS, run).double()
+    latents = latents_of(run).double()
     expected = torch.distributions.Normal(0, 1).log_prob(latents * np.exp(0.5)).sum(dim=1).numpy() + 7 * 0.5
     np.testing.assert_allclose(evaluation.log_likelihoods, expected, rtol=1e-4)
     assert evaluation.figures["held_out_log_likelihood"].value == pytest.approx(expected.mean(), rel=1e-5)
@@ -162,11 +169,11 @@ def test_quantiles_increase_from_the_least_to_the_most_likely(run):
 
 
 def test_held_out_latents_are_those_of_held_out_pictures_in_many_colours(run):
-    latents = held_out_latents(knowing(), PAIRS, run)
+    latents = latents_of(run)
     assert latents.shape == (10_000, 7)
     assert len(latents[:, 1:4].argmax(dim=1).unique()) == CLASSES
     assert len(latents[:, 4:].unique(dim=0)) > 7_000  # half of the pairs share their colour
-    assert torch.equal(latents, held_out_latents(knowing(), PAIRS, run))
+    assert torch.equal(latents, latents_of(run))
 
 
 def test_a_seed_decides_the_evaluation(run):
@@ -200,3 +207,66 @@ def test_a_head_responds_to_what_it_looks_at_only(run):
     assert figures["colour_response"].value == figures["residual_response"].value == 0
     assert figures["digit_response"].ceiling == figures["digit_response"].value
     assert not any("edit" in name for name in figures)
+
+
+class Watched(nn.Module):
+    """The same network, which notes how many pictures it took or gave, and the most at a time."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.most, self.total = network, 0, 0
+
+    def forward(self, items):
+        self.most, self.total = max(self.most, len(items)), self.total + len(items)
+        return self.network(items)
+
+
+@pytest.mark.parametrize("times", [1, 3, 24])
+def test_large_pictures_are_drawn_encoded_and_decoded_in_small_parts_with_the_same_result(run, monkeypatch, times):
+    """Pictures of 8x8 pass for some times as large as they may be."""
+    expected = measured(run).figures
+    monkeypatch.setattr(latents_module, "USUAL", 3 * 8 * 8 // times)
+    drawn, draw_pairs = [], DigitPairs.draw
+
+    def watched_draw(self, count, factors, generator):
+        drawn.append(count)
+        return draw_pairs(self, count, factors, generator)
+
+    monkeypatch.setattr(DigitPairs, "draw", watched_draw)
+    decoder = Watched(Drawing())
+    found = measured(run, model=knowing(decoder=decoder)).figures
+    assert max(drawn) == 2000 // times
+    assert sum(drawn) == 7000  # pairs: 5,000 for latents, 2,000 for correlations; parts of 666 and 83 divide neither
+    assert decoder.most == 500 // times
+    assert found.keys() == expected.keys()
+    if times == 1:
+        assert found == expected
+    for name, figure in found.items():  # the same pictures of three bars, other colours
+        assert figure.value == pytest.approx(expected[name].value, abs=0.03 * max(1, abs(expected[name].value)))
+
+
+def test_held_out_pictures_are_encoded_once_for_all_that_is_measured(run):
+    (run.directory / "latents").write_text("a file where a folder should be, so that nothing is kept on the disk")
+    images = ImageArray((255 * BARS[np.arange(90) % CLASSES, 0]).numpy().astype(np.uint8))
+    encoder = Watched(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)))
+    model = FrozenModel(encoder, image_shape=(1, 8, 8), value_range=(-1.0, 1.0))
+    encoder.total = 0
+    held_out = PairLatents(model, SameLabel(images, np.arange(90) % CLASSES, "digit"), run, draws=DRAWN)
+    layout = FactorLayout.from_sizes({"residual": 1, "digit": 3})
+    evaluate(model, Flow([ActNorm(4)]), layout, held_out, held_out_latents(held_out, run), run)
+    assert encoder.total == 90
+
+
+def test_pictures_up_to_the_usual_size_are_not_drawn_in_parts():
+    assert at_once(2000, (3, 64, 64)) == at_once(2000, (1, 28, 28)) == 2000
+    assert at_once(2000, (3, 224, 224)) == 163
+    assert at_once(500, (3, 10_000, 10_000)) == 1
+
+
+def test_going_through_pictures_in_parts_changes_nothing(monkeypatch):
+    factors = torch.rand(23, 7)
+    whole = Interpreter(knowing(), Flow([ActNorm(7)]))
+    monkeypatch.setattr(latents_module, "USUAL", 3)
+    parts = Interpreter(knowing(), Flow([ActNorm(7)]))
+    assert torch.equal(parts.again(factors), whole.factors(whole.images(factors)))
+    assert torch.equal(parts.images(factors), whole.images(factors))

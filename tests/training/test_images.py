@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from iin_training.data import images as images_module
-from iin_training.data import picture_files
-from iin_training.data.colour import Augmentation
+from iin_training.data import checked_files, picture_files
+from iin_training.data.colour import STILL, Augmentation
 from iin_training.data.images import ImageArray, ImageFiles, image_folder, labels_of_folders
 from PIL import Image
 from rich.console import Console
@@ -209,6 +208,73 @@ def test_few_broken_files_are_left_out_with_a_warning(tmp_path, kind):
     assert [images.name(index) for index in range(len(images))] == [path.name for path in images.paths]
 
 
+@pytest.fixture
+def decoded(tmp_path, monkeypatch):
+    """Numbers of bytes that were decoded; there is an empty cache, and files count as settled at once."""
+    monkeypatch.setenv("IIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(checked_files, "SETTLED", -1.0)
+    seen, decode = [], picture_files.decode_levels
+
+    def counting(data, shape):
+        seen.append(len(data))
+        return decode(data, shape)
+
+    monkeypatch.setattr(picture_files, "decode_levels", counting)
+    return seen
+
+
+def test_a_next_start_reads_only_what_has_changed_and_finds_the_same(tmp_path, decoded):
+    paths = write_numbered(tmp_path / "pictures", 20)
+    broken("truncated", paths[3])
+    first = files(paths, max_broken=0.1)
+    assert len(decoded) == 20
+    again = files(paths, max_broken=0.1)
+    assert len(decoded) == 21  # the broken one, which may be mended by now
+    assert (again.kept.tolist(), again.left_out, again.digest()) == (
+        first.kept.tolist(),
+        first.left_out,
+        first.digest(),
+    )
+    assert numbers(all_of(again)) == numbers(all_of(first))
+    decoded.clear()
+    Image.new("RGB", (8, 8), (60, 0, 255)).save(paths[3])
+    broken("no picture", paths[5])
+    Image.new("RGB", (8, 8), (200, 0, 255)).save(paths[7])
+    changed = files(paths, max_broken=0.1)
+    assert len(decoded) == 3
+    assert changed.left_out == {"5.png"}
+    assert changed.sha256 != first.sha256
+
+
+def test_a_file_that_changed_a_moment_ago_is_not_trusted(tmp_path, decoded, monkeypatch):
+    paths = write_numbered(tmp_path / "pictures")
+    monkeypatch.setattr(checked_files, "SETTLED", 1000.0)
+    for _ in range(2):
+        files(paths)
+    assert len(decoded) == 12
+
+
+@pytest.mark.parametrize("fault", ["no folder", "no database"])
+def test_without_a_cache_every_start_checks_every_file(tmp_path, decoded, fault):
+    paths = write_numbered(tmp_path / "pictures")
+    (tmp_path / "cache").mkdir() if fault == "no database" else (tmp_path / "cache").write_text("a file")
+    if fault == "no database":
+        (tmp_path / "cache/pictures.sqlite").write_text("something else that is long enough to be read " * 30)
+    for _ in range(2):
+        assert numbers(all_of(files(paths))) == list(range(6))
+    assert len(decoded) == 12
+
+
+def test_only_so_many_files_are_remembered(tmp_path, decoded, monkeypatch):
+    monkeypatch.setattr(checked_files, "MOST", 4)
+    paths = write_numbered(tmp_path / "pictures")
+    files(paths)
+    files(paths[2:])
+    assert len(decoded) == 6
+    files(paths[:2])
+    assert len(decoded) == 8
+
+
 def test_a_message_names_the_first_broken_files_only(tmp_path):
     with pytest.raises(ValueError, match="12 of 12 files") as caught:
         files([tmp_path / f"{number}.png" for number in range(12)], max_broken=0.99)
@@ -272,7 +338,7 @@ def test_the_digest_of_an_array_is_of_its_contents():
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", ["files", "array"])
 @pytest.mark.parametrize(("count", "side"), [(4, 8), (1, 8), (4, 1)])
-@pytest.mark.parametrize("augmentation", [Augmentation(), images_module.STILL], ids=["distorted", "still"])
+@pytest.mark.parametrize("augmentation", [Augmentation(), STILL], ids=["distorted", "still"])
 def test_images_loaded_are_contiguous_for_encoders_that_flatten(tmp_path, kind, channels, count, side, augmentation):
     levels = np.random.default_rng(0).integers(0, 256, (count, side, side, channels)).astype(np.uint8)
     if kind == "files":

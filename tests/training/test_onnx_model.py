@@ -5,6 +5,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from iin_training.graphs import write_graph
+from iin_training.models.frozen import FrozenModel
 from iin_training.models.onnx_model import OnnxModule
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -121,6 +123,68 @@ def test_one_of_several_outputs_is_chosen_by_name(network, tmp_path):
     torch.testing.assert_close(module(images), images.mean(dim=(2, 3)), rtol=1e-5, atol=1e-6)
     module.write(tmp_path / "copy.onnx", input_name="image", example=images, output_name="latent")
     assert [value.name for value in onnx.load(tmp_path / "copy.onnx").graph.output] == ["latent"]
+
+
+class Sampling(nn.Module):
+    """An encoder of 8x8 images with two outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(192, 10)
+
+    def forward(self, images):
+        mean, log_variance = self.layer(images.flatten(1)).chunk(2, dim=1)
+        return mean, log_variance - 2
+
+
+@pytest.fixture
+def sampling(tmp_path):
+    """The encoder as a module, and as a file whose outputs come in the other order."""
+    torch.manual_seed(0)
+    network = Sampling()
+    path = exported(network, tmp_path / "sampling.onnx", output_names=["mean", "log_variance"])
+    model = onnx.load(path)
+    outputs = list(model.graph.output)[::-1]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    onnx.save(model, path)
+    return network, path
+
+
+def frozen(encoder):
+    return FrozenModel(encoder, image_shape=SHAPE, value_range=(0.0, 1.0))
+
+
+def test_an_encoder_that_samples_does_as_its_network_does(sampling):
+    network, path = sampling
+    module, images = OnnxModule(path, output=("mean", "log_variance")), torch.rand(70, *SHAPE)
+    expected, found = frozen(network), frozen(module)
+    assert found.samples
+    assert found.latent_shape == (5,)
+    torch.testing.assert_close(found.posterior(images), expected.posterior(images), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.encode(images), network(images)[0].detach(), rtol=1e-4, atol=1e-5)
+    draws = [model.draw(images, torch.Generator().manual_seed(0)) for model in (found, expected)]
+    torch.testing.assert_close(*draws, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(draws[0], found.encode(images))
+
+
+def test_the_graph_of_an_encoder_that_samples_gives_the_mean(sampling, tmp_path):
+    network, path = sampling
+    model, images = frozen(OnnxModule(path, output=("mean", "log_variance"))), torch.rand(40, *SHAPE)
+    write_graph("encoder", model.networks()["encoder"], tmp_path / "copy.onnx", images, "image", ("latent",))
+    session = onnxruntime.InferenceSession(tmp_path / "copy.onnx", providers=["CPUExecutionProvider"])
+    assert [node.name for node in session.get_outputs()] == ["latent"]
+    (latents,) = session.run(None, {"image": images.numpy()})
+    np.testing.assert_allclose(latents, network(images)[0].detach().numpy(), atol=1e-5)
+
+
+def test_the_digest_of_an_encoder_that_samples_is_also_of_its_log_variance(sampling):
+    path = sampling[1]
+    names = [("mean", "log_variance"), ("log_variance", "mean"), ("mean", "mean")]
+    assert len({frozen(OnnxModule(path, output=pair)).digest() for pair in names}) == 3
+    assert frozen(OnnxModule(path, output=names[0])).digest() == frozen(OnnxModule(path, output=names[0])).digest()
+    with pytest.raises(ValueError, match=r"output: expected one of log_variance, mean, got 'spread'"):
+        OnnxModule(path, output=("mean", "spread"))
 
 
 def test_weights_in_a_file_of_their_own_are_taken_into_the_copy(tmp_path):

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from iin_training.data.colour import Augmentation
+from iin_training.data.colour import STILL, Augmentation
 from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
-from iin_training.data.images import STILL, ImageArray, ImageFiles, image_folder
+from iin_training.data.images import ImageArray, ImageFiles, image_folder
 from iin_training.pairs import (
     EverythingBut,
     GenerativeFactors,

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from iin_training.config import PictureData
 from iin_training.data.animals import ANIMALS, load_animals
 from iin_training.data.emoji import load_emoji
 from iin_training.data.picture_sets import load_grey
@@ -106,6 +107,18 @@ def test_the_seed_decides_what_is_held_out_and_the_digest_does_not_depend_on_it(
     assert (again.images == animals.images).all()
     assert (other.images != animals.images).any()
     assert again.sha256 == other.sha256 == animals.sha256
+
+
+@pytest.mark.parametrize(
+    ("source", "held_out", "words"),
+    [
+        ("mnist", 1000, "expected for mnist None, since it has held-out pictures of its own, got 1000"),
+        ("animals", None, "expected for animals a number to set aside, got None"),
+    ],
+)
+def test_a_number_of_held_out_pictures_is_given_where_it_means_something(source, held_out, words):
+    with pytest.raises(ValueError, match=f"data.held_out: {words}"):
+        PictureData(source=source, held_out=held_out)
 
 
 def test_how_many_are_held_out_must_be_possible():

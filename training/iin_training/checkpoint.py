@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "read_pointer", "save_checkpoint"]
 
 POINTER = "checkpoint.json"
 
@@ -43,6 +43,12 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimiser: torch.
             old.unlink()
 
 
+def read_pointer(folder: Path) -> dict[str, Any] | None:
+    """What a stage's checkpoint says of itself, `step`, `weights` and `settings`; None where there is none."""
+    path = folder / POINTER
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
 def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, settings: Any) -> int:
     """Restore the newest state of a stage into `model` and `optimiser`.
 
@@ -53,12 +59,10 @@ def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optim
         ValueError: where the checkpoint was made with other settings (they are named) or is damaged.
 
     """
-    pointer = folder / POINTER
-    if not pointer.is_file():
-        return 0
     settings = json.loads(json.dumps(settings))  # as they are saved: tuples are lists
     try:
-        saved = json.loads(pointer.read_text())
+        if (saved := read_pointer(folder)) is None:
+            return 0
         tensors = load_file(folder / saved["weights"])
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ValueError(

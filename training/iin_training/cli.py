@@ -19,6 +19,7 @@ from iin_training.own_model import AnyRecipe
 from iin_training.pipeline import run_recipe, score_recipe
 from iin_training.processes import joined, leads
 from iin_training.recipes import RECIPES, find_recipe, told_of
+from iin_training.report import show_report
 from iin_training.sketch_sheet import show_sketches
 
 __all__ = ["main"]
@@ -26,10 +27,12 @@ __all__ = ["main"]
 USAGE = """usage: iin-train run RECIPE [--run-dir DIR] [OPTIONS]
        iin-train scores RECIPE [--run-dir DIR] [OPTIONS]
        iin-train sketches RECIPE [--run-dir DIR] [OPTIONS]
+       iin-train report RUN_DIR
 
 run       train an interpretation network, evaluate it on held-out data and export a bundle to serve
 scores    before that: how much the model knows of each concept, and the factor sizes that follow
 sketches  for a recipe with Sketches: a picture of what is re-drawn in the style of each sketch
+report    how far a run got, how long its stages took, factor sizes and figures; draws its curves.png anew
 
 recipes:
 {recipes}
@@ -44,10 +47,11 @@ examples:
   iin-train run digits --transform.optimiser.steps 2000 --run-dir build/longer
   iin-train run cmnist --data.idx-dir path/to/mnist
   iin-train scores path/to/mine.py:my_recipe
+  iin-train report build/digits
 
 A run that was interrupted goes on where it was when it is started again.
 """
-COMMANDS = ("run", "scores", "sketches")
+COMMANDS = ("run", "scores", "sketches", "report")
 R = TypeVar("R")
 
 
@@ -69,6 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given[1] in ("-h", "--help"):
         print(usage())
         return 0
+    if given[0] == "report":
+        return _report(given[1:])
     try:
         recipe = find_recipe(given[1])
     except ValueError as error:
@@ -110,13 +116,12 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
             return 0
         bundle = run_recipe(command.recipe, run_dir, console)
     except (ValueError, BundleError, ExportError, RuntimeError, FloatingPointError, OSError) as error:
-        told = f"{error}{_remedy(error, run_dir)}"
-        Console(stderr=True).print(Text.assemble(("iin-train: ", "red"), told), soft_wrap=True)
+        _fail(f"{error}{_remedy(error, run_dir)}")
         return 1
     except Exception as error:
         if name in RECIPES:
             raise  # our own mistake
-        Console(stderr=True).print(Text.assemble(("iin-train: ", "red"), told_of(error, name)), soft_wrap=True)
+        _fail(told_of(error, name))
         return 1
     except KeyboardInterrupt:
         console.print(f"interrupted; run the same command again to go on from the last checkpoint in {run_dir}")
@@ -124,6 +129,22 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
     console.print(quality_table(bundle.manifest))
     console.print(f"meanings: {bundle.directory / 'MODEL_CARD.md'}\nserve it with: iin-serve {bundle.directory}")
     return 0
+
+
+def _report(arguments: list[str]) -> int:
+    if len(arguments) > 1:
+        print(f"RUN_DIR: expected nothing after it, got {' '.join(arguments[1:])}", file=sys.stderr)
+        return 2
+    try:
+        show_report(Path(arguments[0]), Console())
+    except (ValueError, BundleError, OSError) as error:
+        _fail(str(error))
+        return 1
+    return 0
+
+
+def _fail(told: str) -> None:
+    Console(stderr=True).print(Text.assemble(("iin-train: ", "red"), told), soft_wrap=True)
 
 
 def _remedy(error: Exception, run_dir: Path) -> str:

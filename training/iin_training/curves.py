@@ -1,11 +1,18 @@
-"""The metrics of a run as a picture."""
+"""The metrics of a run, and a picture of them."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
-__all__ = ["draw_curves"]
+__all__ = ["draw_curves", "read_metrics"]
+
+
+def read_metrics(metrics: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics file (stage, step, time in seconds, values), without one that was cut short."""
+    lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def draw_curves(metrics: Path, picture: Path) -> None:
@@ -14,8 +21,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     Where nothing was written, nothing is drawn.
     """
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for line in metrics.read_text().splitlines() if metrics.exists() else ():
-        record = json.loads(line)
+    for record in read_metrics(metrics):
         stage, step = record.pop("stage"), record.pop("step")
         for name, value in record.items():
             if name != "time":

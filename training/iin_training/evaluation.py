@@ -11,15 +11,16 @@ from torch import Tensor
 
 from iin_training.flows import Flow
 from iin_training.models.frozen import FrozenModel
-from iin_training.pairs.base import PairSource
 from iin_training.run import Run
-from iin_training.stages.latents import PairLatents
+from iin_training.stages.latents import PairLatents, at_once
 
-__all__ = ["Evaluation", "Interpreter", "evaluate", "held_out_latents"]
+__all__ = ["DRAWN", "Evaluation", "Interpreter", "evaluate", "held_out_latents"]
 
 PAIRS = 2000  # held-out pairs that correlations are measured on
-CHUNK = 500  # pictures through the networks at a time
+CHUNK = 500  # pictures through the networks at a time, fewer of large ones
 LATENTS = 10_000  # held-out latents for round trip and likelihood
+DRAWN = LATENTS + 2 * PAIRS
+"""Pictures that everything here draws from a held-out source."""
 PROBABILITIES = np.array([0, 0.001, 0.01, *np.arange(0.05, 1, 0.05), 0.99, 0.999, 1])
 
 
@@ -45,11 +46,14 @@ class Interpreter:
         """Both are on one device, which is T's: a model from ONNX files has none of its own."""
         self.model, self.transform = model, transform
         self.device = next(transform.parameters()).device
+        self._chunk = at_once(CHUNK, model.image_shape)
 
     @torch.no_grad()
     def factors(self, images: Tensor) -> Tensor:
         """Factors `(N, D)`, on the device, of images `(N, C, H, W)`."""
-        return torch.cat([self.translated(self.model.encode(part.to(self.device))) for part in images.split(CHUNK)])
+        return torch.cat(
+            [self.translated(self.model.encode(part.to(self.device))) for part in images.split(self._chunk)]
+        )
 
     @torch.no_grad()
     def translated(self, latents: Tensor) -> Tensor:
@@ -59,28 +63,31 @@ class Interpreter:
     @torch.no_grad()
     def images(self, factors: Tensor) -> Tensor:
         """Images `(N, C, H, W)`, on the CPU, of factors `(N, D)`."""
-        parts = factors.split(CHUNK)
+        parts = factors.split(self._chunk)
         return torch.cat([self.model.decode(self.transform.inverse(part)[0]).cpu() for part in parts])
+
+    def again(self, factors: Tensor) -> Tensor:
+        """Factors `(N, D)`, on the device, of the images of factors `(N, D)`; only a chunk of images is kept."""
+        return torch.cat([self.factors(self.images(part)) for part in factors.split(self._chunk)])
 
     @torch.no_grad()
     def classes(self, factors: Tensor) -> Tensor:
         """The class, `(N,)` on the CPU, that the model's head sees in factors `(N, D)`."""
         assert self.model.head is not None
-        parts = factors.split(CHUNK)
+        parts = factors.split(self._chunk)
         return torch.cat([self.model.head(self.transform.inverse(part)[0]).argmax(dim=1).cpu() for part in parts])
 
 
-def held_out_latents(model: FrozenModel, held_out: PairSource, run: Run) -> Tensor:
+def held_out_latents(held_out: PairLatents, run: Run) -> Tensor:
     """Latents `(LATENTS, *latent_shape)` of both sides of pairs drawn from `held_out`, on the CPU."""
-    source, parts = PairLatents(model, held_out, run, draws=LATENTS), []
+    parts: list[Tensor] = []
     for start in range(0, LATENTS, 2 * CHUNK):
-        batch = source.draw(CHUNK, (RESIDUAL, *held_out.concepts), run.generator("held_out", start))
-        parts += [source.latents(drawn) for drawn in (batch.images_a, batch.images_b)]
+        parts += held_out.drawn(CHUNK, (RESIDUAL, *held_out.concepts), run.generator("held_out", start))[:2]
     return torch.cat(parts)
 
 
 def evaluate(
-    model: FrozenModel, transform: Flow, layout: FactorLayout, held_out: PairSource, latents: Tensor, run: Run
+    model: FrozenModel, transform: Flow, layout: FactorLayout, held_out: PairLatents, latents: Tensor, run: Run
 ) -> Evaluation:
     """Measure what can be said of any model, without a judge from outside.
 
@@ -88,7 +95,7 @@ def evaluate(
         model: the frozen model.
         transform: T, in eval mode.
         layout: the factors of T.
-        held_out: pairs of pictures that no training step saw.
+        held_out: pairs of pictures that no training step saw, with `DRAWN` draws.
         latents: held-out latents for the likelihood, `(N, *latent_shape)`.
         run: gives randomness and the device.
 
@@ -106,12 +113,11 @@ def evaluate(
         )
     }
     factors = tuple(part.name for part in layout)
-    source_of_pairs = PairLatents(model, held_out, run, draws=2 * PAIRS)
-    batch = source_of_pairs.draw(PAIRS, factors, run.generator("evaluation/pairs"))
-    a, b = (interpreter.translated(source_of_pairs.latents(drawn)) for drawn in (batch.images_a, batch.images_b))
+    *sides, shared = held_out.drawn(PAIRS, factors, run.generator("evaluation/pairs"))
+    a, b = (interpreter.translated(side) for side in sides)
     for name in factors:
         if name != RESIDUAL:
-            figures |= _shared_figures(a, b, layout, name, batch.shared[:, factors.index(name)].to(a.device))
+            figures |= _shared_figures(a, b, layout, name, shared[:, factors.index(name)].to(a.device))
     if model.has_decoder:
         # The partner in a pair may share the factor; a source from another pair shares it by chance only.
         source = b[torch.randperm(len(b), generator=run.generator("evaluation/sources")).to(b.device)]
@@ -144,7 +150,7 @@ def _shared_figures(a: Tensor, b: Tensor, layout: FactorLayout, name: str, share
 
 def _edit_figures(interpreter: Interpreter, a: Tensor, b: Tensor, layout: FactorLayout) -> dict[str, Figure]:
     """Whether an edit survives the way through the decoder and back through the encoder."""
-    again = interpreter.factors(interpreter.images(a))
+    again = interpreter.again(a)
     figures = {}
     for part in layout:
         if part.name == RESIDUAL:
@@ -152,7 +158,7 @@ def _edit_figures(interpreter: Interpreter, a: Tensor, b: Tensor, layout: Factor
         where = layout.slice(part.name)
         mixed = a.clone()
         mixed[:, where] = b[:, where]
-        seen = interpreter.factors(interpreter.images(mixed))
+        seen = interpreter.again(mixed)
         rest = [column for column in range(layout.size) if not where.start <= column < where.stop]
         figures[f"{part.name}_edit_taken"] = Figure(
             value=_correlation(seen[:, where], b[:, where]),

@@ -11,17 +11,14 @@ import tyro
 from iin_bundle.factors import RESIDUAL
 from torch import Tensor
 
-from iin_training.config import Bundle, ClassifierRecipe, Optimiser, PictureRecipe, Recipe, Transform
+from iin_training.config import AnyRun, Bundle, ClassifierRecipe, Optimiser, PictureRecipe, Recipe, Transform
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.base import PairSource, fingerprint
 from iin_training.run import Run
-from iin_training.subject import Measure, Subject
+from iin_training.subject import EXAMPLES, PREVIEWS, TRIED, Measure, Subject
 
 __all__ = ["AnyRecipe", "OwnModel"]
 
-TRIED = 512  # pictures that show whether the model can be interpreted
-EXAMPLES = 64  # held-out pictures that the exported graphs are tried on
-PREVIEWS = 12  # of them, written beside the graphs
 OPAQUE = tyro.constructors.PrimitiveConstructorSpec[Any](  # the command line has no options for what is inside a model
     nargs=1,
     metavar="MODEL",
@@ -37,7 +34,7 @@ def _transform() -> Transform:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnModel:
+class OwnModel(AnyRun):
     """Interpret a frozen model of one's own."""
 
     name: str
@@ -48,27 +45,22 @@ class OwnModel:
     """Pairs that T is trained on: they say which concepts there are. `Unrelated` trains without any."""
     held_out: Annotated[PairSource, OPAQUE, tyro.conf.Suppress]
     """Pairs of pictures that T is not trained on, with the same concepts, for everything that is measured."""
-    seed: int = 0
-    """Seed of every random choice; on a CPU the same seed gives the same result."""
     transform: Transform = field(default_factory=_transform)
     version: str = "1"
     """Version of the model."""
     precision: Literal["float32", "int8"] = "float32"
     """Number format of weights and activations in T's subnets as they are served (docs/QUANTISATION.md)."""
-    checkpoint_every: int = 200
-    """Steps between checkpoints."""
     measure: Annotated[Measure | None, OPAQUE, tyro.conf.Suppress] = None
     """Further figures, for example by a classifier of one's own."""
 
     def __post_init__(self) -> None:
         """Refuse what no run can do."""
+        super().__post_init__()
         if self.name in (".", "..") or not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(
                 "name: expected letters, digits, '-', '_' and '.', since a folder and the served model are called so, "
                 f"got {self.name!r}"
             )
-        if self.checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
         if self.held_out is self.pairs:
             raise ValueError("held_out: expected pairs of pictures that T is not trained on, got `pairs` itself")
         if set(self.pairs.concepts) != set(self.held_out.concepts):

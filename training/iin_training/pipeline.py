@@ -11,7 +11,7 @@ from rich.console import Console
 
 from iin_training.config import PictureRecipe
 from iin_training.curves import draw_curves
-from iin_training.evaluation import Evaluation, evaluate, held_out_latents
+from iin_training.evaluation import DRAWN, Evaluation, evaluate, held_out_latents
 from iin_training.export import Exported, export_bundle, open_runner
 from iin_training.flows import Flow
 from iin_training.graphs import check_exportable
@@ -22,13 +22,13 @@ from iin_training.processes import leads, wait
 from iin_training.quantised_flow import QuantisedFlow, calibration_latents, quantisation_figures
 from iin_training.run import Run
 from iin_training.stages.coloured_digits import DigitsPlan
+from iin_training.stages.latents import PairLatents
 from iin_training.stages.pictures import PicturesPlan
 from iin_training.stages.transform import SizeScores, choose_sizes, score_concepts, train_transform
-from iin_training.subject import Subject
+from iin_training.subject import TRIED, Subject
 
 __all__ = ["run_recipe", "score_recipe"]
 
-TRIED = 512  # pictures that show whether a model can be interpreted
 SETTINGS = "settings.json"
 Plan: TypeAlias = DigitsPlan | PicturesPlan | OwnModel
 
@@ -107,13 +107,14 @@ def _interpret(recipe: AnyRecipe, subject: Subject, findings: Findings, run: Run
 def _export(recipe: AnyRecipe, subject: Subject, transform: Flow, layout: FactorLayout, run: Run) -> None:
     """Measure T and write the bundle."""
     console, model = run.console, subject.model
-    served, costs, latents = transform, {}, held_out_latents(model, subject.held_out, run)
+    held_out = PairLatents(model, subject.held_out, run, draws=DRAWN)
+    served, costs, latents = transform, {}, held_out_latents(held_out, run)
     if recipe.bundle.precision == "int8":
         with console.status("quantising"):
             served = QuantisedFlow(transform, calibration_latents(model, subject.pairs, run))
             costs = quantisation_figures(transform, served, latents)
     with console.status("evaluating on held-out pictures"):
-        evaluation = evaluate(model, served, layout, subject.held_out, latents, run)
+        evaluation = evaluate(model, served, layout, held_out, latents, run)
         own = {} if subject.measure is None else subject.measure(model, served, layout)
         evaluation = Evaluation(_joined(own, evaluation.figures | costs), evaluation.log_likelihoods)
         pictures = run.directory / "pictures.png"

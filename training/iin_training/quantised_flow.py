@@ -77,10 +77,9 @@ def _session(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
 def calibration_latents(model: FrozenModel, pairs: PairSource, run: Run) -> Tensor:
     """Latents `(2 * PAIRS, *latent_shape)` of training pictures, on the CPU."""
     source = PairLatents(model, pairs, run, draws=2 * PAIRS)
-    parts = []
+    parts: list[Tensor] = []
     for start in range(0, PAIRS, CHUNK):
-        batch = source.draw(CHUNK, (RESIDUAL, *pairs.concepts), run.generator("calibration", start))
-        parts += [source.latents(drawn) for drawn in (batch.images_a, batch.images_b)]
+        parts += source.drawn(CHUNK, (RESIDUAL, *pairs.concepts), run.generator("calibration", start))[:2]
     return torch.cat(parts)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Augmentation", "draw", "jitter", "measure_colour", "pad_to", "random_colours"]
+__all__ = ["STILL", "Augmentation", "draw", "jitter", "measure_colour", "pad_to", "random_colours"]
 
 BRIGHTEST_PIXELS = 16
 
@@ -33,6 +33,10 @@ class Augmentation:
     def nothing(self) -> bool:
         """True where pictures are left as they are."""
         return not (self.rotation or self.zoom or self.shear or self.shift)
+
+
+STILL = Augmentation(rotation=0.0, zoom=0.0, shear=0.0, shift=0.0)
+"""Pictures as they are."""
 
 
 def pad_to(images: NDArray[np.uint8], size: int) -> Tensor:

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from iin_training.data.colour import Augmentation, jitter
+from iin_training.data.colour import STILL, Augmentation, jitter
 from iin_training.data.picture_files import ENDINGS, PictureShape, check_pictures, decode_levels, decoders
 
 __all__ = ["ImageArray", "ImageFiles", "Images", "image_folder", "labels_of_folders"]
 
-STILL = Augmentation(rotation=0.0, zoom=0.0, shear=0.0, shift=0.0)
 NAMED = 5  # broken files that a message names
 
 
@@ -69,7 +68,7 @@ class ImageFiles:
         max_broken: float = 0.01,
         console: Console | None = None,
     ) -> None:
-        """Check every file: it is read and decoded once, in parallel.
+        """Check every file: it is read and decoded, in parallel, unless it is as an earlier check found it.
 
         Args:
             paths: the files, in the order of their numbers. Rotation marked in EXIF is applied, transparency

@@ -16,6 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from iin_training.data.checked_files import CheckedFiles, stamp_of
+
 __all__ = ["ENDINGS", "Checked", "PictureShape", "check_pictures", "decode_levels", "decoders"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -109,9 +111,14 @@ def _on_black(image: Image.Image) -> Image.Image:
 
 
 def check_pictures(paths: Sequence[Path], shape: PictureShape, console: Console) -> list[Checked]:
-    """Read and decode every file once, in parallel; a progress bar appears where that takes long."""
+    """Read and decode every file, in parallel; a progress bar appears where that takes long.
 
-    def check(path: Path) -> Checked:
+    Files that an earlier check found whole and that have not changed since are not read again.
+    """
+
+    def check(path: Path, known: bytes | None) -> Checked:
+        if known is not None:
+            return Checked(known, None)
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -132,15 +139,21 @@ def check_pictures(paths: Sequence[Path], shape: PictureShape, console: Console)
         console=console,
     )
     task = progress.add_task("", total=len(paths))
-    begin, found = time.monotonic(), list[Checked]()
+    begin, found, before = time.monotonic(), list[Checked](), CheckedFiles()
     try:
         for start in range(0, len(paths), SUBMITTED):
-            for checked in decoders().map(check, paths[start : start + SUBMITTED]):
+            some = paths[start : start + SUBMITTED]
+            stamps = list(decoders().map(stamp_of, some))
+            known = before.known(some, stamps)
+            for checked in decoders().map(check, some, known):
                 found.append(checked)
                 progress.advance(task)
                 if not progress.live.is_started and time.monotonic() - begin > PATIENCE:
                     progress.start()
+            rows = zip(some, stamps, known, found[start:], strict=True)
+            before.keep((p, s, now.sha256) for p, s, old, now in rows if s and old is None and not now.fault)
     finally:
+        before.close()
         if progress.live.is_started:
             progress.stop()
     return found

@@ -212,7 +212,9 @@ class FrozenModel(nn.Module):
 
     def networks(self) -> dict[str, nn.Module]:
         """By role in a bundle (encoder, decoder, head), modules of one tensor in and one out, for export."""
-        parts = {"encoder": _Mean(self.encoder) if self.samples else self.encoder}
+        parts = {"encoder": self.encoder}
+        if self.samples:
+            parts["encoder"] = self.encoder.mean() if isinstance(self.encoder, OnnxModule) else _Mean(self.encoder)
         if self.decoder is not None:
             parts["decoder"] = self.decoder
         if self.head is not None:
@@ -226,7 +228,8 @@ class FrozenModel(nn.Module):
         """
         digest = hashlib.sha256(f"{self.image_shape} {self.value_range} {self.samples}".encode())
         for role, network in self.networks().items():
-            graphs = [module.digest() for module in network.modules() if isinstance(module, OnnxModule)]
+            whole = self.encoder if role == "encoder" else network  # of an ONNX graph also its log-variance
+            graphs = [module.digest() for module in whole.modules() if isinstance(module, OnnxModule)]
             structure = re.sub(r"0x[0-9a-f]+", "", str(network))  # addresses differ from run to run
             digest.update(f"{role}\n{graphs}\n{structure}\n{_code(network)}\n".encode())
             for name, value in network.state_dict().items():

@@ -18,25 +18,27 @@ DYNAMIC = "export it again with a dynamic batch axis (torch.onnx.export: dynamic
 class OnnxModule(nn.Module):
     """An ONNX graph of one float32 input and one float32 output as a module, run by onnxruntime on the CPU.
 
-    It has no parameters and no gradient. The output comes back on the device of the input.
+    Of an encoder that samples it has two outputs, mean and log-variance. It has no parameters and no gradient. Outputs
+    come back on the device of the input.
     """
 
-    def __init__(self, source: str | Path | onnx.ModelProto, *, output: str | None = None) -> None:
+    def __init__(self, source: str | Path | onnx.ModelProto, *, output: str | tuple[str, str] | None = None) -> None:
         """Read and check a graph; tensors in external files beside it are taken into memory.
 
         Args:
             source: an ONNX file, or a model in memory.
-            output: name of the output to use, where the graph has several.
+            output: name of the output to use, where the graph has several; names of those with mean and log-variance,
+                where it samples.
 
         Raises:
-            ValueError: where the file does not read, takes or gives several tensors or others than float32,
-                or has a fixed batch axis.
+            ValueError: where the file does not read, takes or gives other tensors than these or others than
+                float32, or has a fixed batch axis.
 
         """
         super().__init__()
         in_memory = isinstance(source, onnx.ModelProto)
         self.name = "ONNX model" if in_memory else str(source)
-        self._model = _with_one_output(source if in_memory else _load(Path(source)), output, self.name)
+        self._model = _with_outputs(source if in_memory else _load(Path(source)), output, self.name)
         for value in (*_inputs(self._model), *self._model.graph.output):
             _check_tensor(value, self.name)
         try:
@@ -50,25 +52,32 @@ class OnnxModule(nn.Module):
                 "export it again with operators of the standard ONNX domains"
             ) from error
 
-    def forward(self, items: Tensor) -> Tensor:
-        """The graph's output for a batch `(N, ...)`, on the same device."""
+    def forward(self, items: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The graph's output for a batch `(N, ...)`, or a tuple of both, on the same device."""
         given = items.detach().cpu().contiguous().numpy()
         try:
-            (found,) = self._session.run(None, {self._session.get_inputs()[0].name: given})
+            outputs = self._session.run(None, {self._session.get_inputs()[0].name: given})
         except Exception as error:
             raise ValueError(
                 f"{self.name}: expected a graph that takes batches of shape {list(given.shape)}, got: {_line(error)}; "
                 f"check image_shape, and if the batch size is to blame {DYNAMIC}"
             ) from error
-        if found.shape[:1] != given.shape[:1]:
-            raise ValueError(
-                f"{self.name}: expected a row for each of {len(given)} items, got shape {list(found.shape)}; {DYNAMIC}"
-            )
-        return torch.from_numpy(found).to(items.device)
+        for found in outputs:
+            if found.shape[:1] != given.shape[:1]:
+                raise ValueError(
+                    f"{self.name}: expected a row for each of {len(given)} items, got shape {list(found.shape)}; "
+                    f"{DYNAMIC}"
+                )
+        tensors = tuple(torch.from_numpy(found).to(items.device) for found in outputs)
+        return tensors[0] if len(tensors) == 1 else tensors
 
     def digest(self) -> str:
         """Hexadecimal sha256 of the graph, weights included."""
         return hashlib.sha256(self._content).hexdigest()
+
+    def mean(self) -> "OnnxModule":
+        """The same graph with its first output alone."""
+        return OnnxModule(self._model, output=self._model.graph.output[0].name)
 
     def with_softmax(self) -> "OnnxModule":
         """The same graph followed by a softmax over the classes of its output `(N, classes)`."""
@@ -111,8 +120,8 @@ def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [value for value in model.graph.input if value.name not in weights]
 
 
-def _with_one_output(model: onnx.ModelProto, output: str | None, name: str) -> onnx.ModelProto:
-    """The graph with one input and one output; what only led to others stays, but is not run."""
+def _with_outputs(model: onnx.ModelProto, output: str | tuple[str, str] | None, name: str) -> onnx.ModelProto:
+    """The graph with one input and the outputs asked for; what only led to others stays, but is not run."""
     inputs, outputs = ([value.name for value in side] for side in (_inputs(model), model.graph.output))
     if len(inputs) != 1:
         raise ValueError(
@@ -121,14 +130,16 @@ def _with_one_output(model: onnx.ModelProto, output: str | None, name: str) -> o
         )
     if output is None and len(outputs) > 1:
         raise ValueError(
-            f"{name}: expected one output, got {', '.join(outputs)}; choose one of them by name: output='{outputs[0]}'"
+            f"{name}: expected one output, got {', '.join(outputs)}; choose one of them by name: "
+            f"output='{outputs[0]}', or mean and log-variance of an encoder that samples: output=('...', '...')"
         )
-    if output is not None and output not in outputs:
-        raise ValueError(f"{name}: output: expected one of {', '.join(outputs)}, got '{output}'")
-    kept = onnx.ModelProto()
+    wanted = outputs if output is None else [output] if isinstance(output, str) else list(output)
+    if unknown := [one for one in wanted if one not in outputs]:
+        raise ValueError(f"{name}: output: expected one of {', '.join(outputs)}, got '{unknown[0]}'")
+    kept, by_name = onnx.ModelProto(), {value.name: value for value in model.graph.output}
     kept.CopyFrom(model)
     del kept.graph.output[:]
-    kept.graph.output.extend(value for value in model.graph.output if output in (None, value.name))
+    kept.graph.output.extend(by_name[one] for one in wanted)
     return kept
 
 

@@ -12,12 +12,10 @@ from iin_training.config import (
     PictureRecipe,
     Transform,
 )
-from iin_training.data.colour import Augmentation
+from iin_training.data.colour import STILL, Augmentation
 from iin_training.recipes.digits import paper_autoencoder, paper_transform
 
 __all__ = ["animals", "emoji", "fashion", "fashion_paper", "mnist", "mnist_paper"]
-
-STILL = Augmentation(rotation=0, zoom=0, shear=0, shift=0)
 
 
 def mnist() -> PictureRecipe:
@@ -78,7 +76,7 @@ def fashion_paper() -> PictureRecipe:
 def animals() -> PictureRecipe:
     """Silhouettes of ten kinds of animals: the kind of one given to another, sized for two cores."""
     return replace(
-        _renamed(mnist(), "animals", data=PictureData(source="animals"), concepts={"animal": 1.0}),
+        _renamed(mnist(), "animals", data=PictureData(source="animals", held_out=1000), concepts={"animal": 1.0}),
         autoencoder=Autoencoder(
             latent_size=32,
             width=32,

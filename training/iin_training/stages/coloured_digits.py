@@ -7,7 +7,7 @@ import torch
 from iin_bundle import FactorLayout, Figure
 
 from iin_training.config import ClassifierRecipe, Recipe, deciding
-from iin_training.data.colour import Augmentation, draw, random_colours
+from iin_training.data.colour import STILL, draw, random_colours
 from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
 from iin_training.data.digits import load_digits
 from iin_training.flows import Flow
@@ -17,13 +17,9 @@ from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
 from iin_training.stages.classifiers import train_hidden_classifier, train_judge
 from iin_training.stages.first_stage import train_first_stage
-from iin_training.subject import Subject
+from iin_training.subject import EXAMPLES, PREVIEWS, Subject
 
 __all__ = ["DigitsPlan"]
-
-EXAMPLES = 64  # held-out pictures that the exported graphs are tried on
-PREVIEWS = 12  # of them, written beside the graphs
-STILL = Augmentation(rotation=0, zoom=0, shear=0, shift=0)
 
 
 class DigitsPlan:

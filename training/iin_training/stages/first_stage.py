@@ -45,29 +45,11 @@ def train_first_stage(
 
     """
     schedule, against = config.optimiser, config.adversary
-    channels, image_size, _ = image_shape
-    with run.fixed_randomness("first_stage"):
-        model = Autoencoder(
-            image_size=image_size, channels=channels, width=config.width, latent_size=config.latent_size
-        )
-        adversary = None
-        if against.weight:
-            adversary = PatchDiscriminator(channels=channels, width=against.width, stages=against.stages)
-    model.to(run.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks the overload
-    if config.noise_scale is not None:
-        model.log_scale.data.fill_(math.log(config.noise_scale))
-        model.log_scale.requires_grad_(False)
-    kept = nn.ModuleDict({"autoencoder": model})
+    model, adversary, smooth = _networks(config, image_shape, run)
+    parts = {"autoencoder": model, "adversary": adversary, "average": smooth}
+    kept = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    learning = list(trained)
-    if adversary is not None:
-        kept["adversary"] = adversary.to(run.device)
-        learning += adversary.parameters()
-    if config.average:
-        smooth = AveragedModel(
-            model, device=run.device, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True
-        )
-        kept["average"] = smooth
+    learning = trained + ([] if adversary is None else list(adversary.parameters()))
     perceptual = None if config.perceptual == "none" else PerceptualDistance(config.perceptual).to(run.device)
     optimiser = torch.optim.Adam(learning, betas=schedule.betas, fused=True)
 
@@ -86,12 +68,7 @@ def train_first_stage(
         with torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             mean, log_variance = (part.float() for part in model.posterior(images))
             decoded = model.decode(mean + noise * (0.5 * log_variance).exp()).float()
-        error = (decoded - images).abs().mean()
-        terms = {"error": error}
-        if perceptual is not None:
-            terms["perceptual"] = perceptual(decoded, images).mean()
-        distance = error + config.perceptual_weight * terms.get("perceptual", 0)
-        reconstruction = distance * (-model.log_scale).exp() + model.log_scale + math.log(2)
+        terms, reconstruction = _reconstruction(config, model, perceptual, images, decoded)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
         loss = reconstruction + kl / images[0].numel()
         terms = {"loss": loss, **terms, "kl": kl}
@@ -109,11 +86,50 @@ def train_first_stage(
         if schedule.clip_norm:
             torch.nn.utils.clip_grad_norm_(trained, schedule.clip_norm)
         optimiser.step()
-        if config.average:
+        if smooth is not None:
             smooth.update_parameters(model)
-    if config.average:
+    if smooth is not None:
         model.load_state_dict(smooth.module.state_dict())
     return model.eval().requires_grad_(False)
+
+
+def _networks(
+    config: configs.Autoencoder, image_shape: tuple[int, int, int], run: Run
+) -> tuple[Autoencoder, PatchDiscriminator | None, AveragedModel | None]:
+    """The autoencoder with its starting weights, its adversary and its running average, where there are such."""
+    against = config.adversary
+    channels, image_size, _ = image_shape
+    adversary = smooth = None
+    with run.fixed_randomness("first_stage"):
+        model = Autoencoder(
+            image_size=image_size, channels=channels, width=config.width, latent_size=config.latent_size
+        )
+        if against.weight:
+            adversary = PatchDiscriminator(channels=channels, width=against.width, stages=against.stages).to(run.device)
+    model.to(run.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks the overload
+    if config.noise_scale is not None:
+        model.log_scale.data.fill_(math.log(config.noise_scale))
+        model.log_scale.requires_grad_(False)
+    if config.average:
+        smooth = AveragedModel(
+            model, device=run.device, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True
+        )
+    return model, adversary, smooth
+
+
+def _reconstruction(
+    config: configs.Autoencoder,
+    model: Autoencoder,
+    perceptual: PerceptualDistance | None,
+    images: Tensor,
+    decoded: Tensor,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """How far `decoded` is from `images`, `(N, C, S, S)`, by name, and the loss that comes of it, nats a pixel."""
+    terms = {"error": (decoded - images).abs().mean()}
+    if perceptual is not None:
+        terms["perceptual"] = perceptual(decoded, images).mean()
+    distance = terms["error"] + config.perceptual_weight * terms.get("perceptual", 0)
+    return terms, distance * (-model.log_scale).exp() + model.log_scale + math.log(2)
 
 
 def _balance(reconstruction: Tensor, deceived: Tensor, weight: nn.Parameter) -> Tensor:

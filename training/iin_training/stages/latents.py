@@ -18,12 +18,19 @@ from iin_training.pairs.digests import images_digest, knows
 from iin_training.processes import leads
 from iin_training.run import Run
 
-__all__ = ["MOST_BYTES", "PairLatents"]
+__all__ = ["MOST_BYTES", "PairLatents", "at_once"]
 
 MOST_BYTES = 2 * 10**9
 """Most memory that latents of a source's images may take; beyond, images are encoded at every draw."""
 ENCODED_AT_ONCE = 64
+PAIRS_AT_ONCE = 2000  # drawn at a time where only latents are wanted, fewer of large pictures
+USUAL = 3 * 64 * 64  # numbers in a picture that is not large
 SILENT_SECONDS = 2.0  # before a progress bar is worth showing
+
+
+def at_once(count: int, image_shape: tuple[int, ...]) -> int:
+    """`count` pictures, or as many of `image_shape`, (C, H, W), as take the memory of `count` of 64x64 in colour."""
+    return max(1, min(count, count * USUAL // math.prod(image_shape)))
 
 
 class PairLatents:
@@ -45,6 +52,7 @@ class PairLatents:
             draws: images that will be drawn; a source of more is not encoded as a whole.
 
         """
+        self.concepts = pairs.concepts
         self._model, self._device = model, run.device
         encoder = _Encoder(model, run, draws)
         try:
@@ -68,6 +76,20 @@ class PairLatents:
     def latents(self, drawn: Tensor) -> Tensor:
         """The latents used after training, `(N, *latent_shape)` on the CPU, of rows of a batch; a sampler's means."""
         return torch.cat([self.posterior(part)[:, 0].cpu() for part in drawn.split(ENCODED_AT_ONCE)])
+
+    def drawn(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw pairs of which only latents are wanted; large pictures are drawn in parts, so that few are in memory.
+
+        Returns:
+            `latents` of the first and of the second images, and what they share, `(count, K)`.
+
+        """
+        most, parts = at_once(PAIRS_AT_ONCE, self._model.image_shape), []
+        for start in range(0, count, most):
+            batch = self.draw(min(most, count - start), factors, generator)
+            parts.append((self.latents(batch.images_a), self.latents(batch.images_b), batch.shared))
+        a, b, shared = (torch.cat(column) for column in zip(*parts, strict=True))
+        return a, b, shared
 
 
 class _AtEveryDraw(Exception):

@@ -26,12 +26,9 @@ from iin_training.run import Run
 from iin_training.sample_quality import measure_samples
 from iin_training.stages.classifiers import train_judge
 from iin_training.stages.first_stage import train_first_stage
-from iin_training.subject import Subject
+from iin_training.subject import EXAMPLES, PREVIEWS, Subject
 
 __all__ = ["PicturesPlan"]
-
-EXAMPLES = 64  # held-out pictures that the exported graphs are tried on
-PREVIEWS = 12  # of them, written beside the graphs
 
 
 class PicturesPlan:
@@ -119,8 +116,7 @@ class PicturesPlan:
 
 
 def _load(data: PictureData, seed: int) -> PictureSet:
-    if data.source == "animals":
-        return load_animals(held_out=data.held_out, seed=seed)
-    if data.source == "emoji":
-        return load_emoji(held_out=data.held_out, seed=seed)
-    return load_grey(data.source)
+    if data.source in ("mnist", "fashion"):
+        return load_grey(data.source)
+    assert data.held_out is not None
+    return {"animals": load_animals, "emoji": load_emoji}[data.source](held_out=data.held_out, seed=seed)

@@ -1,0 +1,76 @@
+"""Which files were checked before and have not changed since."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from iin_training.data.fetch import cache_directory
+
+__all__ = ["CheckedFiles", "stamp_of"]
+
+MOST = 1_000_000  # files that are remembered, the last ones checked
+SETTLED = 2.0  # seconds since its last change after which a file's stamp tells of the next one
+TABLE = "CREATE TABLE IF NOT EXISTS checked (path BLOB UNIQUE, stamp TEXT, sha256 BLOB)"
+
+
+def stamp_of(path: Path) -> str | None:
+    """What changes whenever the file does; None where there is none, or it changed too lately for that to show."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if time.time() - found.st_ctime < SETTLED:
+        return None
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+class CheckedFiles:
+    """Digests of whole files by path and stamp, kept in the cache; where that is not possible, none is known."""
+
+    def __init__(self) -> None:
+        """Open what earlier checks left."""
+        self._database: sqlite3.Connection | None = None
+        try:
+            cache_directory().mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(cache_directory() / "pictures.sqlite")
+            self._database.execute(TABLE)
+        except (OSError, sqlite3.Error):
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the file; nothing is known or kept from here on."""
+        if self._database is not None:
+            self._database.close()
+        self._database = None
+
+    def known(self, paths: Sequence[Path], stamps: Sequence[str | None]) -> list[bytes | None]:
+        """Digest of each file that is still as it was when it was kept, `(N,)`; None for the others."""
+        if self._database is None:
+            return [None] * len(paths)
+        query = "SELECT sha256 FROM checked WHERE path = ? AND stamp = ?"
+        try:
+            found = [self._database.execute(query, (_key(p), s)).fetchone() for p, s in zip(paths, stamps, strict=True)]
+        except sqlite3.Error:
+            self.close()
+            return [None] * len(paths)
+        return [None if row is None else row[0] for row in found]
+
+    def keep(self, files: Iterable[tuple[Path, str, bytes]]) -> None:
+        """Remember files by path, stamp (taken before the file was read) and digest."""
+        rows = [(_key(path), stamp, sha256) for path, stamp, sha256 in files]
+        if self._database is None or not rows:
+            return
+        try:
+            with self._database:
+                self._database.executemany("INSERT OR REPLACE INTO checked VALUES (?, ?, ?)", rows)
+                self._database.execute(
+                    "DELETE FROM checked WHERE rowid <= (SELECT max(rowid) FROM checked) - ?", (MOST,)
+                )
+        except sqlite3.Error:  # a full disk, or another process that holds it: the next start checks again
+            self.close()
+
+
+def _key(path: Path) -> bytes:
+    return os.fsencode(os.path.abspath(path))
