@@ -5,6 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from iin_training.data.colour import STILL
+from iin_training.data.images import ImageArray
 from iin_training.data.picture_sets import PictureSet
 from iin_training.pipeline import run_recipe
 from iin_training.recipes import RECIPES
@@ -97,6 +100,34 @@ def test_without_concepts_there_is_one_factor_and_samples_are_measured(small, tm
 def test_a_concept_that_the_data_does_not_tell_is_refused(small, tmp_path):
     with pytest.raises(ValueError, match=r"concepts: expected some of animal, light, rare, .*got colour"):
         run_recipe(small("animals", concepts={"colour": 1.0}), tmp_path, Console(quiet=True))
+
+
+def test_variants_differ_in_one_concept_and_share_all_others(small):
+    recipe = small("animals", concepts={"animal": 1.0, "light": 1.0}, variants={"light": 20.0})
+    recipe = replace(recipe, data=replace(recipe.data, augmentation=STILL))
+    plan = stage.PicturesPlan(recipe)
+    pairs = plan._pairs(ImageArray(plan._set.images), plan._set.labels)
+    factors = ("residual", "animal", "light")
+    batch = pairs.draw(400, factors, torch.Generator().manual_seed(0))
+    rows = batch.shared.tolist()
+    assert rows.count([True, True, False]) > 350
+    # The stripe, whose place is the animal, is the brightest column of a picture, dim or not.
+    a, b = (images.mean(dim=(1, 2)).argmax(dim=1) // 2 for images in (batch.images_a, batch.images_b))
+    variants = torch.tensor([row == [True, True, False] for row in rows])
+    assert torch.equal(a[variants], b[variants])
+
+
+@pytest.mark.parametrize(
+    ("concepts", "variants", "words"),
+    [
+        ({"animal": 1.0, "light": 1.0}, {"rare": 1.0}, r"variants: expected some of several concepts"),
+        ({"animal": 1.0}, {"animal": 1.0}, r"variants: expected some of several concepts"),
+        ({"animal": 1.0, "light": 1.0}, {"light": 0.0}, r"variants: expected weights above 0"),
+    ],
+)
+def test_variants_that_mean_nothing_are_refused(concepts, variants, words):
+    with pytest.raises(ValueError, match=words):
+        replace(RECIPES["animals"](), concepts=concepts, variants=variants)
 
 
 def test_weights_of_concepts_are_positive():

@@ -274,14 +274,20 @@ class PictureRecipe(AnyRun):
     autoencoder: Autoencoder
     concepts: dict[str, float] = field(default_factory=dict)
     """Relative number of pairs that share each concept of the data; none trains T without supervision."""
+    variants: dict[str, float] = field(default_factory=dict)
+    """Relative number of pairs that share everything but a concept: two pictures with all other concepts in common. For
+    sets whose pictures the concepts describe completely."""
     transform: Transform
     bundle: Bundle
 
     def __post_init__(self) -> None:
         """Refuse what no run can do."""
         super().__post_init__()
-        if not all(weight > 0 for weight in self.concepts.values()):
-            raise ValueError(f"concepts: expected weights above 0, got {self.concepts}")
+        for name, weights in (("concepts", self.concepts), ("variants", self.variants)):
+            if not all(weight > 0 for weight in weights.values()):
+                raise ValueError(f"{name}: expected weights above 0, got {weights}")
+        if not self.variants.keys() <= self.concepts.keys() or (self.variants and len(self.concepts) < 2):
+            raise ValueError(f"variants: expected some of several concepts, {set(self.concepts)}, got {self.variants}")
 
 
 def deciding(config: Any) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def tables(folder):
 
 CONCEPTS = {
     "SameLabel": ("digit",),
+    "Variants": ("light",),
     "SameAttribute": ("digit", "thickness"),
     "ListedPairs": ("digit",),
     "GenerativeFactors": ("width", "light"),

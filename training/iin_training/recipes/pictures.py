@@ -100,6 +100,7 @@ def emoji() -> PictureRecipe:
             "emoji",
             data=PictureData(source="emoji", held_out=20, augmentation=Augmentation(shift=2.0, background=1.0)),
             concepts={"person": 1.0, "skin": 1.0},
+            variants={"skin": 2.0},
         ),
         autoencoder=Autoencoder(
             latent_size=64,

@@ -21,7 +21,7 @@ from iin_training.judged_pictures import judge_pictures
 from iin_training.models.autoencoder import freeze
 from iin_training.models.classifier import Classifier
 from iin_training.models.frozen import FrozenModel
-from iin_training.pairs import Mixed, PairSource, SameLabel, Unrelated
+from iin_training.pairs import Mixed, PairSource, SameLabel, Unrelated, Variants
 from iin_training.run import Run
 from iin_training.sample_quality import measure_samples
 from iin_training.stages.classifiers import train_judge
@@ -102,12 +102,18 @@ class PicturesPlan:
         return train_judge(how, draw, image_shape=shape, classes=classes, run=run, stage=f"judge-{concept}")
 
     def _pairs(self, images: ImageArray, labels: Mapping[str, NDArray[np.int64]]) -> PairSource:
-        """Pairs of each concept, in the recipe's shares; unrelated pictures where there is none."""
-        if not self._recipe.concepts:
+        """Pairs of each concept and all but one, in the recipe's shares; unrelated pictures where there is none."""
+        recipe = self._recipe
+        if not recipe.concepts:
             return Unrelated(images)
-        return Mixed(
-            [(SameLabel(images, labels[name], name), weight) for name, weight in self._recipe.concepts.items()]
-        )
+        sources: list[tuple[PairSource, float]] = [
+            (SameLabel(images, labels[name], name), weight) for name, weight in recipe.concepts.items()
+        ]
+        for name, weight in recipe.variants.items():
+            others = np.stack([labels[other] for other in recipe.concepts if other != name], axis=1)
+            groups = np.unique(others, axis=0, return_inverse=True)[1]
+            sources.append((Variants(images, groups, name), weight))
+        return Mixed(sources)
 
     def _caption(self, index: int) -> str:
         """What a held-out picture shows, as part of a file's name."""
