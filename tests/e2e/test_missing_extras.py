@@ -44,7 +44,7 @@ def test_serving_without_its_extra(module, digits_bundle, tmp_path):
     assert not list(tmp_path.glob("iin-*"))
 
 
-@pytest.mark.parametrize("module", ["grpc", "PIL", "google"])
+@pytest.mark.parametrize("module", ["grpc", "PIL", "google.protobuf"])
 def test_calling_without_its_extra(module, tmp_path):
     assert_told(run("iin", "describe", without=module, temporary=tmp_path), module, "client")
 
