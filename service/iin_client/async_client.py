@@ -21,6 +21,7 @@ from iin_client.request_messages import (
     Fixed,
     Output,
     edit_request,
+    edits_request,
     interpret_request,
     respond_request,
     sample_request,
@@ -33,9 +34,10 @@ from iin_client.settings import NOT_READY, PAUSE_S, Application, Settings
 from iin_client.streaming import (
     Fault,
     edit_answer,
-    edit_messages_async,
+    edit_message,
     interpret_answer,
-    interpret_messages_async,
+    interpret_message,
+    messages_async,
 )
 from iin_client.walks import Walk
 
@@ -76,8 +78,7 @@ class AsyncClient:
     async def interpret(self, inputs: Inputs, *, resize: bool = False) -> Interpretations:
         """See `Client.interpret`."""
         request = interpret_request(inputs, resize=resize)
-        with self._settings.errors():
-            return interpretations(await self._stub.Interpret(request, **self._settings.options()))
+        return await self._answered(self._stub.Interpret, request, interpretations)
 
     async def edit(
         self,
@@ -90,8 +91,7 @@ class AsyncClient:
     ) -> Edited:
         """See `Client.edit`."""
         request = edit_request(targets, edits, output=output, resize=resize, latents=latents)
-        with self._settings.errors():
-            return edited(await self._stub.Edit(request, **self._settings.options()))
+        return await self._answered(self._stub.Edit, request, edited)
 
     def sample(
         self,
@@ -146,16 +146,15 @@ class AsyncClient:
         request = respond_request(
             inputs, factors=factors, draws=draws, seed=seed, temperature=temperature, resize=resize
         )
-        with self._settings.errors():
-            return responses(await self._stub.Respond(request, **self._settings.options()))
+        return await self._answered(self._stub.Respond, request, responses)
 
     def interpret_stream(
         self, items: AsyncIterable[tuple[str, Inputs]], *, resize: bool = False
     ) -> AsyncIterator[Answer[Interpretations]]:
         """See `Client.interpret_stream`; `items` is asynchronous too."""
         fault = Fault()
-        messages = interpret_messages_async(items, fault, resize=resize)
-        call = self._stub.InterpretStream(messages, metadata=self._settings.metadata())
+        sent = messages_async(items, interpret_message(resize=resize), fault)
+        call = self._stub.InterpretStream(sent, metadata=self._settings.metadata())
         return self._received(call, interpret_answer, fault)
 
     def edit_stream(
@@ -169,8 +168,9 @@ class AsyncClient:
     ) -> AsyncIterator[Answer[Edited]]:
         """See `Client.edit_stream`; `items` is asynchronous too."""
         fault = Fault()
-        messages = edit_messages_async(items, edits, fault, output=output, resize=resize, latents=latents)
-        call = self._stub.EditStream(messages, metadata=self._settings.metadata())
+        request = edits_request(edits, output=output, resize=resize, latents=latents)
+        sent = messages_async(items, edit_message(request), fault)
+        call = self._stub.EditStream(sent, metadata=self._settings.metadata())
         return self._received(call, edit_answer, fault)
 
     async def list_models(self) -> tuple[ServedModel, ...]:
@@ -188,8 +188,7 @@ class AsyncClient:
 
     async def get_model(self) -> Model:
         """See `Client.get_model`."""
-        with self._settings.errors():
-            return model_description(await self._stub.GetModel(pb.GetModelRequest(), **self._settings.options()))
+        return await self._answered(self._stub.GetModel, pb.GetModelRequest(), model_description)
 
     async def wait_until_ready(self, timeout: float = 60.0) -> Model:
         """See `Client.wait_until_ready`."""
@@ -206,6 +205,11 @@ class AsyncClient:
         options = {**self._settings.options(), "timeout": remaining, "wait_for_ready": True}
         with self._settings.errors(timeout):
             return model_description(await self._stub.GetModel(pb.GetModelRequest(), **options))
+
+    async def _answered(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Result:
+        """See `Client._answered`."""
+        with self._settings.errors():
+            return read(await call(request, **self._settings.options()))
 
     async def _received(
         self, call: Any, read: Callable[[Any], Result], fault: Fault | None = None

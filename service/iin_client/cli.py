@@ -196,6 +196,3 @@ _COMMANDS = {
     "models": _models,
     "gallery": _gallery,
 }
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,6 +20,7 @@ from iin_client.request_messages import (
     Fixed,
     Output,
     edit_request,
+    edits_request,
     interpret_request,
     respond_request,
     sample_request,
@@ -32,9 +33,10 @@ from iin_client.settings import NOT_READY, PAUSE_S, Application, Settings
 from iin_client.streaming import (
     Fault,
     edit_answer,
-    edit_messages,
+    edit_message,
     interpret_answer,
-    interpret_messages,
+    interpret_message,
+    messages,
 )
 from iin_client.walks import Walk
 
@@ -88,8 +90,7 @@ class Client:
         With `resize`, pictures of another size are resized (bicubic); else the service rejects them.
         """
         request = interpret_request(inputs, resize=resize)
-        with self._settings.errors():
-            return interpretations(self._stub.Interpret(request, **self._settings.options()))
+        return self._answered(self._stub.Interpret, request, interpretations)
 
     def edit(
         self,
@@ -105,8 +106,7 @@ class Client:
         `resize` holds for targets and sources, as in `interpret`; `latents` gives those of the result too.
         """
         request = edit_request(targets, edits, output=output, resize=resize, latents=latents)
-        with self._settings.errors():
-            return edited(self._stub.Edit(request, **self._settings.options()))
+        return self._answered(self._stub.Edit, request, edited)
 
     def sample(
         self,
@@ -173,8 +173,7 @@ class Client:
         request = respond_request(
             inputs, factors=factors, draws=draws, seed=seed, temperature=temperature, resize=resize
         )
-        with self._settings.errors():
-            return responses(self._stub.Respond(request, **self._settings.options()))
+        return self._answered(self._stub.Respond, request, responses)
 
     def interpret_stream(
         self, items: Iterable[tuple[str, Inputs]], *, resize: bool = False
@@ -185,8 +184,8 @@ class Client:
         (CallError) go on with the item after the last one answered.
         """
         fault = Fault()
-        messages = interpret_messages(items, fault, resize=resize)
-        call = self._stub.InterpretStream(messages, metadata=self._settings.metadata())
+        sent = messages(items, interpret_message(resize=resize), fault)
+        call = self._stub.InterpretStream(sent, metadata=self._settings.metadata())
         return self._received(call, interpret_answer, fault)
 
     def edit_stream(
@@ -198,10 +197,14 @@ class Client:
         resize: bool = False,
         latents: bool = False,
     ) -> Iterator[Answer[Edited]]:
-        """Applies `edits` to the targets of (id, targets) pairs; otherwise as `interpret_stream`."""
+        """Applies `edits` to the targets of (id, targets) pairs; otherwise as `interpret_stream`.
+
+        The sources of `edits` are read once, before the first item.
+        """
         fault = Fault()
-        messages = edit_messages(items, edits, fault, output=output, resize=resize, latents=latents)
-        call = self._stub.EditStream(messages, metadata=self._settings.metadata())
+        request = edits_request(edits, output=output, resize=resize, latents=latents)
+        sent = messages(items, edit_message(request), fault)
+        call = self._stub.EditStream(sent, metadata=self._settings.metadata())
         return self._received(call, edit_answer, fault)
 
     def list_models(self) -> tuple[ServedModel, ...]:
@@ -219,8 +222,7 @@ class Client:
 
     def get_model(self) -> Model:
         """Describes the model and the service's limits."""
-        with self._settings.errors():
-            return model_description(self._stub.GetModel(pb.GetModelRequest(), **self._settings.options()))
+        return self._answered(self._stub.GetModel, pb.GetModelRequest(), model_description)
 
     def wait_until_ready(self, timeout: float = 60.0) -> Model:
         """Waits up to `timeout` seconds for the model to be served; CallError past that."""
@@ -237,6 +239,11 @@ class Client:
         options = {**self._settings.options(), "timeout": remaining, "wait_for_ready": True}
         with self._settings.errors(timeout):
             return model_description(self._stub.GetModel(pb.GetModelRequest(), **options))
+
+    def _answered(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Result:
+        """What `read` makes of the answer to one request."""
+        with self._settings.errors():
+            return read(call(request, **self._settings.options()))
 
     def _received(self, call: Any, read: Callable[[Any], Result], fault: Fault | None = None) -> Iterator[Result]:
         """What `read` makes of each message of a stream; ends with the `fault` of the messages sent, if any."""

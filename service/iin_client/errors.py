@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 __all__ = ["CallError", "Violation", "call_error"]
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_OWN_DEADLINE = "Deadline Exceeded"  # as gRPC has it, where the service has words of its own
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def call_error(error: Any, *, address: str, timeout: float) -> CallError:
             message = (
                 f"nothing answers at {address}; is the service running (iin-serve BUNDLE) and done loading? ({details})"
             )
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
+        case grpc.StatusCode.DEADLINE_EXCEEDED if details == _OWN_DEADLINE:
             message = f"no answer from {address} within {timeout:g} s; allow more time or send fewer items"
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             message = f"{details} (RESOURCE_EXHAUSTED); send fewer items a call or try again later"

@@ -18,6 +18,8 @@ __all__ = [
     "Fixed",
     "Output",
     "edit_request",
+    "edits_request",
+    "input_messages",
     "interpret_request",
     "respond_request",
     "sample_request",
@@ -42,18 +44,24 @@ _PNG_MODES = ("L", "LA", "P", "RGB", "RGBA")
 
 def interpret_request(inputs: Inputs, *, resize: bool) -> pb.InterpretRequest:
     """Request for `Client.interpret`."""
-    return pb.InterpretRequest(inputs=_inputs(inputs, "inputs"), resize=resize)
+    return pb.InterpretRequest(inputs=input_messages(inputs, "inputs"), resize=resize)
 
 
 def edit_request(
     targets: Inputs, edits: Edit | Sequence[Edit], *, output: Output, resize: bool, latents: bool = False
 ) -> pb.EditRequest:
     """Request for `Client.edit`."""
+    request = edits_request(edits, output=output, resize=resize, latents=latents)
+    request.targets.extend(input_messages(targets, "targets"))
+    return request
+
+
+def edits_request(edits: Edit | Sequence[Edit], *, output: Output, resize: bool, latents: bool) -> pb.EditRequest:
+    """Request for `Client.edit` that has no targets yet."""
     edit_list = list(edits) if isinstance(edits, Sequence) else [edits]
     if not edit_list:
         raise ValueError("edits: expected at least one, got none; give a Replace, Shift, ...")
     return pb.EditRequest(
-        targets=_inputs(targets, "targets"),
         edits=[_edit(edit, f"edits[{index}]") for index, edit in enumerate(edit_list)],
         format=_format(output),
         resize=resize,
@@ -118,7 +126,7 @@ def respond_request(
 ) -> pb.RespondRequest:
     """Request for `Client.respond`."""
     return pb.RespondRequest(
-        inputs=_inputs(inputs, "inputs"),
+        inputs=input_messages(inputs, "inputs"),
         factors=factors,
         draws=_whole(draws, "draws", bits=32),
         seed=_whole(seed, "seed", bits=64),
@@ -127,7 +135,8 @@ def respond_request(
     )
 
 
-def _inputs(inputs: Inputs, field: str) -> list[pb.Input]:
+def input_messages(inputs: Inputs, field: str) -> list[pb.Input]:
+    """Messages of one input or several, which stand in `field`."""
     items = [inputs] if isinstance(inputs, Input) else inputs
     found = [_input(value, f"{field}[{index}]") for index, value in enumerate(items)]
     if not found:

@@ -13,10 +13,10 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
-from iin_service.errors import InvalidInput, NotFound, Overloaded, ServiceError, Unsupported, short
+from iin_service.errors import Idle, InvalidInput, NotFound, Overloaded, ServiceError, Unsupported, short
 from iin_service.recording import Recorder
 
-__all__ = ["Answering", "CallContext", "Fault"]
+__all__ = ["Answering", "CallContext", "Fault", "Kept"]
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -25,6 +25,7 @@ MAX_BYTES_HELD = 512 * 1024 * 1024  # of all requests under way in a replica
 MOST_CHARACTERS = 2000  # of a message, which travels in metadata, twice
 STATUS_DETAILS = "grpc-status-details-bin"
 CODES: dict[type[ServiceError], StatusCode] = {
+    Idle: StatusCode.DEADLINE_EXCEEDED,
     InvalidInput: StatusCode.INVALID_ARGUMENT,
     NotFound: StatusCode.NOT_FOUND,
     Overloaded: StatusCode.RESOURCE_EXHAUSTED,
@@ -74,15 +75,39 @@ class Fault:
         context.set_trailing_metadata([(STATUS_DETAILS, status.SerializeToString())])
 
 
+class Kept:
+    """What one stream of requests has begun and its caller has not taken yet."""
+
+    def __init__(self, answering: "Answering") -> None:
+        """Nothing yet."""
+        self._answering = answering
+        self.messages = self.bytes = 0
+
+    def answered(self, size: int) -> None:
+        """There is an answer of `size` bytes."""
+        self.bytes += size
+        self._answering.keep(size)
+
+    def taken(self, size: int) -> None:
+        """An answer of `size` bytes is handed over."""
+        self.messages -= 1
+        self.answered(-size)
+
+    def dropped(self) -> None:
+        """All of it is let go."""
+        self.messages = 0
+        self.answered(-self.bytes)
+
+
 class Answering:
     """Answers the calls of one replica."""
 
     def __init__(self, recorder: Recorder) -> None:
         """Calls are counted by `recorder`."""
         self._recorder = recorder
-        self._bytes = 0
+        self._bytes = self._kept = 0
         self._left = asyncio.Event()
-        """Set whenever a request leaves."""
+        """Set whenever a request leaves or an answer is taken."""
 
     async def once(
         self,
@@ -91,17 +116,20 @@ class Answering:
         answer: Callable[[], Awaitable[Answer]],
         failed: Callable[[Fault], Answer],
         *,
-        patient: bool = False,
+        kept: Kept | None = None,
     ) -> Answer:
         """The answer to one request, or what `failed` makes of the reason that there is none.
 
-        A `patient` one waits for room where the replica holds too much, and leaves half of it to the others.
+        One of a stream, with what that has `kept`, waits for room where the replica holds too much, and leaves half
+        of it to the others.
         """
         with self._counted(rpc) as outcome:
             try:
-                while patient and self._bytes and self._bytes + request.ByteSize() > MAX_BYTES_HELD // 2:
+                while kept is not None and not self._room(request, kept):
                     self._left.clear()
                     await self._left.wait()
+                if kept is not None:
+                    kept.messages += 1
                 with self._held(request):
                     return await answer()
             except Exception as error:
@@ -139,6 +167,17 @@ class Answering:
                 fault = Fault(error)
                 outcome.code = fault.code.name
                 fault.set_on(context)
+
+    def keep(self, size: int) -> None:
+        """Count so many bytes of answers more, or less, that wait to be taken."""
+        self._kept += size
+        self._left.set()
+
+    def _room(self, request: Message, kept: Kept) -> bool:
+        """Whether a request of a stream may begin; one at a time always may, whoever else takes no answers."""
+        if kept.messages and self._kept > MAX_BYTES_HELD // 2:
+            return False
+        return not self._bytes or self._bytes + request.ByteSize() <= MAX_BYTES_HELD // 2
 
     @contextmanager
     def _held(self, request: Message) -> Iterator[None]:

@@ -8,7 +8,9 @@ from iin_bundle import FactorLayout
 from iin_service.errors import InvalidInput
 from iin_service.stage import Array
 
-__all__ = ["Edit", "Replace", "Resample", "SetValue", "Shift", "apply_edit", "draw_prior"]
+__all__ = ["LEAST_TRUNCATION", "Edit", "Replace", "Resample", "SetValue", "Shift", "apply_edit", "draw_prior"]
+
+LEAST_TRUNCATION = 0.1  # of 100 draws 8 are kept
 
 
 @dataclass(frozen=True)

@@ -95,19 +95,22 @@ class Engine:
         given = [*targets, *(pending.source for pending in edits if pending.source is not None)]
         async with self._graphs.admitted(given, trace):
             found = await self._factors_of_all(given, trace)
-            before, sources = _joined(found[: len(targets)]), iter(found[len(targets) :])
-            factors = before
-            for index, pending in enumerate(edits):
+            factors, sources = _joined(found[: len(targets)]), iter(found[len(targets) :])
+            largest = [np.abs(factors).max(axis=1)]  # of each target before and after each edit
+            for pending in edits:
                 edit = pending.edit
                 if pending.source is not None:
                     assert isinstance(edit.operation, Replace)
                     edit = replace(edit, operation=replace(edit.operation, source=next(sources)))
-                factors = apply_edit(factors, edit, self.layout, f"edits[{index}]")
+                factors = apply_edit(factors, edit, self.layout, pending.field)
+                largest.append(np.abs(factors).max(axis=1))
 
             def to_blame(row: int) -> str:
-                """An edit that made the values of a target larger, or else the target."""
-                grown = np.abs(factors[row]).max() > np.abs(before[row]).max()
-                return "edits" if grown else _field_of_all(targets)(row)
+                """The last edit that changed the largest value of a target, if it has grown, or else the target."""
+                *earlier, last = (one[row] for one in largest)
+                if last <= earlier[0]:
+                    return _field_of_all(targets)(row)
+                return next(edits[index].field for index in reversed(range(len(edits))) if earlier[index] != last)
 
             return await self._decoded(factors, wanted, trace, to_blame)
 
@@ -121,8 +124,12 @@ class Engine:
         fixed: Sequence[tuple[str, Array | Given]],
         wanted: Wanted,
         trace: Trace,
+        field: str = "temperature",
     ) -> AsyncGenerator[tuple[int, Decoded, Trace]]:
-        """Draws from the prior in order: the index of the first, some of them, and where their time went."""
+        """Draws from the prior in order: the index of the first, some of them, and where their time went.
+
+        `field` is where the temperature stands in the request, for error messages.
+        """
         self._check(wanted)
         sources = [value for _, value in fixed if isinstance(value, Given)]
         held: list[tuple[str, Array]] = []
@@ -134,14 +141,13 @@ class Engine:
                     held.append((name, value))
         else:
             held = [(name, value) for name, value in fixed if not isinstance(value, Given)]
-        size = min(count, self.limits.samples_per_message)
+        size, blamed = min(count, self.limits.samples_per_message), "fixed" if held else field
         for first in range(0, count, size):
             indices = range(first, min(first + size, count))
             factors = np.float32(temperature) * draw_prior(seed, indices, self.layout.size, truncation)
             for name, values in held:
                 factors[:, self.layout.slice(name)] = values
-            blamed = "fixed" if held else "temperature"
-            yield first, await self._admitted_decoded(factors, wanted, trace, blamed), trace
+            yield first, await self._admitted_decoded(factors, wanted, trace, lambda _: blamed), trace
             trace = Trace(patient=True)
 
     async def traverse(
@@ -155,7 +161,7 @@ class Engine:
     ) -> AsyncGenerator[tuple[int, Decoded, Trace]]:
         """Frames of a path in order, as `sample`; an interpolation goes to `destination`."""
         self._check(wanted)
-        given = [start] if destination is None else [start, destination]
+        given, blamed = [start] if destination is None else [start, destination], BLAMED[type(path)]
         async with self._graphs.admitted(given, trace):
             begin, *end = await self._factors_of_all(given, trace)
         if end:
@@ -165,13 +171,17 @@ class Engine:
         size = min(count, self.limits.samples_per_message)
         for first in range(0, count, size):
             factors = np.concatenate(list(islice(frames, size)))
-            yield first, await self._admitted_decoded(factors, wanted, trace, BLAMED[type(path)]), trace
+            grown = np.abs(factors).max(axis=1) > np.abs(begin).max()
+            fields = [blamed if one else start.field for one in grown]
+            yield first, await self._admitted_decoded(factors, wanted, trace, fields.__getitem__), trace
             trace = Trace(patient=True)
 
-    async def _admitted_decoded(self, factors: Array, wanted: Wanted, trace: Trace, blamed: str) -> Decoded:
+    async def _admitted_decoded(
+        self, factors: Array, wanted: Wanted, trace: Trace, field_of: Callable[[int], str]
+    ) -> Decoded:
         """One message of a stream; its rows count as under way while it is made, not while the caller reads."""
-        async with self._graphs.admitted([Given("factors", factors, blamed)], trace):
-            return await self._decoded(factors, wanted, trace, lambda _: blamed)
+        async with self._graphs.admitted([Given("factors", factors, "")], trace):
+            return await self._decoded(factors, wanted, trace, field_of)
 
     async def respond(
         self,

@@ -1,6 +1,6 @@
 """What can go wrong in a call, in the service's own words; `answering` maps it to gRPC codes."""
 
-__all__ = ["InvalidInput", "NotFound", "Overloaded", "ServiceError", "Unsupported", "short"]
+__all__ = ["Idle", "InvalidInput", "NotFound", "Overloaded", "ServiceError", "Unsupported", "short"]
 
 
 def short(text: str, limit: int = 200) -> str:
@@ -24,6 +24,10 @@ class InvalidInput(ServiceError):
 
 class NotFound(ServiceError):
     """No model has that name or version."""
+
+
+class Idle(ServiceError):
+    """A stream was open for too long without a message."""
 
 
 class Overloaded(ServiceError):

@@ -11,11 +11,11 @@ from iin_bundle.version import __version__
 from numpy.typing import NDArray
 
 from iin_service.answering import Answering, CallContext
-from iin_service.edits import Edit, Replace
+from iin_service.edits import LEAST_TRUNCATION, Edit, Replace
 from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, NotFound, short
 from iin_service.inputs import InputReader
-from iin_service.items import Decoded, Given, Kind, PendingEdit, Trace, Wanted
+from iin_service.items import NOTHING, Decoded, Given, Kind, PendingEdit, Trace, Wanted
 from iin_service.tensors import ANY, Tensor, TensorSpec, read_tensors, wanted_outputs, write_tensors
 
 __all__ = ["InferenceRpcs"]
@@ -30,7 +30,6 @@ TAKEN_BY: dict[str, Kind] = {
     "decoder": "latent",
     "head": "latent",
 }
-NOTHING = np.zeros((0, 0), np.float32)  # stands for a source that is not interpreted yet
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ class InferenceRpcs:
                 TensorSpec("count", "INT64", (1,)),
                 TensorSpec("seed", "UINT64", (1,)),
                 TensorSpec("temperature", "FP32", (1,)),
+                TensorSpec("truncation", "FP32", (1,)),
             ),
         }
         return {
@@ -131,7 +131,7 @@ class InferenceRpcs:
             if name not in self._engine.layout:
                 field = given["factor"].field
                 raise InvalidInput(field, f"names out of {', '.join(self._engine.layout.names)}", repr(name))
-        edits = [PendingEdit(Edit(name, Replace(NOTHING, strength)), source) for name in names]
+        edits = [PendingEdit(Edit(name, Replace(NOTHING, strength)), source, source.field) for name in names]
         return _outputs([await self._engine.edit([target], edits, self._wanted, trace)])
 
     async def _sample(self, given: Inputs) -> Outputs:
@@ -142,14 +142,19 @@ class InferenceRpcs:
         temperature = float(given["temperature"].array[0]) if "temperature" in given else 1.0
         if not 0 <= temperature < np.inf:
             raise InvalidInput(given["temperature"].field, "a finite number of at least 0", f"{temperature:g}")
+        truncation = float(given["truncation"].array[0]) if "truncation" in given else None
+        if truncation is not None and not np.float32(LEAST_TRUNCATION) <= truncation < np.inf:
+            least = f"a finite number of at least {LEAST_TRUNCATION}"
+            raise InvalidInput(given["truncation"].field, least, f"{truncation:g}")
         drawn = self._engine.sample(
             count,
             seed=int(given["seed"].array[0]) if "seed" in given else 0,
             temperature=temperature,
-            truncation=None,
+            truncation=truncation,
             fixed=[],
             wanted=self._wanted,
             trace=Trace(),
+            field=given["temperature"].field if "temperature" in given else "inputs",
         )
         async with aclosing(drawn):
             return _outputs([result async for _, result, _ in drawn])

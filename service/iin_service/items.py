@@ -11,9 +11,21 @@ from numpy.typing import NDArray
 from iin_service.edits import Edit
 from iin_service.stage import Array, Pass
 
-__all__ = ["Decoded", "Given", "Interpreted", "Kind", "Limits", "PendingEdit", "Response", "Trace", "Wanted"]
+__all__ = [
+    "NOTHING",
+    "Decoded",
+    "Given",
+    "Interpreted",
+    "Kind",
+    "Limits",
+    "PendingEdit",
+    "Response",
+    "Trace",
+    "Wanted",
+]
 
 Kind = Literal["image", "latent", "factors"]
+NOTHING: Array = np.zeros((0, 0), np.float32)  # stands for factors that are not known yet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +138,8 @@ class PendingEdit:
 
     edit: Edit
     source: Given | None = None
+    field: str = "edits"
+    """Where it stands in the request, for error messages."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,18 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 from iin_api.v1 import interpretation_pb2 as pb
 
-from iin_service.edits import Edit, Replace, Resample, SetValue, Shift
+from iin_service.edits import LEAST_TRUNCATION, Edit, Replace, Resample, SetValue, Shift
 from iin_service.errors import InvalidInput
 from iin_service.inputs import InputReader
-from iin_service.items import Given, PendingEdit, Trace, Wanted
+from iin_service.items import NOTHING, Given, PendingEdit, Trace, Wanted
 from iin_service.stage import Array
 from iin_service.walks import Interpolation, LinearWalk, RandomWalk, Walk
 
 __all__ = ["RequestReader"]
 
-NOTHING: Array = np.zeros((0, 0), np.float32)  # stands for a source that is not interpreted yet
 FORMATS = [value for value in pb.ImageFormat.values() if value != pb.IMAGE_FORMAT_UNSPECIFIED]
-LEAST_TRUNCATION = 0.1  # 8 of 100 draws are kept
 DRAWS, STEP = 100, 0.1  # where a request does not say
 
 
@@ -60,15 +58,16 @@ class RequestReader:
                 source = await self.items.input(edit.replace.source, where, resize=resize, trace=trace)
                 if len(source.items) not in (1, targets):
                     raise InvalidInput(where, f"1 item or {targets}, one a target", str(len(source.items)))
-                return PendingEdit(Edit(edit.factor, Replace(NOTHING, strength)), source)
+                return PendingEdit(Edit(edit.factor, Replace(NOTHING, strength)), source, field)
             case "set":
                 values = self._values(edit.set.values, size, f"{field}.set.values")
-                return PendingEdit(Edit(edit.factor, SetValue(values)))
+                return PendingEdit(Edit(edit.factor, SetValue(values)), field=field)
             case "resample":
                 temperature = self._temperature(edit.resample, f"{field}.resample.temperature")
-                return PendingEdit(Edit(edit.factor, Resample(edit.resample.seed, temperature)))
+                return PendingEdit(Edit(edit.factor, Resample(edit.resample.seed, temperature)), field=field)
             case "shift":
-                return PendingEdit(Edit(edit.factor, Shift(*self._line(edit.shift, size, f"{field}.shift"))))
+                shift = Shift(*self._line(edit.shift, size, f"{field}.shift"))
+                return PendingEdit(Edit(edit.factor, shift), field=field)
             case _:
                 raise InvalidInput(f"{field}.operation", "replace, set, resample or shift", "nothing")
 
@@ -124,7 +123,7 @@ class RequestReader:
         if not 1 <= request.count <= self.limits.max_samples:
             raise InvalidInput("count", f"between 1 and {self.limits.max_samples}", str(request.count))
         truncation = request.truncation if request.HasField("truncation") else None
-        if truncation is not None and not LEAST_TRUNCATION - 1e-6 <= truncation < math.inf:  # 0.1 as a float32
+        if truncation is not None and not np.float32(LEAST_TRUNCATION) <= truncation < math.inf:
             raise InvalidInput("truncation", f"a finite number of at least {LEAST_TRUNCATION}", f"{truncation:g}")
         fixed: list[tuple[str, Array | Given]] = []
         for index, one in enumerate(request.fixed):

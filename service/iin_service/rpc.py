@@ -1,15 +1,16 @@
 """InterpretationService: each RPC converts, calls the engine and converts back."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_service import responses
-from iin_service.answering import Answering, CallContext, Fault
+from iin_service.answering import Answering, CallContext, Fault, Kept
 from iin_service.engine import Engine
-from iin_service.errors import Overloaded
+from iin_service.errors import Idle, Overloaded
 from iin_service.items import Trace
 from iin_service.requests import RequestReader
 from iin_service.streams import answered_in_order
@@ -17,6 +18,8 @@ from iin_service.streams import answered_in_order
 __all__ = ["InterpretationRpcs", "ListModels"]
 
 MAX_STREAMS = 256  # of requests, open at once: each holds a place of the replica, busy or not
+IDLE_SECONDS = 300.0  # that a stream of requests stays open without a message either way
+LISTED_SECONDS = 1.0  # that an answer to ListModels is kept: each asks Serve's controller, which has all else to do
 ListModels = Callable[[], Awaitable[list[pb.ServedModel]]]
 """Finds the models that are served side by side."""
 
@@ -27,6 +30,7 @@ class InterpretationRpcs:
     def __init__(self, engine: Engine, reader: RequestReader, answering: Answering, list_models: ListModels) -> None:
         """Answer with `engine`; `list_models` knows of the other models."""
         self._engine, self._read, self._answering, self._list_models = engine, reader, answering, list_models
+        self._listed: asyncio.Task[list[pb.ServedModel]] | None = None
         self._streams = 0
 
     async def interpret(self, request: pb.InterpretRequest, context: CallContext) -> pb.InterpretResponse:
@@ -130,18 +134,30 @@ class InterpretationRpcs:
             def failed(fault: Fault) -> Any:
                 return kind(item_id=message.item_id, error=_item_error(fault))
 
-            return await self._answering.once(rpc, message, answered, failed, patient=True)
+            found = await self._answering.once(rpc, message, answered, failed, kept=kept)
+            kept.answered(found.ByteSize())
+            return found
 
         if self._streams >= MAX_STREAMS:
             Fault(Overloaded(f"{MAX_STREAMS} streams of requests are open, as many as may be")).set_on(context)
             return
-        self._streams += 1
-        try:
-            async with aclosing(answered_in_order(requests, answer, self._engine.limits.stream_window)) as answers:
-                async for one in answers:
-                    yield one
-        finally:
-            self._streams -= 1
+        kept = Kept(self._answering)
+        with ExitStack() as held:
+            self._streams += 1
+            held.callback(self._closed, kept)
+            window = self._engine.limits.stream_window
+            answers = answered_in_order(requests, answer, window, idle_seconds=IDLE_SECONDS, given_up=held.close)
+            try:
+                async with aclosing(answers):
+                    async for one in answers:
+                        kept.taken(one.ByteSize())
+                        yield one
+            except Idle as error:
+                Fault(error).set_on(context)
+
+    def _closed(self, kept: Kept) -> None:
+        self._streams -= 1
+        kept.dropped()
 
     def description(self) -> pb.GetModelResponse:
         """The model and the limits."""
@@ -161,9 +177,21 @@ class InterpretationRpcs:
         """List the models that are served side by side."""
 
         async def answer() -> pb.ListModelsResponse:
-            return pb.ListModelsResponse(models=await self._list_models())
+            if self._listed is None:
+                self._listed = asyncio.create_task(self._list_for_a_while())
+            # One who leaves does not end the question of the others.
+            return pb.ListModelsResponse(models=await asyncio.shield(self._listed))
 
         return await self._answering.unary("ListModels", request, answer, context, pb.ListModelsResponse())
+
+    async def _list_for_a_while(self) -> list[pb.ServedModel]:
+        def forget() -> None:
+            self._listed = None
+
+        try:
+            return await self._list_models()
+        finally:
+            asyncio.get_running_loop().call_later(LISTED_SECONDS, forget)
 
 
 def _item_error(fault: Fault) -> pb.ItemError:

@@ -1,8 +1,11 @@
 """Answering a stream of requests: several at a time, in their order, and no more read than are worked on."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
+
+from iin_service.errors import Idle
 
 __all__ = ["answered_in_order"]
 
@@ -11,15 +14,28 @@ Answer = TypeVar("Answer")
 
 
 async def answered_in_order(
-    requests: AsyncIterator[Request], answer: Callable[[Request], Awaitable[Answer]], window: int
+    requests: AsyncIterator[Request],
+    answer: Callable[[Request], Awaitable[Answer]],
+    window: int,
+    *,
+    idle_seconds: float,
+    given_up: Callable[[], None],
 ) -> AsyncGenerator[Answer]:
     """The answer to each request, in order.
 
     At most `window` requests are read and not taken back as answers: what a caller sends beyond them stays in
     the transport, which slows it down. When the caller leaves, what is under way is cancelled.
+
+    So it is for a caller who has no answer to wait for and sends nothing for `idle_seconds`, or does not take an
+    answer for as long: `given_up` is called, at that moment, for only when it takes the answer is it told.
+
+    Raises:
+        Idle: where the caller was given up.
+
     """
     room = asyncio.Semaphore(window)
     pending: asyncio.Queue[asyncio.Task[Answer] | None] = asyncio.Queue()
+    idle = False
 
     async def one(request: Request) -> Answer:
         return await answer(request)
@@ -36,15 +52,39 @@ async def answered_in_order(
         finally:
             pending.put_nowait(None)
 
+    def leave() -> None:
+        for task in (reader, under_way, *(pending.get_nowait() for _ in range(pending.qsize()))):
+            if task is not None:
+                task.cancel()
+
+    def give_up() -> None:
+        nonlocal idle
+        idle = True
+        leave()
+        given_up()
+
+    @contextmanager
+    def callers_turn() -> Iterator[None]:
+        timer = asyncio.get_running_loop().call_later(idle_seconds, give_up)
+        try:
+            yield
+        finally:
+            timer.cancel()
+        if idle:
+            raise Idle(f"expected a message, sent or taken, within {idle_seconds:g} s, got none; open another stream")
+
     reader = asyncio.create_task(read())
     under_way: asyncio.Task[Answer] | None = None
     try:
-        while (under_way := await pending.get()) is not None:
-            yield await under_way
+        while True:
+            with callers_turn():
+                under_way = await pending.get()
+            if under_way is None:
+                break
+            found = await under_way
+            with callers_turn():
+                yield found
             room.release()
         await reader  # raises what broke the stream
     finally:
-        left = [reader, under_way, *(pending.get_nowait() for _ in range(pending.qsize()))]
-        for task in left:
-            if task is not None:
-                task.cancel()
+        leave()

@@ -14,7 +14,7 @@ from iin_api.v1.interpretation_pb2_grpc import (
     InterpretationServiceServicer,
     add_InterpretationServiceServicer_to_server,
 )
-from iin_client import AsyncClient, CallError, Client, Factors, Resample, Violation
+from iin_client import AsyncClient, CallError, Client, Factors, Replace, Resample, Violation
 
 
 class Identity(InterpretationServiceServicer):
@@ -23,6 +23,7 @@ class Identity(InterpretationServiceServicer):
     def __init__(self):
         self.failures = []
         self.metadata = []
+        self.edited = []
         self.left = threading.Event()
 
     def Interpret(self, request, context):
@@ -40,6 +41,13 @@ class Identity(InterpretationServiceServicer):
         status = status_pb2.Status(code=3, message="edits: one is wrong", details=[details])
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, status.message)
+
+    def EditStream(self, requests, context):
+        for one in requests:
+            sources = [edit.replace.source.encoded_image for edit in one.request.edits]
+            self.edited.append((one.item_id, len(one.request.targets), sources))
+            factors = pb.Tensor(shape=[1, 1], data=bytes(4))
+            yield pb.EditStreamResponse(item_id=one.item_id, response=pb.EditResponse(factors=factors))
 
     def Sample(self, request, context):
         self._arrive(context)
@@ -232,3 +240,35 @@ def test_async_samples_arrive_in_order_and_can_be_left(service, address):
 def test_a_wrong_argument_of_sample_is_reported_before_iteration(address):
     with Client(address) as client, pytest.raises(ValueError, match="count: expected a whole number"):
         client.sample(-1)
+
+
+def edit_stream(address, targets, edits):
+    with Client(address) as client:
+        return list(client.edit_stream(targets, edits))
+
+
+def edit_stream_async(address, targets, edits):
+    async def items():
+        for item in targets:
+            yield item
+
+    async def call():
+        async with AsyncClient(address) as client:
+            return [answer async for answer in client.edit_stream(items(), edits)]
+
+    return asyncio.run(call())
+
+
+@pytest.mark.parametrize("stream", [edit_stream, edit_stream_async])
+def test_a_source_is_read_once_for_all_items_of_a_stream(stream, service, address, tmp_path):
+    source = tmp_path / "source.png"
+    source.write_bytes(b"picture")
+
+    def targets():
+        for index in range(5):
+            source.unlink(missing_ok=True)
+            yield str(index), [b"target"] * (index + 1)
+
+    answers = stream(address, targets(), Replace("digit", source))
+    assert [(answer.item_id, answer.error) for answer in answers] == [(str(index), None) for index in range(5)]
+    assert service.edited == [(str(index), index + 1, [b"picture"]) for index in range(5)]

@@ -24,7 +24,7 @@ def convert(error):
     ("code", "message"),
     [
         ("UNAVAILABLE", "nothing answers at host:9000; is the service running (iin-serve BUNDLE)"),
-        ("DEADLINE_EXCEEDED", "no answer from host:9000 within 2.5 s; allow more time or send fewer items"),
+        ("DEADLINE_EXCEEDED", "queue is full (DEADLINE_EXCEEDED)"),
         (
             "RESOURCE_EXHAUSTED",
             "queue is full (RESOURCE_EXHAUSTED); send fewer items a call or try again later",
@@ -39,6 +39,11 @@ def test_the_message_fits_the_status(code, message):
     assert str(error).startswith(message)
     assert error.code is grpc.StatusCode[code]
     assert error.violations == ()
+
+
+def test_the_callers_own_deadline_is_told_in_seconds():
+    error = convert(failure(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+    assert str(error) == "no answer from host:9000 within 2.5 s; allow more time or send fewer items"
 
 
 def test_a_violation_that_the_message_states_is_not_repeated():

@@ -44,10 +44,18 @@ def test_serving_without_its_extra(module, digits_bundle, tmp_path):
     assert not list(tmp_path.glob("iin-*"))
 
 
-@pytest.mark.parametrize(("script", "module"), [("iin-train", "iin_training.config"), ("iin-serve", "iin_service.rpc")])
+@pytest.mark.parametrize("module", ["grpc", "PIL", "google.protobuf"])
+def test_calling_without_its_extra(module, tmp_path):
+    assert_told(run("iin", "describe", without=module, temporary=tmp_path), module, "client")
+
+
+@pytest.mark.parametrize(
+    ("script", "module"),
+    [("iin-train", "iin_training.config"), ("iin-serve", "iin_service.rpc"), ("iin", "iin_client.walks")],
+)
 def test_a_module_of_our_own_is_no_extra(script, module, digits_bundle, tmp_path):
-    words = ("run", "digits") if script == "iin-train" else (digits_bundle, "--port", "0")
-    result = run(script, *words, without=module, temporary=tmp_path)
+    words = {"iin-train": ("run", "digits"), "iin-serve": (digits_bundle, "--port", "0"), "iin": ("describe",)}
+    result = run(script, *words[script], without=module, temporary=tmp_path)
     assert result.returncode == 1
     assert f"ModuleNotFoundError: import of {module} halted" in result.stderr
     assert "pip install" not in result.stderr

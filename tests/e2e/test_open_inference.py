@@ -43,7 +43,8 @@ edited = client.infer("edit", [tensor("factors", factors, "FP32"), tensor("sourc
                       outputs=[triton.InferRequestedOutput("factors")])
 told["edited"] = edited.as_numpy("factors").tolist()
 drawn = client.infer("sample", [tensor("count", np.array([40], np.int64), "INT64"),
-                                tensor("seed", np.array([7], np.uint64), "UINT64")])
+                                tensor("seed", np.array([7], np.uint64), "UINT64"),
+                                tensor("truncation", np.array([0.5], np.float32), "FP32")])
 told["drawn"] = [list(drawn.as_numpy("image").shape), drawn.as_numpy("factors")[:2].tolist()]
 try:
     client.infer("nonsense", [tensor("encoded_image", encoded, "BYTES")])
@@ -78,7 +79,7 @@ def test_an_unmodified_tritonclient_is_served(service, client, pictures):
     np.testing.assert_allclose(told["edited"], expected, atol=1e-4)
     shape, drawn = told["drawn"]
     assert shape == [40, 3, 32, 32]
-    np.testing.assert_array_equal(np.float32(drawn), next(client.sample(2, seed=7)).factors)
+    np.testing.assert_array_equal(np.float32(drawn), next(client.sample(2, seed=7, truncation=0.5)).factors)
     assert "model 'nonsense' is not served" in told["error"]
 
 
@@ -114,6 +115,7 @@ def tensor(name="factors", datatype="FP32", shape=(1, 32), **contents):
 
 ZEROS = {"fp32_contents": [0.0] * 32}
 RAW = [bytes(128)]
+COUNT = tensor("count", "INT64", [1], int64_contents=[8])
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,28 @@ RAW = [bytes(128)]
             ],
             [],
             "expected every factor once",
+        ),
+        (
+            "edit",
+            [
+                tensor("source_factors", fp32_contents=[3e38] * 32),
+                tensor(**ZEROS),
+                tensor("factor", "BYTES", [1], bytes_contents=[b"digit"]),
+            ],
+            [],
+            r"inputs\[0\]: expected values that the model maps to finite ones",
+        ),
+        (
+            "sample",
+            [COUNT, tensor("temperature", "FP32", [1], fp32_contents=[3e38])],
+            [],
+            r"inputs\[1\]: expected .* an overflow",
+        ),
+        (
+            "sample",
+            [COUNT, tensor("truncation", "FP32", [1], fp32_contents=[0.05])],
+            [],
+            r"inputs\[1\]: expected a finite number of at least 0\.1, got 0\.05",
         ),
         ("sample", [tensor("count", "INT64", [1], int64_contents=[2**40])], [], "expected between 1 and 256"),
         ("sample", [tensor("count", "INT64", [1], int64_contents=[-1])], [], "expected between 1 and 256"),

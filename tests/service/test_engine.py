@@ -11,6 +11,7 @@ from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, Overloaded, Unsupported
 from iin_service.items import Given, Limits, PendingEdit, Trace, Wanted
 from iin_service.sessions import Sessions
+from iin_service.walks import LinearWalk
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +133,30 @@ def test_an_overflow_that_an_edit_or_a_fixed_factor_makes_is_not_blamed_on_anyth
     with pytest.raises(InvalidInput) as caught:
         edit(engine, Given("image", images, "targets"), PendingEdit(Edit("colour", SetValue(huge))))
     assert caught.value.field == "edits"
+    edits = [
+        PendingEdit(Edit("digit", Resample(0, 1.0)), field="edits[0]"),
+        PendingEdit(Edit("colour", SetValue(huge)), field="edits[1]"),
+        PendingEdit(Edit("digit", Resample(0, 2.0)), field="edits[2]"),
+    ]
+    with pytest.raises(InvalidInput) as caught:
+        edit(engine, Given("image", images, "targets"), *edits)
+    assert caught.value.field == "edits[1]"
     with pytest.raises(InvalidInput) as caught:
         sample(engine, 2, fixed=[("colour", huge)])
     assert caught.value.field == "fixed"
+
+
+@pytest.mark.parametrize(("value", "distance", "field"), [(3e38, 1.0, "start"), (0.0, 3e38, "linear.distance")])
+def test_an_overflow_on_a_path_is_blamed_on_what_is_too_large(value, distance, field, engine, bundle):
+    start = Given("factors", np.full((1, bundle.manifest.size), value, np.float32), "start")
+    path = LinearWalk("colour", np.ones(bundle.manifest.layout.size_of("colour"), np.float32), -distance)
+
+    async def follow():
+        return [part async for part in engine.traverse(start, path, None, 8, Wanted(), Trace())]
+
+    with pytest.raises(InvalidInput) as caught:
+        asyncio.run(follow())
+    assert caught.value.field == field
 
 
 def test_a_call_past_the_bound_is_refused_at_once_and_the_others_end(bundle, sessions, images):

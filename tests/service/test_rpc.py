@@ -7,6 +7,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import read_bundle
+from iin_service import answering, rpc
 from iin_service.answering import Answering
 from iin_service.engine import Engine
 from iin_service.errors import Overloaded
@@ -39,9 +40,10 @@ def bundle(digits_bundle):
     return read_bundle(digits_bundle)
 
 
-def rpcs_of(bundle, runner):
+def rpcs_of(bundle, runner, list_models=None):
     reader = RequestReader(InputReader(bundle.manifest, Limits()))
-    return InterpretationRpcs(Engine(bundle.manifest, runner, Limits()), reader, Answering(Silent()), no_models)
+    engine = Engine(bundle.manifest, runner, Limits())
+    return InterpretationRpcs(engine, reader, Answering(Silent()), list_models or no_models)
 
 
 async def no_models():
@@ -101,3 +103,81 @@ def test_a_stream_that_fails_ends_with_its_status(bundle):
     context = Context()
     assert asyncio.run(collect(context)) == []
     assert context.code is grpc.StatusCode.INTERNAL
+
+
+async def messages(bundle, count, sent):
+    for index in range(count):
+        sent.append(index)
+        yield pb.InterpretStreamRequest(item_id=str(index), request=latent_request(bundle))
+
+
+async def settled(answers):
+    """The first of `answers`, once everything that can go on without its caller has."""
+    first = await anext(answers)
+    await asyncio.sleep(0.5)
+    return first
+
+
+def test_answers_that_are_not_taken_hold_up_their_own_stream_only(bundle, monkeypatch):
+    """Above the bound a stream goes on by one message at a time, however many answers of others wait."""
+
+    async def run():
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+        slow, quick = rpcs.interpret_stream(messages(bundle, 200, []), Context()), []
+        size = (await settled(slow)).ByteSize()
+        kept = rpcs._answering._kept
+        assert 60 * size < kept < 66 * size
+        monkeypatch.setattr(answering, "MAX_BYTES_HELD", kept)
+        async for one in rpcs.interpret_stream(messages(bundle, 200, []), Context()):
+            quick.append(one)
+            assert rpcs._answering._kept <= kept + 2 * size
+        assert [one.item_id for one in quick] == [str(index) for index in range(200)]
+        assert not any(one.HasField("error") for one in quick)
+        await slow.aclose()
+        assert rpcs._answering._kept == rpcs._answering._bytes == 0
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def test_a_stream_whose_answers_are_not_taken_gives_its_place_and_its_answers_back(bundle, monkeypatch):
+    monkeypatch.setattr(rpc, "IDLE_SECONDS", 0.1)
+
+    async def run():
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+        context = Context()
+        answers = rpcs.interpret_stream(messages(bundle, 200, []), context)
+        await settled(answers)
+        assert (rpcs._streams, rpcs._answering._kept, rpcs._answering._bytes) == (0, 0, 0)
+        assert [one async for one in answers] == []
+        assert (rpcs._streams, rpcs._answering._kept) == (0, 0)
+        return context
+
+    context = asyncio.run(asyncio.wait_for(run(), 60))
+    assert context.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "within 0.1 s, got none; open another stream" in context.details
+
+
+def test_callers_of_list_models_share_one_question_for_a_while(bundle, monkeypatch):
+    monkeypatch.setattr(rpc, "LISTED_SECONDS", 0.05)
+    asked = []
+
+    async def one_model():
+        asked.append(True)
+        await asyncio.sleep(0.01)
+        return [pb.ServedModel(application="digits")]
+
+    async def run():
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner, one_model)
+        request = pb.ListModelsRequest()
+        first = asyncio.create_task(rpcs.list_models(request, Context()))
+        await asyncio.sleep(0)
+        first.cancel()  # the others get their answer all the same
+        found = await asyncio.gather(*(rpcs.list_models(request, Context()) for _ in range(20)))
+        found.append(await rpcs.list_models(request, Context()))
+        assert [[one.application for one in answer.models] for answer in found] == [["digits"]] * 21
+        assert len(asked) == 1
+        await asyncio.sleep(0.1)
+        await rpcs.list_models(request, Context())
+        assert len(asked) == 2
+
+    asyncio.run(run())

@@ -131,7 +131,7 @@ class InterpretationServiceServicer:
         """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
         ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread, so a caller
         may send as fast as the stream takes them. After a broken connection go on with the message after the last
-        answered one.
+        answered one. A stream in which nothing is sent and no answer taken for 5 minutes ends with DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
