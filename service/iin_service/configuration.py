@@ -19,7 +19,7 @@ class Configuration:
     """What `iin-serve` takes from serve.yaml, as arguments for Serve's own functions."""
 
     grpc_options: dict[str, Any]
-    """Services and time limits of the gRPC port; its number is the command's."""
+    """Services of the gRPC port; its number is the command's."""
     logging_config: dict[str, Any]
     """Of Serve's own processes and of the replicas."""
     deployment: dict[str, Any]
@@ -33,10 +33,10 @@ def shipped_configuration() -> Configuration:
     (application,) = whole["applications"]
     (deployment,) = application["deployments"]
     options = {name: value for name, value in deployment.items() if name not in DECIDED_BY_COMMAND}
-    # People at a terminal read text, and ask the port what it offers.
+    # People at a terminal read text, and ask the port what it offers; no pod is drained, so bulk work may take long.
     logging_config = whole["logging_config"] | {"encoding": "TEXT"}
     return Configuration(
-        grpc_options=whole["grpc_options"] | {"enable_reflection": True},
+        grpc_options=whole["grpc_options"] | {"enable_reflection": True, "request_timeout_s": None},
         logging_config=logging_config,
         deployment=options | QUICK_STOP | {"logging_config": logging_config},
     )

@@ -82,7 +82,7 @@ def test_it_serves_what_the_service_has():
 
 def test_iin_serve_takes_the_same_but_for_what_a_laptop_decides():
     config, shipped = yaml.safe_load(SERVE_YAML.read_text()), shipped_configuration()
-    assert changed(config["grpc_options"], shipped.grpc_options) == {"enable_reflection"}
+    assert changed(config["grpc_options"], shipped.grpc_options) == {"enable_reflection", "request_timeout_s"}
     assert changed(config["logging_config"], shipped.logging_config) == {"encoding"}
     assert changed(deployment(config), shipped.deployment) == {
         "name",
