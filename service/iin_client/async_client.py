@@ -32,7 +32,8 @@ from iin_client.result_messages import frames as frames_of
 from iin_client.results import Answer, Edited, Frames, Interpretations, Responses, Samples
 from iin_client.settings import NOT_READY, PAUSE_S, Application, Settings
 from iin_client.streaming import (
-    Fault,
+    AHEAD,
+    Sending,
     edit_answer,
     edit_message,
     interpret_answer,
@@ -152,10 +153,10 @@ class AsyncClient:
         self, items: AsyncIterable[tuple[str, Inputs]], *, resize: bool = False
     ) -> AsyncIterator[Answer[Interpretations]]:
         """See `Client.interpret_stream`; `items` is asynchronous too."""
-        fault = Fault()
-        sent = messages_async(items, interpret_message(resize=resize), fault)
+        sending = Sending(asyncio.Semaphore(AHEAD))
+        sent = messages_async(items, interpret_message(resize=resize), sending)
         call = self._stub.InterpretStream(sent, metadata=self._settings.metadata())
-        return self._received(call, interpret_answer, fault)
+        return self._received(call, interpret_answer, sending)
 
     def edit_stream(
         self,
@@ -167,11 +168,11 @@ class AsyncClient:
         latents: bool = False,
     ) -> AsyncIterator[Answer[Edited]]:
         """See `Client.edit_stream`; `items` is asynchronous too."""
-        fault = Fault()
+        sending = Sending(asyncio.Semaphore(AHEAD))
         request = edits_request(edits, output=output, resize=resize, latents=latents)
-        sent = messages_async(items, edit_message(request), fault)
+        sent = messages_async(items, edit_message(request), sending)
         call = self._stub.EditStream(sent, metadata=self._settings.metadata())
-        return self._received(call, edit_answer, fault)
+        return self._received(call, edit_answer, sending)
 
     async def list_models(self) -> tuple[ServedModel, ...]:
         """See `Client.list_models`."""
@@ -212,14 +213,18 @@ class AsyncClient:
             return read(await call(request, **self._settings.options()))
 
     async def _received(
-        self, call: Any, read: Callable[[Any], Result], fault: Fault | None = None
+        self, call: Any, read: Callable[[Any], Result], sending: Sending | None = None
     ) -> AsyncIterator[Result]:
         """See `Client._received`."""
         try:
             with self._settings.errors():
                 async for response in call:
+                    if sending is not None:
+                        sending.answered()
                     yield read(response)
         finally:
             call.cancel()
-        if fault is not None:
-            fault.check()
+            if sending is not None:
+                sending.end()
+        if sending is not None:
+            sending.check()

@@ -1,5 +1,6 @@
 """A client that blocks."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -31,7 +32,8 @@ from iin_client.result_messages import frames as frames_of
 from iin_client.results import Answer, Edited, Frames, Interpretations, Responses, Samples
 from iin_client.settings import NOT_READY, PAUSE_S, Application, Settings
 from iin_client.streaming import (
-    Fault,
+    AHEAD,
+    Sending,
     edit_answer,
     edit_message,
     interpret_answer,
@@ -183,10 +185,10 @@ class Client:
         What is wrong with one item is its answer's `error` and ends nothing. After a broken connection
         (CallError) go on with the item after the last one answered.
         """
-        fault = Fault()
-        sent = messages(items, interpret_message(resize=resize), fault)
+        sending = Sending(threading.Semaphore(AHEAD))
+        sent = messages(items, interpret_message(resize=resize), sending)
         call = self._stub.InterpretStream(sent, metadata=self._settings.metadata())
-        return self._received(call, interpret_answer, fault)
+        return self._received(call, interpret_answer, sending)
 
     def edit_stream(
         self,
@@ -201,11 +203,11 @@ class Client:
 
         The sources of `edits` are read once, before the first item.
         """
-        fault = Fault()
+        sending = Sending(threading.Semaphore(AHEAD))
         request = edits_request(edits, output=output, resize=resize, latents=latents)
-        sent = messages(items, edit_message(request), fault)
+        sent = messages(items, edit_message(request), sending)
         call = self._stub.EditStream(sent, metadata=self._settings.metadata())
-        return self._received(call, edit_answer, fault)
+        return self._received(call, edit_answer, sending)
 
     def list_models(self) -> tuple[ServedModel, ...]:
         """Lists the models that are served side by side."""
@@ -245,13 +247,17 @@ class Client:
         with self._settings.errors():
             return read(call(request, **self._settings.options()))
 
-    def _received(self, call: Any, read: Callable[[Any], Result], fault: Fault | None = None) -> Iterator[Result]:
-        """What `read` makes of each message of a stream; ends with the `fault` of the messages sent, if any."""
+    def _received(self, call: Any, read: Callable[[Any], Result], sending: Sending | None = None) -> Iterator[Result]:
+        """What `read` makes of each message of a stream; ends with what went wrong in those sent, if anything."""
         try:
             with self._settings.errors():
                 for response in call:
+                    if sending is not None:
+                        sending.answered()
                     yield read(response)
         finally:
             call.cancel()
-        if fault is not None:
-            fault.check()
+            if sending is not None:
+                sending.end()
+        if sending is not None:
+            sending.check()

@@ -1,5 +1,7 @@
 """Messages of request streams from (id, inputs) pairs, and answers from the messages that come back."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -13,7 +15,8 @@ from iin_client.result_messages import edited, interpretations
 from iin_client.results import Answer, Edited, Interpretations
 
 __all__ = [
-    "Fault",
+    "AHEAD",
+    "Sending",
     "edit_answer",
     "edit_message",
     "interpret_answer",
@@ -22,44 +25,65 @@ __all__ = [
     "messages_async",
 ]
 
+# Messages that may be unanswered, as many as the service works on at once. HAProxy 2.8 does not go on with a stream
+# that was full in both directions for a moment, as it is when a caller sends on and reads late.
+AHEAD = 64
 Message = TypeVar("Message")
 Result = TypeVar("Result")
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-class Fault:
-    """What went wrong in the caller's own items; gRPC would hide it behind a status."""
+class Sending:
+    """The caller's side of a stream of requests: how far it is ahead, and what went wrong in its own items."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: threading.Semaphore | asyncio.Semaphore) -> None:
+        """`room` has `AHEAD` places, for threads or for asyncio."""
+        self.room, self.ended = room, False
         self.error: Exception | None = None
 
+    def answered(self) -> None:
+        """One more message may be sent."""
+        self.room.release()
+
+    def end(self) -> None:
+        """No more is sent; who waits to is let go."""
+        self.ended = True
+        self.room.release()
+
     def check(self) -> None:
-        """Raises it, if there is one."""
+        """Raises what went wrong, if anything did; gRPC would hide it behind a status."""
         if self.error is not None:
             raise self.error
 
 
 def messages(
-    items: Iterable[tuple[str, Inputs]], message: Callable[[str, Inputs], Message], fault: Fault
+    items: Iterable[tuple[str, Inputs]], message: Callable[[str, Inputs], Message], sending: Sending
 ) -> Iterator[Message]:
-    """A message for each item; ends early, with `fault`, at one that cannot be sent."""
+    """A message for each item; ends early, with an error in `sending`, at one that cannot be sent."""
     try:
         for item_id, inputs in items:
+            sending.room.acquire()
+            if sending.ended:
+                return
             yield message(item_id, inputs)
     except Exception as error:
-        fault.error = error
+        sending.error = error
 
 
 async def messages_async(
-    items: AsyncIterable[tuple[str, Inputs]], message: Callable[[str, Inputs], Message], fault: Fault
+    items: AsyncIterable[tuple[str, Inputs]], message: Callable[[str, Inputs], Message], sending: Sending
 ) -> AsyncIterator[Message]:
     """The same for asyncio."""
+    assert isinstance(sending.room, asyncio.Semaphore)
     try:
         async for item_id, inputs in items:
+            await sending.room.acquire()
+            if sending.ended:
+                return
             yield message(item_id, inputs)
     except Exception as error:
-        fault.error = error
+        sending.error = error
 
 
 def interpret_message(*, resize: bool) -> Callable[[str, Inputs], pb.InterpretStreamRequest]:

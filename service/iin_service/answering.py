@@ -82,6 +82,8 @@ class Kept:
         """Nothing yet."""
         self._answering = answering
         self.messages = self.bytes = 0
+        self.turn = asyncio.Lock()
+        """Held by the message that begins next: a later one that overtook it could keep what it waits for."""
 
     def answered(self, size: int) -> None:
         """There is an answer of `size` bytes."""
@@ -125,11 +127,8 @@ class Answering:
         """
         with self._counted(rpc) as outcome:
             try:
-                while kept is not None and not self._room(request, kept):
-                    self._left.clear()
-                    await self._left.wait()
                 if kept is not None:
-                    kept.messages += 1
+                    await self._begun(request, kept)
                 with self._held(request):
                     return await answer()
             except Exception as error:
@@ -171,7 +170,16 @@ class Answering:
     def keep(self, size: int) -> None:
         """Count so many bytes of answers more, or less, that wait to be taken."""
         self._kept += size
-        self._left.set()
+        if size < 0:
+            self._left.set()
+
+    async def _begun(self, request: Message, kept: Kept) -> None:
+        """Wait for room for a message of a stream, after those before it."""
+        async with kept.turn:
+            while not self._room(request, kept):
+                self._left.clear()
+                await self._left.wait()
+            kept.messages += 1
 
     def _room(self, request: Message, kept: Kept) -> bool:
         """Whether a request of a stream may begin; one at a time always may, whoever else takes no answers."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import ray
 from iin_api.v1 import interpretation_pb2 as pb
@@ -71,12 +71,10 @@ def build(arguments: BuildArguments) -> serve.Application:
     )
 
 
-def _deployment(cpus: int, gpus: float) -> serve.Deployment:
-    deployment: serve.Deployment = serve.deployment(
-        name=DEPLOYMENT,
-        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
-        **shipped_configuration().deployment,
-    )(Replica)
+def _deployment(cpus: int, gpus: float, **options: Any) -> serve.Deployment:
+    """With Serve's `options`; a cluster has them in its configuration, where Ray prefers some of those set here."""
+    actor = {"num_cpus": cpus, "num_gpus": gpus}
+    deployment: serve.Deployment = serve.deployment(name=DEPLOYMENT, ray_actor_options=actor, **options)(Replica)
     return deployment
 
 
@@ -138,7 +136,7 @@ def deploy(options: ServeOptions, *, update: bool) -> None:
     if update and not runs:
         raise RuntimeError(f"--update: expected an application {options.application} that runs, found none")
     manifest = options.bundle / MANIFEST_NAME
-    deployment = _deployment(options.cpus, options.gpus).options(
+    deployment = _deployment(options.cpus, options.gpus, **shipped_configuration().deployment).options(
         num_replicas=options.replicas,
         # The digest makes another bundle at the same path a change.
         user_config={"bundle": str(options.bundle), "manifest_sha256": file_digest(manifest)},

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from typing import Any
 
 from iin_api.v1 import interpretation_pb2 as pb
@@ -141,23 +141,19 @@ class InterpretationRpcs:
         if self._streams >= MAX_STREAMS:
             Fault(Overloaded(f"{MAX_STREAMS} streams of requests are open, as many as may be")).set_on(context)
             return
-        kept = Kept(self._answering)
-        with ExitStack() as held:
-            self._streams += 1
-            held.callback(self._closed, kept)
-            window = self._engine.limits.stream_window
-            answers = answered_in_order(requests, answer, window, idle_seconds=IDLE_SECONDS, given_up=held.close)
-            try:
-                async with aclosing(answers):
-                    async for one in answers:
-                        kept.taken(one.ByteSize())
-                        yield one
-            except Idle as error:
-                Fault(error).set_on(context)
-
-    def _closed(self, kept: Kept) -> None:
-        self._streams -= 1
-        kept.dropped()
+        kept, window = Kept(self._answering), self._engine.limits.stream_window
+        self._streams += 1  # until the call ends, which for a caller that does not read is after it was given up
+        answers = answered_in_order(requests, answer, window, idle_seconds=IDLE_SECONDS, given_up=kept.dropped)
+        try:
+            async with aclosing(answers):
+                async for one in answers:
+                    kept.taken(one.ByteSize())
+                    yield one
+        except Idle as error:
+            Fault(error).set_on(context)
+        finally:
+            self._streams -= 1
+            kept.dropped()
 
     def description(self) -> pb.GetModelResponse:
         """The model and the limits."""

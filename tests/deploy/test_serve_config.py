@@ -91,8 +91,14 @@ def test_iin_serve_takes_the_same_but_for_what_a_laptop_decides():
         "autoscaling_config",
         "graceful_shutdown_wait_loop_s",
         "graceful_shutdown_timeout_s",
-        "logging_config",  # the same for replicas; in the file once, for all of Serve
+        "logging_config",  # for replicas too; in the file once, for all of Serve
     }
+
+
+def test_the_builder_leaves_everything_else_to_the_file():
+    built = app.build(app.BuildArguments())._bound_deployment
+    chosen = {name for name in built._deployment_config.user_configured_option_names if not name.startswith("_")}
+    assert chosen == {"name", "ray_actor_options"}
 
 
 def changed(one, other):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_client import AsyncClient, Factors, Replace, Resample
+from iin_client import AsyncClient, Client, Factors, RawImage, Replace, Resample
 
 
 def test_answers_come_in_order_and_a_bad_item_spoils_no_other(client, pictures):
@@ -92,6 +92,35 @@ def test_a_caller_that_takes_no_answers_is_not_read_without_end(stub, client, pi
     assert last == held < 1000, "it goes on reading"
     assert client.interpret(pictures[0]).factors.shape == (1, 32)  # others are served meanwhile
     call.cancel()
+
+
+@pytest.mark.parametrize("kind", ["threads", "asyncio"])
+def test_a_caller_that_reads_late_gets_all_large_answers(service, kind):
+    """Behind HAProxy 2.8 it would not, if the client sent on until no byte more went either way."""
+    large = RawImage(np.zeros((16, 3, 32, 32), np.float32))
+    items, resample = [(str(index), large) for index in range(200)], Resample("digit", seed=1)
+
+    def late():
+        with Client(service.address, timeout=60) as client:
+            answers = client.edit_stream(items, resample, output="raw")
+            first = next(answers)
+            time.sleep(1)
+            return [first, *answers]
+
+    async def late_async():
+        async def each():
+            for item in items:
+                yield item
+
+        async with AsyncClient(service.address, timeout=60) as client:
+            answers = client.edit_stream(each(), resample, output="raw")
+            first = await anext(answers)
+            await asyncio.sleep(1)
+            return [first, *[answer async for answer in answers]]
+
+    found = late() if kind == "threads" else asyncio.run(asyncio.wait_for(late_async(), 120))
+    assert [answer.item_id for answer in found] == [item_id for item_id, _ in items]
+    assert found[-1].result.images.raw.shape == (16, 3, 32, 32)
 
 
 def test_leaving_a_stream_early_leaves_the_service_well(client, pictures):

@@ -139,7 +139,40 @@ def test_answers_that_are_not_taken_hold_up_their_own_stream_only(bundle, monkey
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
-def test_a_stream_whose_answers_are_not_taken_gives_its_place_and_its_answers_back(bundle, monkeypatch):
+def test_a_small_message_does_not_overtake_a_large_one_that_waits_for_room(bundle, monkeypatch):
+    """Answers of later messages would keep the bytes that it waits for, and could not be taken before its own."""
+    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 4000)
+
+    async def run():
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+        held, leave = rpcs._answering, asyncio.Event()
+        other = asyncio.create_task(
+            held.once("Other", pb.InterpretRequest(resize=True), leave.wait, lambda fault: fault)
+        )
+        await asyncio.sleep(0)
+        held._bytes += 1400  # as if that were large
+        small = latent_request(bundle)
+        large = pb.InterpretRequest(inputs=[*small.inputs] * (1000 // small.ByteSize()))
+
+        async def requests():
+            yield pb.InterpretStreamRequest(item_id="large", request=large)
+            for index in range(60):
+                yield pb.InterpretStreamRequest(item_id=str(index), request=small)
+
+        async def taken():
+            return [one.item_id async for one in rpcs.interpret_stream(requests(), Context())]
+
+        answers = asyncio.create_task(taken())
+        await asyncio.sleep(0.3)
+        held._bytes -= 1400
+        leave.set()
+        await other
+        return await asyncio.wait_for(answers, 20)
+
+    assert asyncio.run(run()) == ["large", *map(str, range(60))]
+
+
+def test_a_stream_whose_answers_are_not_taken_gives_its_answers_back_and_its_place_when_it_ends(bundle, monkeypatch):
     monkeypatch.setattr(rpc, "IDLE_SECONDS", 0.1)
 
     async def run():
@@ -147,7 +180,7 @@ def test_a_stream_whose_answers_are_not_taken_gives_its_place_and_its_answers_ba
         context = Context()
         answers = rpcs.interpret_stream(messages(bundle, 200, []), context)
         await settled(answers)
-        assert (rpcs._streams, rpcs._answering._kept, rpcs._answering._bytes) == (0, 0, 0)
+        assert (rpcs._streams, rpcs._answering._kept, rpcs._answering._bytes) == (1, 0, 0)
         assert [one async for one in answers] == []
         assert (rpcs._streams, rpcs._answering._kept) == (0, 0)
         return context

@@ -41,7 +41,7 @@ def mnist() -> PictureRecipe:
 
 
 def fashion() -> PictureRecipe:
-    """FashionMNIST without labels, with a perceptual and an adversarial loss, sized for two cores."""
+    """FashionMNIST without labels, with an adversarial loss, sized for two cores."""
     return _renamed(
         mnist(),
         "fashion",
@@ -49,10 +49,10 @@ def fashion() -> PictureRecipe:
         autoencoder=Autoencoder(
             latent_size=64,
             width=32,
-            perceptual="alex",
+            noise_scale=0.1,
             adversary=Adversary(weight=0.5, width=32),
             average=0.99,
-            optimiser=Optimiser(steps=1500, batch_size=32, learning_rate=2e-3),
+            optimiser=Optimiser(steps=6000, batch_size=32, learning_rate=2e-3),
         ),
     )
 
