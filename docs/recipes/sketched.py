@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from iin_bundle import Figure
 from iin_training.config import Judge, Optimiser, Transform
-from iin_training.data.colour import Augmentation
+from iin_training.data.colour import STILL
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digits import load_digits
 from iin_training.data.images import ImageArray
@@ -27,7 +27,6 @@ HERE = Path(__file__).parent
 BUNDLE = HERE.parents[1] / "build/demo/bundle"
 OUTPUT = HERE.parents[1] / "build/sketched"
 SHAPE = (3, 32, 32)
-STILL = Augmentation(rotation=0, zoom=0, shear=0, shift=0)
 DRAWN, DRAWN_HELD_OUT = 3000, 500  # pictures, each in a colour of its own
 
 

@@ -61,7 +61,8 @@ def parser() -> argparse.ArgumentParser:
         "--gpus",
         type=float,
         default=0.0,
-        help="GPUs of a replica, may be a fraction; needs the extra serve-gpu (default: 0)",
+        help="GPUs of a replica; a fraction shares a GPU with others, and caps nobody's memory on it; needs the extra "
+        "serve-gpu (default: 0)",
     )
     parser.add_argument("--name", help="name of the Serve application, for one bundle (default: the model's name)")
     parser.add_argument("--address", help="a running Ray cluster to join (default: start a private one)")

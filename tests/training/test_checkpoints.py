@@ -120,13 +120,17 @@ def remove_key(path):
         ("checkpoint.json", remove_key),
         ("checkpoint.json", lambda path: path.write_bytes(b"\xff\xfe\x00")),
         ("checkpoint.json", lambda path: path.write_text("[]")),
+        ("checkpoint.json", lambda path: path.write_text('{"step": "1", "weights": "w", "settings": {}}')),
     ],
-    ids=["cut", "garbled", "missing", "cut json", "garbled json", "json without a key", "not text", "not an object"],
+    ids=[
+        *("cut", "garbled", "missing", "cut json", "garbled json", "json without a key", "not text", "not an object"),
+        "not a number",
+    ],
 )
 def test_a_damaged_checkpoint_is_refused_with_the_remedy(tmp_path, which, how):
     save_checkpoint(tmp_path, 1, *small(), SETTINGS)
     how(tmp_path / which)
-    with pytest.raises(ValueError, match=r"expected a whole checkpoint.*delete this folder"):
+    with pytest.raises(ValueError, match=rf"expected a whole checkpoint, but {which} does not.*delete this folder"):
         load_checkpoint(tmp_path, *small(), SETTINGS)
 
 

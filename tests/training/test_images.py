@@ -1,6 +1,7 @@
 """Images from files and arrays: what is in the file is what is loaded, and nothing broken gets as far as training."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -254,12 +255,18 @@ def test_a_file_that_changed_a_moment_ago_is_not_trusted(tmp_path, decoded, monk
     assert len(decoded) == 12
 
 
-@pytest.mark.parametrize("fault", ["no folder", "no database"])
-def test_without_a_cache_every_start_checks_every_file(tmp_path, decoded, fault):
+@pytest.mark.parametrize("fault", ["no folder", "no database", "no home"])
+def test_without_a_cache_every_start_checks_every_file(tmp_path, decoded, monkeypatch, fault):
     paths = write_numbered(tmp_path / "pictures")
-    (tmp_path / "cache").mkdir() if fault == "no database" else (tmp_path / "cache").write_text("a file")
-    if fault == "no database":
+    if fault == "no folder":
+        (tmp_path / "cache").write_text("a file")
+    elif fault == "no database":
+        (tmp_path / "cache").mkdir()
         (tmp_path / "cache/pictures.sqlite").write_text("something else that is long enough to be read " * 30)
+    else:  # as in a container that runs as a user of no name
+        for name in ("IIN_CACHE", "XDG_CACHE_HOME", "HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
     for _ in range(2):
         assert numbers(all_of(files(paths))) == list(range(6))
     assert len(decoded) == 12

@@ -1,5 +1,7 @@
 """ONNX files as parts of the frozen model: run as they are, copied under a bundle's names, or refused."""
 
+import re
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -178,6 +180,17 @@ def test_the_graph_of_an_encoder_that_samples_gives_the_mean(sampling, tmp_path)
     np.testing.assert_allclose(latents, network(images)[0].detach().numpy(), atol=1e-5)
 
 
+def test_the_mean_of_an_encoder_that_samples_is_one_graph_that_keeps_the_files_name(sampling):
+    path = sampling[1]
+    model = frozen(OnnxModule(path, output=("mean", "log_variance")))
+    digest = model.digest()
+    mean = model.networks()["encoder"]
+    assert model.networks()["encoder"] is mean
+    assert model.digest() == digest  # and so no part of the encoder
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: expected a graph that takes batches of shape"):
+        mean(torch.zeros(2, 5))
+
+
 def test_the_digest_of_an_encoder_that_samples_is_also_of_its_log_variance(sampling):
     path = sampling[1]
     names = [("mean", "log_variance"), ("log_variance", "mean"), ("mean", "mean")]
@@ -204,6 +217,7 @@ def test_weights_in_a_file_of_their_own_are_taken_into_the_copy(tmp_path):
 def test_a_softmax_can_be_put_after_the_logits(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
     head = OnnxModule(exported(network, tmp_path / "head.onnx")).with_softmax()
+    assert head.name.endswith("head.onnx")
     images = torch.randn(3, *SHAPE)
     torch.testing.assert_close(head(images), network(images).detach().softmax(dim=1), rtol=1e-4, atol=1e-6)
     head.write(tmp_path / "copy.onnx", input_name="latent", example=images, output_name="probabilities")

@@ -160,6 +160,22 @@ def test_variants_are_augmented_alike():
     assert len({image.numpy().tobytes() for image in pairs.images_a}) == 50
 
 
-def test_groups_of_one_image_have_no_variants():
-    with pytest.raises(ValueError, match="digit: expected at least two images of each value"):
-        Variants(numbered(20), np.arange(20), "digit")
+def test_groups_of_one_image_have_no_variants_and_can_be_left_out():
+    groups = np.array([0] * 6 + [1] * 6 + [2])
+    with pytest.raises(ValueError, match=r"digit: expected at least two images of each value, .*set drop_single"):
+        Variants(numbered(13), groups, "digit")
+    first, second, _ = drawn(Variants(numbered(13), groups, "digit", drop_single=True), 500)
+    assert set(first.tolist()) | set(second.tolist()) == set(range(12))
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        ([0, 1], "^groups: expected one for each of the 12 images, got 2; .*which groups remain"),
+        (np.zeros((12, 2), int), "^groups: expected one number or string an image"),
+    ],
+    ids=["too few", "two dimensions"],
+)
+def test_groups_are_refused_by_their_own_name(groups, told):
+    with pytest.raises(ValueError, match=told):
+        Variants(numbered(12), groups, "digit")

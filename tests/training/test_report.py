@@ -97,6 +97,41 @@ def test_a_damaged_bundle_is_named(digits_bundle, capsys, tmp_path):
     assert "transform" in captured.out  # what could be told was
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b'{"stage": "jud',
+        b"\xff\xfe\x00",
+        b"[]",
+        b'{"stage": "judge", "time": 1.0, "loss": 1.0}',
+        b'{"step": 20, "time": 1.0, "loss": 1.0}',
+        b'{"stage": "judge", "step": "20", "time": 1.0}',
+        b'{"stage": "judge", "step": 20, "time": 1.0, "loss": {}}',
+    ],
+    ids=["empty", "cut", "not text", "not an object", "no step", "no stage", "step", "value"],
+)
+def test_a_damaged_line_of_metrics_is_named_with_the_remedy(capsys, tmp_path, line):
+    good = json.dumps({"stage": "judge", "step": 0, "time": 0.0, "loss": 1.0}).encode()
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([good, line, good, b""]))
+    assert main(["report", str(tmp_path)]) == 1
+    told = words(capsys.readouterr())
+    assert f"{tmp_path / 'metrics.jsonl'}: line 2: expected a JSON object" in told
+    assert "remove this line" in told
+
+
+@pytest.mark.parametrize("content", ["{", '{"weights": "w", "settings": {}}', '{"step": 1, "weights": "w"}'])
+def test_a_damaged_checkpoint_is_named_with_the_remedy(capsys, tmp_path, content):
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "judge", "step": 0, "time": 0.0, "loss": 1.0}\n')
+    folder = tmp_path / "checkpoints/judge"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.json").write_text(content)
+    assert main(["report", str(tmp_path)]) == 1
+    told = words(capsys.readouterr())
+    assert f"{folder}: expected a whole checkpoint, but checkpoint.json does not read" in told
+    assert "delete this folder" in told
+
+
 def test_more_than_a_folder_is_wrong_usage(capsys, tmp_path):
     assert main(["report", str(tmp_path), "--seed", "1"]) == 2
     assert "RUN_DIR: expected nothing after it, got --seed 1" in capsys.readouterr().err

@@ -44,9 +44,23 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimiser: torch.
 
 
 def read_pointer(folder: Path) -> dict[str, Any] | None:
-    """What a stage's checkpoint says of itself, `step`, `weights` and `settings`; None where there is none."""
+    """What a stage's checkpoint says of itself, `step`, `weights` and `settings`; None where there is none.
+
+    Raises:
+        ValueError: where it is damaged.
+
+    """
     path = folder / POINTER
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        saved: dict[str, Any] = json.loads(path.read_text())
+        for name, kind in (("step", int), ("weights", str), ("settings", dict)):
+            if not isinstance(saved[name], kind):
+                raise TypeError(f"{name} is {saved[name]!r}")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return saved
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, settings: Any) -> int:
@@ -60,14 +74,12 @@ def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optim
 
     """
     settings = json.loads(json.dumps(settings))  # as they are saved: tuples are lists
+    if (saved := read_pointer(folder)) is None:
+        return 0
     try:
-        if (saved := read_pointer(folder)) is None:
-            return 0
         tensors = load_file(folder / saved["weights"])
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise ValueError(
-            f"{folder}: expected a whole checkpoint, but it does not read ({error}); delete this folder"
-        ) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _damaged(folder / saved["weights"], error) from error
     if differences := _differences(saved["settings"], settings):
         raise ValueError(
             f"{folder}: this checkpoint was made with other settings ({differences}); "
@@ -91,6 +103,14 @@ def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optim
         state.setdefault(int(index), {})[key] = moment
     optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
     return int(saved["step"])
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    """What to say of a file of a checkpoint that does not read."""
+    told = f"{type(error).__name__}: {error}"
+    return ValueError(
+        f"{path.parent}: expected a whole checkpoint, but {path.name} does not read ({told}); delete this folder"
+    )
 
 
 def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -10,9 +10,14 @@ __all__ = ["draw_curves", "read_metrics"]
 
 
 def read_metrics(metrics: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics file (stage, step, time in seconds, values), without one that was cut short."""
-    lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The lines of a run's metrics file (stage, step, time in seconds, values), without one that was cut short.
+
+    Raises:
+        ValueError: where a whole line is something else.
+
+    """
+    lines = metrics.read_bytes().split(b"\n")[:-1] if metrics.exists() else []
+    return [_record(line, f"{metrics}: line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def draw_curves(metrics: Path, picture: Path) -> None:
@@ -40,3 +45,18 @@ def draw_curves(metrics: Path, picture: Path) -> None:
             axis.set_xlabel("step")
             axis.grid(alpha=0.3)
     figure.savefig(picture, dpi=110)
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    """One line of metrics, checked."""
+    try:
+        record: dict[str, Any] = json.loads(line)
+        values = [record[name] for name in ("step", "time")] + [record[name] for name in record if name != "stage"]
+        if isinstance(record["stage"], str) and all(isinstance(value, int | float) for value in values):
+            return record
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"{where}: expected a JSON object with a stage's name, step, time and other numbers, got "
+        f"{line[:60].decode(errors='replace')!r}; remove this line: only points of curves and minutes are lost with it"
+    )

@@ -24,6 +24,7 @@ from torch import nn
 
 from iin_training.checkpoint import load_checkpoint, save_checkpoint
 from iin_training.config import Optimiser
+from iin_training.curves import read_metrics
 from iin_training.processes import average, leads, same_everywhere, wait
 
 __all__ = ["Run"]
@@ -161,10 +162,9 @@ class Run:
         """Forget lines of steps that an interruption undid."""
         if not self.metrics_path.exists():
             return
-        lines = self.metrics_path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and _is_before(json.loads(line), stage, done)]
+        kept = [line for line in read_metrics(self.metrics_path) if line["stage"] != stage or line["step"] < done]
         partial = self.metrics_path.with_suffix(".partial")
-        partial.write_text("".join(kept))
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         partial.replace(self.metrics_path)
 
     def _progress(self) -> Progress:
@@ -182,10 +182,6 @@ class Run:
 
 def _told(broken: list[str]) -> str:
     return f"{len(broken)} of the network's tensors are not finite, the first is {broken[0]}"
-
-
-def _is_before(line: dict[str, Any], stage: str, done: int) -> bool:
-    return bool(line["stage"] != stage or line["step"] < done)
 
 
 def learning_rate(schedule: Optimiser, step: int) -> float:

@@ -131,7 +131,8 @@ class InterpretationServiceServicer:
         """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
         ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread, so a caller
         may send as fast as the stream takes them. After a broken connection go on with the message after the last
-        answered one. A stream in which nothing is sent and no answer taken for 5 minutes ends with DEADLINE_EXCEEDED.
+        answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
+        answer, or no answer is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

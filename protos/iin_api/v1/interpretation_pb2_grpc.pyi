@@ -54,7 +54,8 @@ class InterpretationServiceStub:
     """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
     ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread, so a caller
     may send as fast as the stream takes them. After a broken connection go on with the message after the last
-    answered one. A stream in which nothing is sent and no answer taken for 5 minutes ends with DEADLINE_EXCEEDED.
+    answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
+    answer, or no answer is taken.
     """
     EditStream: _grpc.StreamStreamMultiCallable[_interpretation_pb2.EditStreamRequest, _interpretation_pb2.EditStreamResponse]
     """Edit for bulk work, as InterpretStream."""
@@ -95,7 +96,8 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
     """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
     ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread, so a caller
     may send as fast as the stream takes them. After a broken connection go on with the message after the last
-    answered one. A stream in which nothing is sent and no answer taken for 5 minutes ends with DEADLINE_EXCEEDED.
+    answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
+    answer, or no answer is taken.
     """
     EditStream: _aio.StreamStreamMultiCallable[_interpretation_pb2.EditStreamRequest, _interpretation_pb2.EditStreamResponse]  # type: ignore[assignment]
     """Edit for bulk work, as InterpretStream."""
@@ -157,7 +159,8 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
         ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread, so a caller
         may send as fast as the stream takes them. After a broken connection go on with the message after the last
-        answered one. A stream in which nothing is sent and no answer taken for 5 minutes ends with DEADLINE_EXCEEDED.
+        answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
+        answer, or no answer is taken.
         """
 
     @_abc_1.abstractmethod

@@ -36,7 +36,7 @@ class CheckedFiles:
             cache_directory().mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(cache_directory() / "pictures.sqlite")
             self._database.execute(TABLE)
-        except (OSError, sqlite3.Error):
+        except (OSError, RuntimeError, sqlite3.Error):  # RuntimeError: a user without a home
             self.close()
 
     def close(self) -> None:

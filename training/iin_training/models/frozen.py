@@ -214,7 +214,7 @@ class FrozenModel(nn.Module):
         """By role in a bundle (encoder, decoder, head), modules of one tensor in and one out, for export."""
         parts = {"encoder": self.encoder}
         if self.samples:
-            parts["encoder"] = self.encoder.mean() if isinstance(self.encoder, OnnxModule) else _Mean(self.encoder)
+            parts["encoder"] = self.encoder.mean if isinstance(self.encoder, OnnxModule) else _Mean(self.encoder)
         if self.decoder is not None:
             parts["decoder"] = self.decoder
         if self.head is not None:

@@ -1,6 +1,7 @@
 """A part of the frozen model given as an ONNX file: run as it is while training, copied into the bundle."""
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -22,13 +23,20 @@ class OnnxModule(nn.Module):
     come back on the device of the input.
     """
 
-    def __init__(self, source: str | Path | onnx.ModelProto, *, output: str | tuple[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        source: str | Path | onnx.ModelProto,
+        *,
+        output: str | tuple[str, str] | None = None,
+        name: str = "ONNX model",
+    ) -> None:
         """Read and check a graph; tensors in external files beside it are taken into memory.
 
         Args:
             source: an ONNX file, or a model in memory.
             output: name of the output to use, where the graph has several; names of those with mean and log-variance,
                 where it samples.
+            name: what messages call a model in memory; a file is called by its path.
 
         Raises:
             ValueError: where the file does not read, takes or gives other tensors than these or others than
@@ -37,7 +45,7 @@ class OnnxModule(nn.Module):
         """
         super().__init__()
         in_memory = isinstance(source, onnx.ModelProto)
-        self.name = "ONNX model" if in_memory else str(source)
+        self.name = name if in_memory else str(source)
         self._model = _with_outputs(source if in_memory else _load(Path(source)), output, self.name)
         for value in (*_inputs(self._model), *self._model.graph.output):
             _check_tensor(value, self.name)
@@ -75,9 +83,10 @@ class OnnxModule(nn.Module):
         """Hexadecimal sha256 of the graph, weights included."""
         return hashlib.sha256(self._content).hexdigest()
 
+    @cached_property  # a session and a copy of the weights of its own
     def mean(self) -> "OnnxModule":
         """The same graph with its first output alone."""
-        return OnnxModule(self._model, output=self._model.graph.output[0].name)
+        return OnnxModule(self._model, output=self._model.graph.output[0].name, name=self.name)
 
     def with_softmax(self) -> "OnnxModule":
         """The same graph followed by a softmax over the classes of its output `(N, classes)`."""
@@ -85,7 +94,7 @@ class OnnxModule(nn.Module):
         (logits,) = model.graph.output
         model.graph.node.append(helper.make_node("Softmax", [logits.name], ["probabilities"], axis=1))
         logits.name = "probabilities"
-        return OnnxModule(model)
+        return OnnxModule(model, name=self.name)
 
     def write(self, path: Path, *, input_name: str, example: Tensor, output_name: str) -> None:
         """Copy the graph to `path` under a bundle's tensor names, its batch axis called `batch`.

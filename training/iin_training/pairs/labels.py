@@ -48,7 +48,7 @@ class SameLabel:
         """
         self.concepts = (check_concept(concept),)
         self._images = images
-        self._classes = _grouped(images, labels, concept, balanced=balanced, drop_single=drop_single)
+        self._classes = _grouped("labels", images, labels, concept, balanced=balanced, drop_single=drop_single)
 
     def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
         """Draw pairs, see `PairSource.draw`."""
@@ -75,21 +75,29 @@ class Variants:
     Source: Esser, Rombach, Ommer (CVPR 2020), section 3.2, pairs that share everything but one factor.
     """
 
-    def __init__(self, images: Images, groups: Sequence[Any] | NDArray[Any] | Tensor, concept: str) -> None:
+    def __init__(
+        self,
+        images: Images,
+        groups: Sequence[Any] | NDArray[Any] | Tensor,
+        concept: str,
+        *,
+        drop_single: bool = False,
+    ) -> None:
         """Group the images.
 
         Args:
             images: N images.
             groups: what each is a variant of, `(N,)` numbers or strings; None or NaN leaves the image out.
             concept: name of what the images of a group differ in.
+            drop_single: leave out groups of one single image instead of refusing them.
 
         Raises:
-            ValueError: as `SameLabel`.
+            ValueError: as `SameLabel`, of `groups`.
 
         """
         self.concepts = (check_concept(concept),)
         self._images = images
-        self._groups = _grouped(images, groups, concept, balanced=True, drop_single=False)
+        self._groups = _grouped("groups", images, groups, concept, balanced=True, drop_single=drop_single)
 
     def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
         """Draw pairs, see `PairSource.draw`."""
@@ -140,15 +148,21 @@ class Unrelated:
 
 
 def _grouped(
-    images: Images, labels: Sequence[Any] | NDArray[Any] | Tensor, concept: str, *, balanced: bool, drop_single: bool
+    field: str,
+    images: Images,
+    labels: Sequence[Any] | NDArray[Any] | Tensor,
+    concept: str,
+    *,
+    balanced: bool,
+    drop_single: bool,
 ) -> Classes:
-    """Images by label, see `SameLabel`."""
+    """Images by label, see `SameLabel`; messages call the labels `field`."""
     listed: list[Any] = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
     if len(listed) != len(images):
         raise ValueError(
-            f"labels: expected one for each of the {len(images)} images, got {len(listed)}; "
-            "where broken files were left out, ImageFiles.kept says which labels remain"
+            f"{field}: expected one for each of the {len(images)} images, got {len(listed)}; "
+            f"where broken files were left out, ImageFiles.kept says which {field} remain"
         )
     if any(isinstance(label, list) for label in listed[:1]):
-        raise ValueError("labels: expected one number or string an image, (N,), got an array of more dimensions")
+        raise ValueError(f"{field}: expected one number or string an image, (N,), got an array of more dimensions")
     return Classes(concept, *codes_of(listed), balanced=balanced, drop_single=drop_single)
