@@ -29,6 +29,8 @@ EPILOG = """examples:
   iin-serve build/digits/bundle -- iin describe       serve while a command runs, then stop
 """
 READY_SECONDS = 60
+ATTEMPT_SECONDS = 5  # one start of dozens waited for the answer to a first call that never came
+NOT_YET = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DEADLINE_EXCEEDED)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -194,13 +196,13 @@ def _check(stub: health_pb2_grpc.HealthStub, application: str) -> None:
         try:
             stub.Check(
                 health_pb2.HealthCheckRequest(),
-                timeout=max(end - time.monotonic(), 0.1),
+                timeout=min(max(end - time.monotonic(), 0.1), ATTEMPT_SECONDS),
                 wait_for_ready=True,
                 metadata=[("application", application)],
             )
             return
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND or time.monotonic() > end:
+            if error.code() not in NOT_YET or time.monotonic() > end:
                 raise
         time.sleep(0.1)
 
