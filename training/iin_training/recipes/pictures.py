@@ -106,7 +106,7 @@ def emoji() -> PictureRecipe:
             latent_size=64,
             width=32,
             noise_scale=0.2,
-            optimiser=Optimiser(steps=4000, batch_size=32, learning_rate=2e-3),
+            optimiser=Optimiser(steps=2000, batch_size=32, learning_rate=2e-3),
         ),
         transform=Transform(
             blocks=4,
