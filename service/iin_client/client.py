@@ -182,6 +182,7 @@ class Client:
     ) -> Iterator[Answer[Interpretations]]:
         """Interprets (id, inputs) pairs as fast as the service takes them; answers arrive in the same order.
 
+        At most 64 items are sent ahead of the answers that were taken.
         What is wrong with one item is its answer's `error` and ends nothing. After a broken connection
         (CallError) go on with the item after the last one answered.
         """

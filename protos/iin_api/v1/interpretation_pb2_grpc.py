@@ -129,9 +129,9 @@ class InterpretationServiceServicer:
 
     def InterpretStream(self, request_iterator, context):
         """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
-        ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread, so a caller
-        may send as fast as the stream takes them. After a broken connection go on with the message after the last
-        answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
+        ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Send no further
+        ahead of the answers that you have read: HAProxy 2.8 does not go on with a stream that was full in both directions.
+        After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
         answer, or no answer is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

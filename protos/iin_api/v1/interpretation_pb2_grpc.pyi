@@ -52,9 +52,9 @@ class InterpretationServiceStub:
     """Draws factors from the prior and decodes them; the images arrive in order, several to a message."""
     InterpretStream: _grpc.StreamStreamMultiCallable[_interpretation_pb2.InterpretStreamRequest, _interpretation_pb2.InterpretStreamResponse]
     """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
-    ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread, so a caller
-    may send as fast as the stream takes them. After a broken connection go on with the message after the last
-    answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
+    ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Send no further
+    ahead of the answers that you have read: HAProxy 2.8 does not go on with a stream that was full in both directions.
+    After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
     answer, or no answer is taken.
     """
     EditStream: _grpc.StreamStreamMultiCallable[_interpretation_pb2.EditStreamRequest, _interpretation_pb2.EditStreamResponse]
@@ -94,9 +94,9 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
     """Draws factors from the prior and decodes them; the images arrive in order, several to a message."""
     InterpretStream: _aio.StreamStreamMultiCallable[_interpretation_pb2.InterpretStreamRequest, _interpretation_pb2.InterpretStreamResponse]  # type: ignore[assignment]
     """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
-    ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread, so a caller
-    may send as fast as the stream takes them. After a broken connection go on with the message after the last
-    answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
+    ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Send no further
+    ahead of the answers that you have read: HAProxy 2.8 does not go on with a stream that was full in both directions.
+    After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
     answer, or no answer is taken.
     """
     EditStream: _aio.StreamStreamMultiCallable[_interpretation_pb2.EditStreamRequest, _interpretation_pb2.EditStreamResponse]  # type: ignore[assignment]
@@ -157,9 +157,9 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_interpretation_pb2.InterpretStreamResponse], _abc.AsyncIterator[_interpretation_pb2.InterpretStreamResponse]]:
         """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
-        ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread, so a caller
-        may send as fast as the stream takes them. After a broken connection go on with the message after the last
-        answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
+        ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Send no further
+        ahead of the answers that you have read: HAProxy 2.8 does not go on with a stream that was full in both directions.
+        After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
         answer, or no answer is taken.
         """
 
