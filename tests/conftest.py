@@ -3,12 +3,21 @@
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from iin_training.config import Recipe
 from iin_training.pipeline import run_recipe
 from iin_training.recipes import digits
 from rich.console import Console
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what needs a GPU where there is none that onnxruntime and torch can use."""
+    if item.get_closest_marker("gpu") and not (
+        "CUDAExecutionProvider" in onnxruntime.get_available_providers() and torch.cuda.is_available()
+    ):
+        pytest.skip("needs a GPU, torch for CUDA and onnxruntime-gpu in place of onnxruntime")
 
 
 @pytest.fixture(scope="session", autouse=True)

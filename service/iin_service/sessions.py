@@ -1,15 +1,15 @@
 """onnxruntime: the only module that knows it. Opens a bundle's graphs and runs them on numpy arrays."""
 
 import importlib.metadata
-from collections.abc import Callable
 
 import numpy as np
 import onnxruntime as ort
-from iin_bundle import Bundle, BundleError
+from iin_bundle import Bundle, BundleError, Graph
 
-from iin_service.stage import Array
+from iin_service.items import Limits
+from iin_service.stage import Array, Run
 
-__all__ = ["Sessions", "memory_limit"]
+__all__ = ["Sessions", "cuda_options", "in_buckets", "warm_up"]
 
 # ONNX Runtime's name of each element type that a manifest may state.
 ORT_TYPES = {"float32": "tensor(float)"}
@@ -21,21 +21,25 @@ class Sessions:
     def __init__(self, bundle: Bundle, *, threads: int, gpu: bool, gpu_memory_bytes: int | None = None) -> None:
         """Open every graph of `bundle` with `threads` CPU threads, on CUDA if `gpu`.
 
+        On CUDA batches come in sizes of powers of two, see `in_buckets`, each of which has been run when this returns:
+        no call pays for what CUDA does at the first sight of a shape, and memory that does not suffice shows here.
+
         `gpu_memory_bytes` caps onnxruntime's arenas of GPU memory, which hold weights, activations and workspaces: each
         graph has one of its own, and gets an equal part. What CUDA takes for itself is outside. None: no cap.
 
         Raises:
-            BundleError: where a graph does not load, or takes or gives other tensors than the manifest says.
+            BundleError: where a graph does not load, takes or gives other tensors than the manifest says, or does not
+                run on the GPU.
 
         """
         _check_installation()
-        providers = _providers(gpu, memory_limit(gpu_memory_bytes, len(bundle.manifest.graphs)))
+        providers = _providers(gpu, cuda_options(gpu_memory_bytes, len(bundle.manifest.graphs)))
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # One graph at a time runs, so idle threads that spin would only steal the event loop's core.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._runs: dict[str, Callable[[Array], tuple[Array, ...]]] = {}
+        self._runs: dict[str, Run] = {}
         for role, graph in bundle.manifest.graphs.items():
             path = bundle.graph_path(role)
             try:
@@ -55,18 +59,21 @@ class Sessions:
                         f"{graph.file.path}: expected {side} {expected} with a dynamic batch axis as the manifest "
                         f"says, the graph has {[(node.name, node.type, node.shape) for node in found]}"
                     )
-            self._runs[role] = _runner(session)
+            run = _runner(session)
+            if gpu:
+                warm_up(graph, run)
+            self._runs[role] = in_buckets(run) if gpu else run
 
     def run(self, role: str, items: Array) -> tuple[Array, ...]:
         """Outputs of the graph `role` for `items`, `(n, ...)`, in the manifest's order."""
         return self._runs[role](items)
 
-    def runner(self, role: str) -> Callable[[Array], tuple[Array, ...]]:
+    def runner(self, role: str) -> Run:
         """A function that runs the graph `role`."""
         return self._runs[role]
 
 
-def _runner(session: ort.InferenceSession) -> Callable[[Array], tuple[Array, ...]]:
+def _runner(session: ort.InferenceSession) -> Run:
     name = session.get_inputs()[0].name
 
     def run(items: Array) -> tuple[Array, ...]:
@@ -85,7 +92,38 @@ def _check_installation() -> None:
         )
 
 
-def _providers(gpu: bool, limit: dict[str, int]) -> list[str | tuple[str, dict[str, int]]]:
+def in_buckets(run: Run) -> Run:
+    """`run`, given batches of 1, 2, 4, 8, ... items only: others are filled up with zeros, whose outputs are dropped.
+
+    CUDA chooses algorithms and lays out memory anew for every shape that it has not seen.
+    """
+
+    def filled(items: Array) -> tuple[Array, ...]:
+        count = len(items)
+        size = 1 << (count - 1).bit_length()
+        if size == count:
+            return run(items)
+        whole = np.zeros((size, *items.shape[1:]), items.dtype)
+        whole[:count] = items
+        return tuple(output[:count] for output in run(whole))
+
+    return filled
+
+
+def warm_up(graph: Graph, run: Run) -> None:
+    """Run every size of batch that `in_buckets` makes, the largest first: it shows whether the memory suffices."""
+    for power in reversed(range((Limits.max_batch_size - 1).bit_length() + 1)):
+        items = np.zeros((1 << power, *map(int, graph.inputs[0].shape[1:])), np.float32)
+        try:
+            run(items)
+        except Exception as error:  # as above
+            raise BundleError(
+                f"{graph.file.path}: expected to run a batch of {len(items)} on the GPU: {error}; free GPU memory, or "
+                "raise gpu_memory_bytes if it is set"
+            ) from error
+
+
+def _providers(gpu: bool, options: dict[str, int | str]) -> list[str | tuple[str, dict[str, int | str]]]:
     if not gpu:
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in ort.get_available_providers():
@@ -94,9 +132,18 @@ def _providers(gpu: bool, limit: dict[str, int]) -> list[str | tuple[str, dict[s
             f"{', '.join(ort.get_available_providers())}; install the extra serve-gpu instead of serve"
         )
     ort.preload_dlls()  # finds CUDA and cuDNN installed by pip
-    return [("CUDAExecutionProvider", limit), "CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
 
 
-def memory_limit(gpu_memory_bytes: int | None, graphs: int) -> dict[str, int]:
-    """The CUDA provider's options for each of `graphs` sessions: every session has an arena of its own."""
-    return {} if gpu_memory_bytes is None else {"gpu_mem_limit": gpu_memory_bytes // graphs}
+def cuda_options(gpu_memory_bytes: int | None, graphs: int) -> dict[str, int | str]:
+    """The CUDA provider's options for each of `graphs` sessions: every session has an arena of its own.
+
+    Source: onnxruntime's documentation of the CUDA execution provider, for the names and its own defaults.
+    """
+    options: dict[str, int | str] = {
+        # Its default rounds the factors of products and convolutions to 10 bits: a bundle promises float32, to 1e-4.
+        "use_tf32": 0,
+        # Its default times every algorithm for every new shape, which can take a second while calls wait.
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    return options if gpu_memory_bytes is None else options | {"gpu_mem_limit": gpu_memory_bytes // graphs}

@@ -48,9 +48,10 @@ def serving(bundle: Path, log: Path, *options: str) -> Iterator[Service]:
         process.wait(timeout=120)
 
 
-@pytest.fixture(scope="session")
-def service(digits_bundle, tmp_path_factory):
-    with serving(digits_bundle, tmp_path_factory.mktemp("service") / "log") as running:
+@pytest.fixture(scope="session", params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def service(request, digits_bundle, tmp_path_factory):
+    options = ("--gpus", "1") if request.param == "gpu" else ()
+    with serving(digits_bundle, tmp_path_factory.mktemp("service") / "log", *options) as running:
         yield running
 
 

@@ -19,9 +19,9 @@ def bundle(digits_bundle):
     return read_bundle(digits_bundle)
 
 
-@pytest.fixture(scope="module")
-def sessions(bundle):
-    return Sessions(bundle, threads=1, gpu=False)
+@pytest.fixture(scope="module", params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def sessions(request, bundle):
+    return Sessions(bundle, threads=1, gpu=request.param == "gpu")
 
 
 @pytest.fixture

@@ -1,17 +1,58 @@
 """What a replica's sessions are asked for on a GPU; that CUDA keeps to it shows on a GPU only."""
 
+import numpy as np
 import pytest
+from iin_bundle import BundleError, read_bundle
 from iin_service import app
-from iin_service.sessions import memory_limit
+from iin_service.items import Limits
+from iin_service.sessions import Sessions, cuda_options, in_buckets, warm_up
 from pydantic import ValidationError
 
 GIB = 2**30
 
 
 def test_the_graphs_share_the_cap():
-    assert memory_limit(4 * GIB, graphs=4) == {"gpu_mem_limit": GIB}
-    assert memory_limit(4 * GIB, graphs=5)["gpu_mem_limit"] * 5 <= 4 * GIB
-    assert memory_limit(None, graphs=4) == {}, "onnxruntime's own default"
+    assert cuda_options(4 * GIB, graphs=4)["gpu_mem_limit"] == GIB
+    assert cuda_options(4 * GIB, graphs=5)["gpu_mem_limit"] * 5 <= 4 * GIB
+    assert "gpu_mem_limit" not in cuda_options(None, graphs=4), "onnxruntime's own default"
+
+
+def test_products_are_float32_and_no_call_waits_for_a_search():
+    options = cuda_options(None, graphs=4)
+    assert (options["use_tf32"], options["cudnn_conv_algo_search"]) == (0, "HEURISTIC")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 33, 64, 65])
+def test_a_bucket_gives_what_the_graph_gives(digits_bundle, count):
+    run, sizes = Sessions(read_bundle(digits_bundle), threads=1, gpu=False).runner("transform"), []
+
+    def seen(items):
+        sizes.append(len(items))
+        return run(items)
+
+    latents = np.random.default_rng(0).standard_normal((count, 32)).astype(np.float32)
+    for found, expected in zip(in_buckets(seen)(latents), run(latents), strict=True):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert sizes == [min(size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size >= count)]
+
+
+def test_every_size_that_calls_can_make_is_run_beforehand(digits_bundle):
+    graph, sizes, used = read_bundle(digits_bundle).manifest.graphs["encoder"], [], set()
+    warm_up(graph, lambda items: (sizes.append(items.shape), items)[1:])
+    for count in range(1, Limits.max_batch_size + 1):
+        in_buckets(lambda items: (used.add(items.shape), items)[1:])(np.zeros((count, 3, 32, 32), np.float32))
+    assert set(sizes) == used
+    assert len(sizes) == len(used)
+
+
+def test_memory_that_does_not_suffice_is_named_before_anything_is_served(digits_bundle):
+    def run(items):
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 1048576")
+
+    graph = read_bundle(digits_bundle).manifest.graphs["encoder"]
+    with pytest.raises(BundleError, match=r"encoder.onnx: .* batch of 64 .* 1048576; .* raise gpu_memory_bytes"):
+        warm_up(graph, run)
 
 
 @pytest.mark.parametrize("cap", [None, GIB])

@@ -9,7 +9,7 @@ from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
 SHAPE = (1, 8, 8)
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 class Sampling(nn.Module):

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from iin_bundle import read_bundle
+from iin_training import processes
 
 from tests.training.test_pipeline import write_digits
 
@@ -35,13 +37,11 @@ SMALL = [
 ]
 
 
-def train(folder, processes):
-    run = folder / f"run-{processes}"
-    launcher = (
-        [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    )
+def train(folder, count):
+    run = folder / f"run-{count}"
+    launcher = [] if count == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     arguments = ["run", "digits", f"--run-dir={run}", f"--data.idx-dir={folder / 'digits'}", *SMALL]
-    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "iin_training", *arguments]
+    command = [sys.executable, *launcher, "-m", "iin_training", *arguments]
     told = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
@@ -75,3 +75,20 @@ def test_one_of_them_writes_and_speaks(both):
     (_, _, alone), (run, _, together) = both
     assert together.count("factor sizes") == alone.count("factor sizes") == 1
     assert read_bundle(run / "bundle").manifest.name == "digits"
+
+
+def test_a_process_computes_its_own_rows_of_both_sides_only(monkeypatch):
+    monkeypatch.setattr(processes, "processes", lambda: 2)
+    monkeypatch.setattr(processes.distributed, "get_rank", lambda: 1)
+    seen = []
+
+    def double(rows):
+        seen.append(rows)
+        return 2 * rows
+
+    first, second = torch.arange(1.0, 5.0)[:, None], torch.arange(5.0, 9.0)[:, None]
+    rows = processes.of_share(double, first, second)
+    assert torch.cat(seen)[:, 0].tolist() == [3, 4, 7, 8]
+    assert rows[:, 0].tolist() == [0, 0, 6, 8, 0, 0, 14, 16]
+    for side, whole in zip(rows.chunk(2), (first, second), strict=True):
+        assert torch.equal(*processes.share(side), 2 * whole[2:])

@@ -1,7 +1,7 @@
 """Several training processes as one: what `torchrun` starts, each with its share of every batch."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -9,7 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-__all__ = ["average", "average_gradients", "joined", "leads", "processes", "same_everywhere", "share", "wait"]
+__all__ = [
+    "average",
+    "average_gradients",
+    "joined",
+    "leads",
+    "of_all",
+    "of_share",
+    "processes",
+    "same_everywhere",
+    "share",
+    "wait",
+]
 
 PATIENCE = timedelta(hours=12)  # the others wait while one evaluates and exports
 
@@ -63,6 +74,23 @@ def share(*batch: Tensor) -> list[Tensor]:
             "change it, or torchrun's --nproc-per-node"
         )
     return [tensor.chunk(count)[distributed.get_rank()] for tensor in batch]
+
+
+def of_all(function: Callable[[Tensor], Tensor], *sides: Tensor) -> Tensor:
+    """`function` of all `sides`, `(N, ...)` each, one below the other."""
+    return function(torch.cat(sides))
+
+
+def of_share(function: Callable[[Tensor], Tensor], *sides: Tensor) -> Tensor:
+    """As `of_all`, but where `share` will take the rows of other processes away they are zeros, and cost nothing."""
+    count = processes()
+    found = of_all(function, *share(*sides))
+    if count == 1:
+        return found
+    found = found.unflatten(0, (len(sides), -1))
+    rows = found.new_zeros(len(sides), count, *found.shape[1:])
+    rows[:, distributed.get_rank()] = found
+    return rows.flatten(0, 2)
 
 
 @torch.no_grad()

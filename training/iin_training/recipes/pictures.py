@@ -98,15 +98,19 @@ def emoji() -> PictureRecipe:
         _renamed(
             mnist(),
             "emoji",
-            data=PictureData(source="emoji", held_out=20, augmentation=Augmentation(shift=2.0, background=1.0)),
+            data=PictureData(
+                source="emoji",
+                held_out=20,
+                augmentation=Augmentation(rotation=6.0, zoom=0.08, shift=2.0, background=1.0),
+            ),
             concepts={"person": 1.0, "skin": 1.0},
             variants={"skin": 2.0},
         ),
         autoencoder=Autoencoder(
             latent_size=64,
             width=32,
-            noise_scale=0.2,
-            optimiser=Optimiser(steps=2000, batch_size=32, learning_rate=2e-3),
+            noise_scale=0.12,
+            optimiser=Optimiser(steps=5000, batch_size=32, learning_rate=2e-3),
         ),
         transform=Transform(
             blocks=4,

@@ -1,6 +1,6 @@
 """Estimate factor sizes, and train the interpretation network T on the latents of a frozen model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from iin_training.models.checks import Findings
 from iin_training.models.frozen import FrozenModel
 from iin_training.optimising import update
 from iin_training.pairs.base import PairSource, fingerprint
-from iin_training.processes import average_gradients, share
+from iin_training.processes import average_gradients, of_all, of_share, share
 from iin_training.run import Run
 from iin_training.stages.latents import PairLatents
 
@@ -133,16 +133,17 @@ def train_transform(
     source = PairLatents(model, pairs, run, draws=2 * schedule.batch_size * schedule.steps)
 
     @torch.no_grad()
-    def draw_latents(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def draw_latents(
+        count: int, generator: torch.Generator, encode: Callable[..., Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Latents of the first images, then of the second, what they share, and how alike that is."""
         batch = source.draw(count, factors, generator)
-        posterior = source.posterior(torch.cat([batch.images_a, batch.images_b]))
-        latents = model.sample(posterior, generator)
+        latents = model.sample(encode(source.posterior, batch.images_a, batch.images_b), generator)
         if findings is not None:
             latents = findings.dequantised(latents, generator)
         return latents, batch.shared.to(run.device), batch.similarity_or(config.similarity).to(run.device)
 
-    initial = draw_latents(INITIAL_BATCH, run.generator("initial"))[0]
+    initial = draw_latents(INITIAL_BATCH, run.generator("initial"), of_all)[0]
     spread = config.noise * initial.std(dim=0)
     flow.initialize(initial)
     optimiser = torch.optim.Adam(flow.parameters(), betas=schedule.betas, fused=True)
@@ -153,7 +154,7 @@ def train_transform(
     }
     for step in run.steps("transform", flow, optimiser, schedule, settings):
         generator = run.generator("transform", step)
-        latents, *known = draw_latents(schedule.batch_size, generator)
+        latents, *known = draw_latents(schedule.batch_size, generator, of_share)
         if config.noise:
             latents = latents + spread * torch.randn(latents.shape, generator=generator).to(run.device)
         latents_a, latents_b, shared, similarity = share(*latents.chunk(2), *known)
