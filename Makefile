@@ -40,6 +40,7 @@ test-deploy: $(READY) ## check what is in deploy/ as far as that goes without a 
 	$(BIN)/python -m pytest tests/deploy
 
 test-cluster: bundle ## drain, kill, scale and roll out Ray nodes under load (8 minutes, Linux; no part of make test)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[cluster]'
 	$(BIN)/python -m tests.cluster.run $(DEMO)/bundle
 
 lint: $(READY) ## formatting, lints, types, import rules, protos

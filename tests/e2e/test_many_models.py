@@ -1,10 +1,8 @@
 """Several models side by side, a new version under load, and shares of the calls for each."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import threading
 from collections import Counter
 
@@ -83,30 +81,6 @@ def test_bundles_of_one_name_are_refused_before_anything_starts(digits_bundle, t
     assert "is called digits too" in result.stderr
 
 
-JOINED = """
-import ray, sys
-context = ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 << 20)
-print("cluster:", context.address_info["gcs_address"], flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def cluster():
-    process = subprocess.Popen(
-        [sys.executable, "-c", JOINED],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
-    )
-    try:
-        yield next(line.split()[1] for line in process.stdout if line.startswith("cluster: ")), process.pid
-    finally:
-        process.communicate("", timeout=60)
-
-
 def replicas_of(pid):
     return {
         child.pid
@@ -118,9 +92,7 @@ def replicas_of(pid):
 def test_a_new_version_comes_in_place_while_calls_flow_and_a_bad_one_does_not(
     cluster, digits_bundle, pictures, tmp_path
 ):
-    address, pid = cluster
     newer = renamed(digits_bundle, tmp_path / "newer", version="2")
-    options = ("--address", address, "--host", "127.0.0.1", "--proxy", "python")
     stop, versions, faults = threading.Event(), Counter(), []
 
     def call(service):
@@ -133,12 +105,12 @@ def test_a_new_version_comes_in_place_while_calls_flow_and_a_bad_one_does_not(
                     faults.append(str(error))
 
     def update(bundle):
-        words = [BIN / "iin-serve", bundle, "--update", *options, *port]
+        words = [BIN / "iin-serve", bundle, "--update", *cluster.options, *port]
         return subprocess.run(words, capture_output=True, text=True, check=False, timeout=200)
 
-    with serving(digits_bundle, tmp_path / "log", *options) as running:
+    with serving(digits_bundle, tmp_path / "log", *cluster.options) as running:
         port = ("--port", running.address.rsplit(":", 1)[1])
-        before = replicas_of(pid)
+        before = replicas_of(cluster.pid)
         assert len(before) == 1
         callers = [threading.Thread(target=call, args=(running.address,)) for _ in range(4)]
         for caller in callers:
@@ -159,7 +131,7 @@ def test_a_new_version_comes_in_place_while_calls_flow_and_a_bad_one_does_not(
             stop.set()
             for caller in callers:
                 caller.join()
-        assert replicas_of(pid) == before
+        assert replicas_of(cluster.pid) == before
     assert faults == []
     assert versions["1"] > 0
     assert versions["2"] > 0

@@ -1,9 +1,6 @@
 """The metrics as Prometheus scrapes them from Ray's agent of a node."""
 
-import os
 import re
-import subprocess
-import sys
 import time
 import urllib.request
 
@@ -12,47 +9,27 @@ from iin_client import CallError, Client, Replace
 
 from .conftest import serving
 
-CLUSTER = """
-import ray, sys
-context = ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 << 20)
-print("cluster:", context.address_info["gcs_address"], ray.nodes()[0]["MetricsExportPort"], flush=True)
-sys.stdin.read()
-"""
-
 
 @pytest.fixture(scope="module")
-def scraped(digits_bundle, tmp_path_factory):
+def scraped(cluster, digits_bundle, tmp_path_factory):
     """Every series after some calls, as `name{labels}` to its value."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
-    )
-    try:
-        _, address, port = next(line.split() for line in process.stdout if line.startswith("cluster: "))
-        options = ("--address", address, "--host", "127.0.0.1", "--proxy", "python")
-        with serving(digits_bundle, tmp_path_factory.mktemp("metrics") / "log", *options) as running:
-            pictures = sorted((digits_bundle / "samples").glob("*.png"))
-            with Client(running.address, timeout=60) as client:
-                for _ in range(5):
-                    client.interpret(pictures[:4])
-                client.edit(pictures[0], Replace("digit", pictures[1]))
-                list(client.interpret_stream([("a", pictures[0]), ("b", b"junk")]))
-                with pytest.raises(CallError):
-                    client.interpret(b"junk")
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-                    text = answer.read().decode()
-                if "ray_iin_requests_total" in text and "ray_iin_image_failures_total" in text:
-                    break
-                time.sleep(1)
-            yield text
-    finally:
-        process.communicate("", timeout=60)
+    with serving(digits_bundle, tmp_path_factory.mktemp("metrics") / "log", *cluster.options) as running:
+        pictures = sorted((digits_bundle / "samples").glob("*.png"))
+        with Client(running.address, timeout=60) as client:
+            for _ in range(5):
+                client.interpret(pictures[:4])
+            client.edit(pictures[0], Replace("digit", pictures[1]))
+            list(client.interpret_stream([("a", pictures[0]), ("b", b"junk")]))
+            with pytest.raises(CallError):
+                client.interpret(b"junk")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with urllib.request.urlopen(f"http://127.0.0.1:{cluster.metrics_port}/metrics", timeout=10) as answer:
+                text = answer.read().decode()
+            if "ray_iin_requests_total" in text and "ray_iin_image_failures_total" in text:
+                break
+            time.sleep(1)
+        yield text
 
 
 def value(text, name, **labels):

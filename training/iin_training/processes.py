@@ -87,9 +87,9 @@ def of_share(function: Callable[[Tensor], Tensor], *sides: Tensor) -> Tensor:
     found = of_all(function, *share(*sides))
     if count == 1:
         return found
-    found = found.unflatten(0, (len(sides), -1))
-    rows = found.new_zeros(len(sides), count, *found.shape[1:])
-    rows[:, distributed.get_rank()] = found
+    own = len(found) // len(sides)
+    rows = found.new_zeros(len(sides), count, own, *found.shape[1:])
+    rows[:, distributed.get_rank()] = found.view(len(sides), own, *found.shape[1:])
     return rows.flatten(0, 2)
 
 
