@@ -8,14 +8,15 @@ from iin_api.v1 import interpretation_pb2 as pb
 
 from tests.bench.load import Calls
 from tests.bench.requests import INFER, Requests
-from tests.bench.servers import BARE, OURS, PEERS
+from tests.bench.servers import BARE, OURS, PEERS, TWO
 
 __all__ = ["ALONE", "BESIDE", "PARTS", "RPCS", "STREAM_SAMPLES", "Case", "make_cases"]
 
 RPCS = ("Interpret", "Edit", "Sample")
-PARTS = ("rpcs", "mixed", "starvation", "peers")
+PARTS = ("rpcs", "mixed", "starvation", "peers", "replicas")
 SERVICE = pb.DESCRIPTOR.services_by_name["InterpretationService"].full_name
 MIXED = {"Interpret": 16, "Edit": 8, "Sample": 8}  # callers
+SHARED = {"Interpret": 64, "Sample": 16}  # callers of one replica, then of two
 STARVED_CALLERS, STREAM_SAMPLES = 8, 1000
 ALONE, BESIDE = "Interpret alone", "Interpret beside the stream"
 
@@ -57,11 +58,19 @@ def make_cases(given: argparse.Namespace, requests: Requests, servers: Sequence[
         cases.append(Case(part="starvation", loads=dict.fromkeys(full, ((alone,), (beside, stream)))))
     if "peers" in given.parts:
         cases += [
-            Case(part="peers", loads={name: ((_raw(requests, name, callers=callers),),) for name in servers})
+            Case(
+                part="peers",
+                loads={name: ((_raw(requests, name, callers=callers),),) for name in servers if name != TWO},
+            )
             for callers in given.callers
         ]
+    if "replicas" in given.parts:
+        cases += [
+            Case(part="replicas", loads=dict.fromkeys((OURS, TWO), ((_rpc(requests, rpc, callers=callers),),)))
+            for rpc, callers in SHARED.items()
+        ]
     cases += [
-        Case(part="open", loads={name: ((_raw(requests, name, rate=rate),),) for name in servers})
+        Case(part="open", loads={name: ((_raw(requests, name, rate=rate),),) for name in servers if name != TWO})
         for rate in given.rates
     ]
     return cases

@@ -28,6 +28,7 @@ TITLES = {
     "mixed": "Calls of three kinds together, of 32 callers.",
     "starvation": "Interpret of 8 callers, alone and beside one caller that streams samples; a target of p99: 3 times.",
     "peers": "Interpret of one image as float32 numbers, the same graphs; ours and bare add likelihood and quantile.",
+    "replicas": "One replica and two of them, the same callers: below 0.56, two have 1.8 times the throughput of one.",
     "open": "The same calls at random times (Poisson); latency counts from the time that was drawn.",
 }
 CALL_HEADINGS = ("call", "load", "server", "calls/s", "ours / it (min..max)", "p50", "p99", "CPU", "ours later")

@@ -16,6 +16,8 @@ The parts (`cases`):
     starvation  8 callers of Interpret, alone and beside one caller that streams 1,000 samples after another
     peers       Interpret of one image as float32 numbers, which is what all servers take; ours adds likelihood and
                 quantile to the answer, the bare server too, the peers return the log-determinant
+    replicas    Interpret of 64 callers and Sample of 16, one replica of ours and two; shows something where each has a
+                core, the callers have another, and HAProxy and Ray a share of one
     --rates     the same calls at random times (Poisson), however many are under way
 
 All servers run from beginning to end, and every case is measured in rounds, the servers in turn, so that a machine
@@ -45,7 +47,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from tests.bench import load, report
 from tests.bench.cases import PARTS, RPCS, STREAM_SAMPLES, Case, make_cases
 from tests.bench.requests import Requests, compare_peer, compare_servers, make_requests
-from tests.bench.servers import BARE, OURS, PEERS, Server
+from tests.bench.servers import BARE, OURS, PEERS, TWO, Server
 
 CALLERS = (1, 16, 64)
 
@@ -83,7 +85,7 @@ def start(
         print(f"starting {name} ...", file=sys.stderr, flush=True)
         try:
             server = stack.enter_context(Server(name, bundle))
-            if name == BARE:
+            if name in (BARE, TWO):
                 about["answers"][name] = compare_servers(servers[OURS].address, server.address, requests)
             elif name in PEERS:
                 about["answers"][name] = compare_peer(servers[OURS].address, server.address, requests)
@@ -158,6 +160,7 @@ def main() -> int:
         requests = make_requests(bundle, samples=given.samples, stream_samples=STREAM_SAMPLES)
         used = "peers" in given.parts or given.rates
         names = [OURS, *(name for name in given.peers if name == BARE or used)]
+        names += [TWO] if "replicas" in given.parts else []
         with ExitStack() as stack:
             servers = start(names, bundle, requests, stack, about)
             about["nice"] = {name: server.serving().nice() for name, server in servers.items()}

@@ -15,10 +15,11 @@ from iin_bundle import Bundle
 
 from tests.bench.peers import MLSERVER, PEERS, ROOT, TRITON, peer_command
 
-__all__ = ["BARE", "MLSERVER", "OURS", "PEERS", "TRITON", "Server"]
+__all__ = ["BARE", "MLSERVER", "OURS", "PEERS", "TRITON", "TWO", "Server"]
 
 READY_SECONDS, STOP_SECONDS = 120.0, 30.0
 OURS, BARE = "iin-serve", "bare"
+TWO = "iin-serve, 2 replicas"
 REPLICA = "ray::ServeReplica"
 
 
@@ -26,7 +27,7 @@ class Server:
     """One running server; use as a context manager."""
 
     def __init__(self, name: str, bundle: Bundle) -> None:
-        """Start it and wait until it is ready; `name` is OURS, BARE or one of PEERS.
+        """Start it and wait until it is ready; `name` is OURS, TWO, BARE or one of PEERS.
 
         Raises:
             RuntimeError: where it cannot be installed or does not get ready; the message holds what it printed.
@@ -34,9 +35,10 @@ class Server:
         """
         self.name = name
         environment = dict(os.environ)
-        if name == OURS:
-            scripts = Path(sysconfig.get_path("scripts"))
+        if name in (OURS, TWO):
+            scripts, replicas = Path(sysconfig.get_path("scripts")), "2" if name == TWO else "1"
             command = [str(scripts / "iin-serve"), str(bundle.directory.resolve()), "--port", "0"]
+            command += ["--replicas", replicas]
         elif name == BARE:
             command = [sys.executable, "-m", "tests.bench.bare_server", str(bundle.directory.resolve())]
         else:
@@ -82,8 +84,8 @@ class Server:
             return []
 
     def serving(self) -> psutil.Process:
-        """The replica, or the process that was started itself."""
-        if self.name != OURS:
+        """A replica, or the process that was started itself."""
+        if self.name not in (OURS, TWO):
             return psutil.Process(self._process.pid)
         for process in self._tree():
             with suppress(psutil.NoSuchProcess):
@@ -96,13 +98,13 @@ class Server:
         return tuple(process.pid for process in self._tree())
 
     def memory(self) -> dict[str, float]:
-        """Bytes: pss (shared pages divided by their users) of all processes; rss and pss of the replica alone."""
+        """Bytes: pss (shared pages divided by their users) of all processes; rss and pss of a replica alone."""
         found = {"all_pss": 0.0}
         for process in self._tree():
             with suppress(psutil.NoSuchProcess):
                 info = process.memory_full_info()
                 found["all_pss"] += getattr(info, "pss", info.rss)
-        if self.name == OURS:
+        if self.name in (OURS, TWO):
             own = self.serving().memory_full_info()
             found |= {"rss": own.rss, "pss": getattr(own, "pss", own.rss)}
         return found
