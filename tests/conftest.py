@@ -13,11 +13,12 @@ from rich.console import Console
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave out what needs a GPU where there is none that onnxruntime and torch can use."""
+    """Leave out what needs a GPU where there is none that onnxruntime and torch can use; fail if it was asked for."""
     if item.get_closest_marker("gpu") and not (
         "CUDAExecutionProvider" in onnxruntime.get_available_providers() and torch.cuda.is_available()
     ):
-        pytest.skip("needs a GPU, torch for CUDA and onnxruntime-gpu in place of onnxruntime")
+        leave = pytest.fail if item.config.option.markexpr == "gpu" else pytest.skip
+        leave("needs a GPU, torch for CUDA and onnxruntime-gpu in place of onnxruntime")
 
 
 @pytest.fixture(scope="session", autouse=True)

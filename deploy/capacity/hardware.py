@@ -12,6 +12,7 @@ ASSUMED_COMPUTE_EFFICIENCY = 0.30  # of the peak in float32; small products and 
 ASSUMED_BANDWIDTH_EFFICIENCY = 0.60
 ASSUMED_LAUNCH_MS = 0.006  # a node: one kernel, started by onnxruntime without CUDA graphs
 ASSUMED_TRANSFER_MS = 0.05  # a batch: copies to the GPU and back, and waiting for it
+BATCHES = (1, 2, 4, 8, 16, 32, 64)  # all that GPU replicas run: others are filled up to these
 HOST_CORES = 1.25  # cores of a CPU replica, with its part of HAProxy, raylet and agents: 5 for 4 (deploy/RUNBOOK.md)
 
 
@@ -43,7 +44,7 @@ class Machine:
             return measured
         if not measured.mflop or not measured.nodes:
             raise ValueError("mflop, nodes: expected counts of every row to plan for a GPU; write them with `measure`")
-        return Row(ms={batch: self.gpu_ms(measured, batch) for batch in measured.ms})
+        return Row(ms={batch: self.gpu_ms(measured, batch) for batch in BATCHES})
 
     def gpu_ms(self, row: Row, batch: int) -> float:
         """Milliseconds of a batch: starting kernels, or what they compute and move, whichever is longer."""

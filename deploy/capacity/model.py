@@ -4,7 +4,8 @@ A replica has one event loop, which reads calls and writes answers in turns: a t
 `wake_ms`, and `overhead_ms / 2` for each call. Between the two a call's rows of graphs run in batches, in one compute
 slot: when that is free, and the event loop has nothing left to do, it takes everything that waits for a row, up to the
 limit (`Stage` of the service puts a batch together in the event loop, after some quiet turns). Where the graphs run on
-the CPU a batch holds a core, as a turn does. Cores serve in order of arrival, without slices of time.
+the CPU a batch holds a core, as a turn does. Cores serve in order of arrival, without slices of time. On a GPU a batch
+takes as long as one of the next power of two, up to which the service fills it.
 """
 
 import random
@@ -20,13 +21,18 @@ from deploy.capacity.arrivals import Arrivals, Closed
 from deploy.capacity.autoscaler import Autoscaler
 from deploy.capacity.inputs import Autoscaling, Call, Row
 
-__all__ = ["MAX_BATCH", "Result", "Scenario", "simulate"]
+__all__ = ["MAX_BATCH", "Result", "Scenario", "filled_up", "simulate"]
 
 MAX_BATCH = 64  # Limits.max_batch_size of the service
 MAX_ITEMS = 4096  # Limits.max_queued_items: a call past it is refused
 STEP_S = 1.0  # how often the autoscaler looks
 TOLD_EVERY_S = 1.0  # of simulated time
 Events = Generator[simpy.Event, Any, None]
+
+
+def filled_up(items: int) -> int:
+    """Items that a GPU replica runs for a batch of `items`: the next power of two (`in_buckets` of the service)."""
+    return 1 << (items - 1).bit_length()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,7 @@ class Scenario:
     cores: int = 1
     """Cores of a replica."""
     accelerated: bool = False
-    """Whether graphs run on a GPU, so that a batch holds no core."""
+    """Whether graphs run on a GPU, so that a batch holds no core, and is filled up to a power of two."""
     replicas_a_gpu: int = 1
     """Replicas that take turns on one GPU."""
     choices: int = 2
@@ -97,7 +103,7 @@ class Result:
     latencies_ms: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """Of the answered calls, in order of their answers."""
     mean_batch: float = 0.0
-    """Items in a batch."""
+    """Items in a batch, without those that a GPU replica fills it up with."""
     loop_ms: float = 0.0
     """CPU time of the event loop for a call."""
     graphs_ms: float = 0.0
@@ -233,7 +239,8 @@ class _World:
         self.result = Result()
         self._times: dict[tuple[str, int], float] = {}
 
-    def milliseconds(self, name: str, batch: int) -> float:
+    def milliseconds(self, name: str, items: int) -> float:
+        batch = filled_up(items) if self.scenario.accelerated else items
         if (name, batch) not in self._times:
             self._times[name, batch] = self.rows[name].milliseconds(batch)
         mean, vary = self._times[name, batch], self.scenario.vary

@@ -117,7 +117,7 @@ class AsyncClient:
             truncation=truncation,
             latents=latents,
         )
-        return self._received(self._stub.Sample(request, **self._settings.options()), samples)
+        return self._received(lambda: self._stub.Sample(request, **self._settings.options()), samples)
 
     def traverse(
         self,
@@ -131,7 +131,7 @@ class AsyncClient:
     ) -> AsyncIterator[Frames]:
         """See `Client.traverse`; iterate with `async for`."""
         request = traverse_request(start, path, frames, output=output, resize=resize, latents=latents)
-        return self._received(self._stub.Traverse(request, **self._settings.options()), frames_of)
+        return self._received(lambda: self._stub.Traverse(request, **self._settings.options()), frames_of)
 
     async def respond(
         self,
@@ -155,8 +155,9 @@ class AsyncClient:
         """See `Client.interpret_stream`; `items` is asynchronous too."""
         sending = Sending(asyncio.Semaphore(AHEAD))
         sent = messages_async(items, interpret_message(resize=resize), sending)
-        call = self._stub.InterpretStream(sent, metadata=self._settings.metadata())
-        return self._received(call, interpret_answer, sending)
+        return self._received(
+            lambda: self._stub.InterpretStream(sent, metadata=self._settings.metadata()), interpret_answer, sending
+        )
 
     def edit_stream(
         self,
@@ -171,8 +172,9 @@ class AsyncClient:
         sending = Sending(asyncio.Semaphore(AHEAD))
         request = edits_request(edits, output=output, resize=resize, latents=latents)
         sent = messages_async(items, edit_message(request), sending)
-        call = self._stub.EditStream(sent, metadata=self._settings.metadata())
-        return self._received(call, edit_answer, sending)
+        return self._received(
+            lambda: self._stub.EditStream(sent, metadata=self._settings.metadata()), edit_answer, sending
+        )
 
     async def list_models(self) -> tuple[ServedModel, ...]:
         """See `Client.list_models`."""
@@ -203,7 +205,7 @@ class AsyncClient:
             await asyncio.sleep(PAUSE_S)
 
     async def _get_model_when_connected(self, remaining: float, timeout: float) -> Model:
-        options = {**self._settings.options(), "timeout": remaining, "wait_for_ready": True}
+        options = self._settings.attempt(remaining)
         with self._settings.errors(timeout):
             return model_description(await self._stub.GetModel(pb.GetModelRequest(), **options))
 
@@ -213,9 +215,10 @@ class AsyncClient:
             return read(await call(request, **self._settings.options()))
 
     async def _received(
-        self, call: Any, read: Callable[[Any], Result], sending: Sending | None = None
+        self, begin: Callable[[], Any], read: Callable[[Any], Result], sending: Sending | None = None
     ) -> AsyncIterator[Result]:
         """See `Client._received`."""
+        call = begin()
         try:
             with self._settings.errors():
                 async for response in call:

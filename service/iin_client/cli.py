@@ -13,6 +13,7 @@ from iin_client.channel import Tls
 from iin_client.client import Client
 from iin_client.edits import Edit, Replace
 from iin_client.errors import CallError
+from iin_client.fitting import file_size, fitted, parts
 from iin_client.gallery import draw_gallery
 from iin_client.model import Model
 from iin_client.results import Interpretations
@@ -91,12 +92,11 @@ def _describe(client: Client, options: argparse.Namespace) -> None:
 
 def _interpret(client: Client, options: argparse.Namespace) -> None:
     model = client.get_model()
-    limit = model.limits.max_items
     items, timings = [], []
-    for start in range(0, len(options.pictures), limit):
-        batch = options.pictures[start : start + limit]
-        names = [picture.path for picture in batch]
-        found = client.interpret([picture.data for picture in batch], resize=options.resize)
+    for part in parts([file_size(picture.data) for picture in options.pictures], model.limits):
+        batch = options.pictures[part]
+        names, files = [picture.path for picture in batch], [picture.data for picture in batch]
+        found = client.interpret(fitted(files, model) if options.resize else files, resize=options.resize)
         if options.json:
             items += _json_items(names, model, found)
             timings.append(dataclasses.asdict(found.timing))
@@ -121,6 +121,11 @@ def _json_items(names: Sequence[str], model: Model, found: Interpretations) -> l
     ]
 
 
+def _one_call(client: Client, options: argparse.Namespace, files: Sequence[bytes]) -> Sequence[bytes]:
+    """`files` as they go into one call that cannot be split: seeds and sources hold for all of it."""
+    return fitted(files, client.get_model()) if options.resize and files else files
+
+
 def _edit(client: Client, options: argparse.Namespace) -> None:
     edits: list[Edit] = options.edits
     if options.strength is not None:
@@ -128,7 +133,12 @@ def _edit(client: Client, options: argparse.Namespace) -> None:
             dataclasses.replace(edit, strength=options.strength) if isinstance(edit, Replace) else edit
             for edit in edits
         ]
-    images = client.edit([picture.data for picture in options.pictures], edits, resize=options.resize).images
+    targets = [picture.data for picture in options.pictures]
+    sources = [edit.source for edit in edits if isinstance(edit, Replace) and isinstance(edit.source, bytes)]
+    files = iter(_one_call(client, options, [*targets, *sources]))
+    targets = [next(files) for _ in targets]
+    edits = [dataclasses.replace(edit, source=next(files)) if isinstance(edit, Replace) else edit for edit in edits]
+    images = client.edit(targets, edits, resize=options.resize).images
     if len(images.files) == 1:
         options.output.write_bytes(images.files[0])
     else:
@@ -136,11 +146,12 @@ def _edit(client: Client, options: argparse.Namespace) -> None:
 
 
 def _sample(client: Client, options: argparse.Namespace) -> None:
+    files = _one_call(client, options, [picture.data for _, picture in options.fixed])
     chunks = client.sample(
         options.count,
         seed=options.seed,
         temperature=options.temperature,
-        fixed={factor: picture.data for factor, picture in options.fixed},
+        fixed={factor: file for (factor, _), file in zip(options.fixed, files, strict=True)},
         resize=options.resize,
     )
     pictures = [picture for chunk in chunks for picture in chunk.images.pictures]
@@ -148,14 +159,16 @@ def _sample(client: Client, options: argparse.Namespace) -> None:
 
 
 def _traverse(client: Client, options: argparse.Namespace) -> None:
+    ends = [options.start] if options.to is None else [options.start, options.to]
+    start, *destination = _one_call(client, options, [picture.data for picture in ends])
     path: Walk
-    if options.to is not None:
-        path = Interpolation(options.to.data, options.factors)
+    if destination:
+        path = Interpolation(destination[0], options.factors)
     elif options.line is not None:
         path = options.line
     else:
         path = RandomWalk(options.factors, seed=options.random, step=options.step)
-    chunks = client.traverse(options.start.data, path, options.frames, resize=options.resize)
+    chunks = client.traverse(start, path, options.frames, resize=options.resize)
     frames = [picture for chunk in chunks for picture in chunk.images.pictures]
     if options.output.suffix.lower() == ".png":
         contact_sheet(frames).save(options.output, format="PNG")
@@ -165,9 +178,8 @@ def _traverse(client: Client, options: argparse.Namespace) -> None:
 
 def _respond(client: Client, options: argparse.Namespace) -> None:
     pictures = options.pictures
-    found = client.respond(
-        [picture.data for picture in pictures], draws=options.draws, seed=options.seed, resize=options.resize
-    )
+    files = _one_call(client, options, [picture.data for picture in pictures])
+    found = client.respond(files, draws=options.draws, seed=options.seed, resize=options.resize)
     print(describe_responses([picture.path for picture in pictures], found))
 
 

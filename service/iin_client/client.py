@@ -126,8 +126,9 @@ class Client:
 
         `seed` in [0, 2^64) repeats the same images; `temperature` >= 0 is the standard deviation of the
         drawn factors; `truncation` >= 0.1 draws every value beyond it again, for more typical images;
-        `fixed` holds factors at a source's or at given values; `latents` gives those too. The deadline is
-        that of the whole stream; leaving the iterator early cancels the call.
+        `fixed` holds factors at a source's or at given values; `latents` gives those too. The call begins
+        when the first answer is asked for; the deadline is that of the whole stream; leaving the iterator
+        early cancels the call.
         """
         request = sample_request(
             count,
@@ -139,7 +140,7 @@ class Client:
             truncation=truncation,
             latents=latents,
         )
-        return self._received(self._stub.Sample(request, **self._settings.options()), samples)
+        return self._received(lambda: self._stub.Sample(request, **self._settings.options()), samples)
 
     def traverse(
         self,
@@ -153,10 +154,10 @@ class Client:
     ) -> Iterator[Frames]:
         """Follows `path` from `start` (1 item) in `frames` >= 2 steps; the first frame is the start itself.
 
-        The frames arrive in order, several at a time; deadline and leaving early as in `sample`.
+        The frames arrive in order, several at a time; beginning, deadline and leaving early as in `sample`.
         """
         request = traverse_request(start, path, frames, output=output, resize=resize, latents=latents)
-        return self._received(self._stub.Traverse(request, **self._settings.options()), frames_of)
+        return self._received(lambda: self._stub.Traverse(request, **self._settings.options()), frames_of)
 
     def respond(
         self,
@@ -182,14 +183,15 @@ class Client:
     ) -> Iterator[Answer[Interpretations]]:
         """Interprets (id, inputs) pairs as fast as the service takes them; answers arrive in the same order.
 
-        At most 64 items are sent ahead of the answers that were taken.
-        What is wrong with one item is its answer's `error` and ends nothing. After a broken connection
-        (CallError) go on with the item after the last one answered.
+        The call begins, and the first item is read, when the first answer is asked for. At most 64 items are
+        sent ahead of the answers that were taken. What is wrong with one item is its answer's `error` and ends
+        nothing. After a broken connection (CallError) go on with the item after the last one answered.
         """
         sending = Sending(threading.Semaphore(AHEAD))
         sent = messages(items, interpret_message(resize=resize), sending)
-        call = self._stub.InterpretStream(sent, metadata=self._settings.metadata())
-        return self._received(call, interpret_answer, sending)
+        return self._received(
+            lambda: self._stub.InterpretStream(sent, metadata=self._settings.metadata()), interpret_answer, sending
+        )
 
     def edit_stream(
         self,
@@ -202,13 +204,14 @@ class Client:
     ) -> Iterator[Answer[Edited]]:
         """Applies `edits` to the targets of (id, targets) pairs; otherwise as `interpret_stream`.
 
-        The sources of `edits` are read once, before the first item.
+        The sources of `edits` are read once, before this returns.
         """
         sending = Sending(threading.Semaphore(AHEAD))
         request = edits_request(edits, output=output, resize=resize, latents=latents)
         sent = messages(items, edit_message(request), sending)
-        call = self._stub.EditStream(sent, metadata=self._settings.metadata())
-        return self._received(call, edit_answer, sending)
+        return self._received(
+            lambda: self._stub.EditStream(sent, metadata=self._settings.metadata()), edit_answer, sending
+        )
 
     def list_models(self) -> tuple[ServedModel, ...]:
         """Lists the models that are served side by side."""
@@ -228,7 +231,10 @@ class Client:
         return self._answered(self._stub.GetModel, pb.GetModelRequest(), model_description)
 
     def wait_until_ready(self, timeout: float = 60.0) -> Model:
-        """Waits up to `timeout` seconds for the model to be served; CallError past that."""
+        """Waits up to `timeout` seconds for the model to be served; CallError past that.
+
+        It asks again after 5 seconds without an answer.
+        """
         end = time.monotonic() + timeout
         while True:
             try:
@@ -239,7 +245,7 @@ class Client:
             time.sleep(PAUSE_S)
 
     def _get_model_when_connected(self, remaining: float, timeout: float) -> Model:
-        options = {**self._settings.options(), "timeout": remaining, "wait_for_ready": True}
+        options = self._settings.attempt(remaining)
         with self._settings.errors(timeout):
             return model_description(self._stub.GetModel(pb.GetModelRequest(), **options))
 
@@ -248,8 +254,14 @@ class Client:
         with self._settings.errors():
             return read(call(request, **self._settings.options()))
 
-    def _received(self, call: Any, read: Callable[[Any], Result], sending: Sending | None = None) -> Iterator[Result]:
-        """What `read` makes of each message of a stream; ends with what went wrong in those sent, if anything."""
+    def _received(
+        self, begin: Callable[[], Any], read: Callable[[Any], Result], sending: Sending | None = None
+    ) -> Iterator[Result]:
+        """What `read` makes of each message of a stream; ends with what went wrong in those sent, if anything.
+
+        `begin` makes the call, here: before it is iterated a generator has no `finally` that would end the call.
+        """
+        call = begin()
         try:
             with self._settings.errors():
                 for response in call:

@@ -1,6 +1,5 @@
 """One page that shows what the factors of a model mean."""
 
-import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ from PIL import Image
 
 from iin_client.client import Client
 from iin_client.edits import Replace
+from iin_client.fitting import array_size, as_seen, file_size, fitted, parts
 from iin_client.inputs import Factors
 from iin_client.model import Model
 from iin_client.sheet import Section, contact_sheet, draw_grid, draw_page
@@ -32,13 +32,17 @@ def draw_gallery(
 ) -> Image.Image:
     """Reconstructions, swaps and interpolations of two or more image files, and samples from the prior.
 
-    `resize` is that of `Client.interpret`; `progress` is told what comes next. Raises what `client` raises.
+    `resize` is that of `Client.interpret`; `progress` is told what comes next. Raises what `client` raises, and
+    OSError for files that are no whole pictures.
     """
     model = client.get_model()
     progress(f"interpreting {len(pictures)} pictures with {model.name} {model.version}")
-    batches = [client.interpret(pictures[part], resize=resize).factors for part in _parts(len(pictures), model)]
+    batches = []
+    for part in parts([file_size(picture) for picture in pictures], model.limits):
+        batch = fitted(pictures[part], model) if resize else pictures[part]
+        batches.append(client.interpret(batch, resize=resize).factors)
     factors = np.concatenate(batches)
-    seen = [_as_seen(picture, model) for picture in pictures]
+    seen = [as_seen(picture, model) for picture in pictures]
     progress("reconstructions")
     sections = [_reconstructions(client, model, factors, seen)]
     progress("swaps")
@@ -126,21 +130,7 @@ def _samples(client: Client, model: Model) -> Section:
 
 def _replaced(client: Client, model: Model, factor: str, targets: _Array, sources: _Array) -> _Pictures:
     pictures: _Pictures = []
-    for part in _parts(len(targets), model):
+    for part in parts([array_size(targets[0], sources[0])] * len(targets), model.limits):
         edit = Replace(factor, Factors(sources[part]))
         pictures += client.edit(Factors(targets[part]), edit).images.pictures
     return pictures
-
-
-def _parts(count: int, model: Model) -> list[slice]:
-    limit = model.limits.max_items
-    return [slice(start, start + limit) for start in range(0, count, limit)]
-
-
-def _as_seen(picture: bytes, model: Model) -> Image.Image:
-    with Image.open(io.BytesIO(picture)) as image:
-        opaque = Image.new("RGBA", image.size, "black")
-        opaque.alpha_composite(image.convert("RGBA"))
-    size = (model.image.width, model.image.height)
-    same_mode = opaque.convert("L" if model.image.channels == 1 else "RGB")
-    return same_mode if same_mode.size == size else same_mode.resize(size, Image.Resampling.BICUBIC)

@@ -36,7 +36,10 @@ class Factors:
 
 
 Input: TypeAlias = str | Path | bytes | Image.Image | RawImage | Latent | Factors
-"""A picture (path, bytes of a PNG, JPEG or WebP file, or Pillow image), or arrays of one or more items."""
+"""A picture (path, bytes of a PNG, JPEG or WebP file, or Pillow image), or arrays of one or more items.
+
+Rotation marked in EXIF is applied to every picture, Pillow images included.
+"""
 
 Inputs: TypeAlias = Input | Sequence[Input]
 """One input or several; the items of all of them count in order."""

@@ -85,7 +85,7 @@ class Limits:
     max_edits: int
     """Edits of one call."""
     max_image_pixels: int
-    """Pixels of an encoded image, before resizing."""
+    """Pixels of the encoded images of one call together, before resizing."""
     max_message_bytes: int
     """Bytes of a message, either way."""
     max_batch_size: int

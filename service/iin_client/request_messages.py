@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from iin_api.v1 import interpretation_pb2 as pb
 from numpy.typing import ArrayLike
-from PIL import Image
+from PIL import Image, ImageOps
 
 from iin_client.edits import Edit, Replace, Resample, SetValue, Shift
 from iin_client.inputs import Factors, Input, Inputs, Latent, RawImage
@@ -172,7 +172,8 @@ def _png(image: Image.Image, field: str) -> bytes:
             "convert it first: image.convert('RGB')"
         )
     file = io.BytesIO()
-    image.save(file, format="PNG")
+    # Pillow leaves EXIF out of the file, with the rotation that the service would apply.
+    ImageOps.exif_transpose(image).save(file, format="PNG")
     return file.getvalue()
 
 

@@ -12,9 +12,11 @@ from iin_client.errors import call_error
 
 __all__ = ["NOT_READY", "PAUSE_S", "Application", "Settings"]
 
-# A starting service refuses with the first and, until it knows its applications, with the second.
-NOT_READY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
+# A starting service refuses with the first and, until it knows its applications, with the second; the third is an
+# attempt that got no answer.
+NOT_READY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DEADLINE_EXCEEDED)
 PAUSE_S = 0.25
+_ATTEMPT_S = 5.0  # one that is never answered must not use up the time of the next
 
 Application: TypeAlias = str | Mapping[str, float] | None
 """Name of the model to use, or names with the share of the calls that each gets; None where one alone is served."""
@@ -40,6 +42,10 @@ class Settings:
 
     def options(self) -> dict[str, Any]:
         return {"timeout": self.timeout, "metadata": self.metadata()}
+
+    def attempt(self, remaining: float) -> dict[str, Any]:
+        """Options of one of the calls that wait for the service, with `remaining` seconds for all of them."""
+        return {**self.options(), "timeout": min(remaining, _ATTEMPT_S), "wait_for_ready": True}
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Of one call."""

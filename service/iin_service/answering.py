@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Protocol, TypeVar
 
@@ -81,9 +81,19 @@ class Kept:
     def __init__(self, answering: "Answering") -> None:
         """Nothing yet."""
         self._answering = answering
-        self.messages = self.bytes = 0
+        self.messages = self.bytes = self.waiting = 0
         self.turn = asyncio.Lock()
         """Held by the message that begins next: a later one that overtook it could keep what it waits for."""
+
+    def read(self, size: int) -> None:
+        """A message of `size` bytes is read, and waits until it may begin."""
+        self.waiting += size
+        self._answering.waits(size)
+
+    def begun(self, size: int) -> None:
+        """It begins."""
+        self.messages += 1
+        self.read(-size)
 
     def answered(self, size: int) -> None:
         """There is an answer of `size` bytes."""
@@ -98,6 +108,7 @@ class Kept:
     def dropped(self) -> None:
         """All of it is let go."""
         self.messages = 0
+        self.read(-self.waiting)
         self.answered(-self.bytes)
 
 
@@ -107,9 +118,9 @@ class Answering:
     def __init__(self, recorder: Recorder) -> None:
         """Calls are counted by `recorder`."""
         self._recorder = recorder
-        self._bytes = self._kept = 0
+        self._bytes = self._lasting = self._waiting = self._kept = 0
         self._left = asyncio.Event()
-        """Set whenever a request leaves or an answer is taken."""
+        """Set whenever a request begins or leaves, or an answer is taken."""
 
     async def once(
         self,
@@ -155,10 +166,14 @@ class Answering:
     async def stream(
         self, rpc: str, request: Message, answers: AsyncGenerator[Answer], context: CallContext
     ) -> AsyncGenerator[Answer]:
-        """The answers as they come, ended by a status if one fails."""
+        """The answers as they come, ended by a status if one fails.
+
+        Its request is held until its caller has taken all of them, which may be long: those of all such calls leave
+        half of the room to the others.
+        """
         with self._counted(rpc) as outcome:
             try:
-                with self._held(request):
+                with self._held(request, lasting=True):
                     async with aclosing(answers):
                         async for one in answers:
                             yield one
@@ -166,6 +181,21 @@ class Answering:
                 fault = Fault(error)
                 outcome.code = fault.code.name
                 fault.set_on(context)
+
+    async def messages(self, requests: AsyncIterator[Message], kept: Kept) -> AsyncGenerator[Message]:
+        """The messages of a stream, each read when there is room for it, or when all before it have begun."""
+        async for message in requests:
+            kept.read(message.ByteSize())
+            yield message
+            while kept.waiting and self._waiting + self._bytes > MAX_BYTES_HELD // 2:
+                self._left.clear()
+                await self._left.wait()
+
+    def waits(self, size: int) -> None:
+        """Count so many bytes of messages more, or less, that are read and wait until they may begin."""
+        self._waiting += size
+        if size < 0:
+            self._left.set()
 
     def keep(self, size: int) -> None:
         """Count so many bytes of answers more, or less, that wait to be taken."""
@@ -179,25 +209,30 @@ class Answering:
             while not self._room(request, kept):
                 self._left.clear()
                 await self._left.wait()
-            kept.messages += 1
+            kept.begun(request.ByteSize())
 
     def _room(self, request: Message, kept: Kept) -> bool:
         """Whether a request of a stream may begin; one at a time always may, whoever else takes no answers."""
         if kept.messages and self._kept > MAX_BYTES_HELD // 2:
             return False
-        return not self._bytes or self._bytes + request.ByteSize() <= MAX_BYTES_HELD // 2
+        short = self._bytes - self._lasting
+        return not short or short + request.ByteSize() <= MAX_BYTES_HELD // 2
 
     @contextmanager
-    def _held(self, request: Message) -> Iterator[None]:
+    def _held(self, request: Message, *, lasting: bool = False) -> Iterator[None]:
         """Count the bytes of a request as held while it is worked on; a lone request is always let in."""
         size = request.ByteSize()
-        if self._bytes and self._bytes + size > MAX_BYTES_HELD:
-            raise Overloaded(f"requests of {self._bytes} bytes are under way, at most {MAX_BYTES_HELD}; retry later")
+        bounds = [(self._bytes, MAX_BYTES_HELD), *([(self._lasting, MAX_BYTES_HELD // 2)] if lasting else [])]
+        for held, most in bounds:
+            if held and held + size > most:
+                raise Overloaded(f"requests of {held} bytes are under way, at most {most}; retry later")
         self._bytes += size
+        self._lasting += size if lasting else 0
         try:
             yield
         finally:
             self._bytes -= size
+            self._lasting -= size if lasting else 0
             self._left.set()
 
     @contextmanager

@@ -1,5 +1,6 @@
 """Factor algebra: what each edit does to factor vectors, and draws from the prior."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +89,7 @@ def _changed(operation: Replace | SetValue | Resample | Shift, before: Array, wh
             return before + (distance * unit).astype(np.float32)
 
 
-def draw_prior(seed: int, indices: range, size: int, truncation: float | None = None) -> Array:
+def draw_prior(seed: int, indices: Sequence[int], size: int, truncation: float | None = None) -> Array:
     """Standard normal vectors `(len(indices), size)`, each decided by `seed` and its index alone.
 
     A counter-based generator (Philox) is keyed by both, so the i-th draw of a seed is the same

@@ -1,6 +1,7 @@
 """What callers ask for as chains of graphs; numpy in, numpy out, no transport."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -22,6 +23,7 @@ __all__ = ["Engine"]
 
 HEAD = ("head",)
 BLAMED = {Interpolation: "interpolation", LinearWalk: "linear.distance", RandomWalk: "random.temperature"}
+NUMBERS_AT_ONCE = 16_384  # of factors drawn or edited: up to here quicker than waking a thread for them
 T = TypeVar("T")
 
 
@@ -102,7 +104,8 @@ class Engine:
                 if pending.source is not None:
                     assert isinstance(edit.operation, Replace)
                     edit = replace(edit, operation=replace(edit.operation, source=next(sources)))
-                factors = apply_edit(factors, edit, self.layout, pending.field)
+                numbers = factors.size * len(edits)
+                factors = await _aside(numbers, apply_edit, factors, edit, self.layout, pending.field)
                 largest.append(np.abs(factors).max(axis=1))
 
             def to_blame(row: int) -> str:
@@ -144,7 +147,9 @@ class Engine:
         size, blamed = min(count, self.limits.samples_per_message), "fixed" if held else field
         for first in range(0, count, size):
             indices = range(first, min(first + size, count))
-            factors = np.float32(temperature) * draw_prior(seed, indices, self.layout.size, truncation)
+            numbers = len(indices) * self.layout.size
+            drawn = await _aside(numbers, draw_prior, seed, indices, self.layout.size, truncation)
+            factors: Array = np.float32(temperature) * drawn
             for name, values in held:
                 factors[:, self.layout.slice(name)] = values
             yield first, await self._admitted_decoded(factors, wanted, trace, lambda _: blamed), trace
@@ -170,7 +175,8 @@ class Engine:
         frames = walk(begin, path, count, self.layout)
         size = min(count, self.limits.samples_per_message)
         for first in range(0, count, size):
-            factors = np.concatenate(list(islice(frames, size)))
+            parts: list[Array] = await _aside(size * self.layout.size, list, islice(frames, size))
+            factors = np.concatenate(parts)
             grown = np.abs(factors).max(axis=1) > np.abs(begin).max()
             fields = [blamed if one else start.field for one in grown]
             yield first, await self._admitted_decoded(factors, wanted, trace, fields.__getitem__), trace
@@ -203,20 +209,21 @@ class Engine:
         async with self._graphs.admitted(given, trace):
             items = _joined(await self._factors_of_all(given, trace))
             before = await self._classes(items, trace, _field_of_all(given))
-        drawn = np.empty((len(factors), len(items), draws, before.shape[1]), np.float32)
+        shape = len(factors), len(items), draws
+        found = np.empty((math.prod(shape), before.shape[1]), np.float32)
+        belongs = np.zeros((len(factors), self.layout.size), bool)
+        for mask, name in zip(belongs, factors, strict=True):
+            mask[self.layout.slice(name)] = True
         patient = replace(trace, patient=True)
-        for first in range(0, draws, size):
-            rows = range(first, min(first + size, draws))
+        for first in range(0, len(found), size):
+            rows = slice(first, min(first + size, len(found)))
+            place, item, draw = np.unravel_index(np.arange(rows.start, rows.stop), shape)
             # The same draws for every item: it responds alone as it does in company.
-            noise = np.float32(temperature) * draw_prior(seed, rows, self.layout.size)
-            for place, name in enumerate(factors):
-                where = self.layout.slice(name)
-                for row, item in enumerate(items):
-                    changed = np.tile(item, (len(rows), 1))
-                    changed[:, where] = noise[:, where]
-                    async with self._graphs.admitted([Given("factors", changed, "temperature")], patient):
-                        found = await self._classes(changed, patient, lambda _: "temperature")
-                    drawn[place, row, rows.start : rows.stop] = found
+            noise = await _aside(len(draw) * self.layout.size, draw_prior, seed, draw.tolist(), self.layout.size)
+            changed = np.where(belongs[place], np.float32(temperature) * noise, items[item])
+            async with self._graphs.admitted([Given("factors", changed, "temperature")], patient):
+                found[rows] = await self._classes(changed, patient, lambda _: "temperature")
+        drawn = found.reshape(*shape, -1)
         return before, [_response(name, one, before.argmax(axis=1)) for name, one in zip(factors, drawn, strict=True)]
 
     async def _classes(self, factors: Array, trace: Trace, field_of: Callable[[int], str]) -> Array:
@@ -272,6 +279,13 @@ def _field_of_all(given: Sequence[Given]) -> Callable[[int], str]:
 
 def _joined(parts: Sequence[Array]) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+async def _aside(numbers: int, function: Callable[..., T], *arguments: Any) -> T:
+    """What `function` gives for the arguments, in a thread if it works on many numbers: the event loop goes on."""
+    if numbers <= NUMBERS_AT_ONCE:
+        return function(*arguments)
+    return await asyncio.to_thread(function, *arguments)
 
 
 async def _together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

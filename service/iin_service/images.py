@@ -14,6 +14,7 @@ __all__ = ["MAX_PIXELS", "decode_picture", "encode_picture", "open_picture"]
 
 MAX_PIXELS = 16_777_216  # of the files of one call together: 4096 x 4096, decoded 50 MB
 Image.MAX_IMAGE_PIXELS = None  # counted here, before any is decoded
+PngImagePlugin.MAX_TEXT_MEMORY = PngImagePlugin.MAX_TEXT_CHUNK  # nobody reads a file's texts; Pillow inflates 64 MB
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FORMATS = ("PNG", "JPEG", "WEBP")
 # 16-bit and float pictures would be clipped, not scaled, by a conversion to 8 bits.
@@ -44,7 +45,8 @@ def open_picture(data: bytes, spec: ImageSpec, *, resize: bool, field: str) -> I
         raise _wrong_size(field, wanted, size)
     if image.mode in DEEP_MODES:
         raise InvalidInput(field, "8 bits a channel", f"mode {image.mode}", "convert it to 8 bits")
-    if (frames := getattr(image, "n_frames", 1)) > 1:
+    # What some cameras write as JPEG, with previews behind the picture.
+    if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
         raise InvalidInput(field, "a still picture", f"{frames} frames")
     return image
 

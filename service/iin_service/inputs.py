@@ -3,11 +3,14 @@
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import Manifest
+from PIL import Image
 
 from iin_service.errors import InvalidInput
 from iin_service.images import MAX_PIXELS, decode_picture, open_picture
@@ -19,6 +22,11 @@ __all__ = ["InputReader"]
 
 # Up to here, all pictures of a call together, decoding is quicker than waking a thread for it.
 PIXELS_DECODED_AT_ONCE, BYTES_DECODED_AT_ONCE = 65_536, 65_536
+INFLATED = (
+    b"iCCP",
+    b"iTXt",
+    b"zTXt",
+)  # chunks of PNG that a small file can hold megabytes in, each inflated on opening
 DECODERS = 2  # threads that decode at once: each may hold a picture of the largest size
 
 
@@ -30,7 +38,8 @@ class InputReader:
         self.manifest = manifest
         self.limits = limits
         self._recorder = recorder or Silent()
-        self._decoders = asyncio.Semaphore(DECODERS)
+        # Its own: a call that is given up while its picture is decoded leaves the thread at work.
+        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         self._shapes = {
             "image": manifest.image.shape,
             "latent": manifest.latent_shape,
@@ -74,8 +83,22 @@ class InputReader:
         return image
 
     async def _image(self, data: bytes, field: str, *, resize: bool, trace: Trace) -> Array:
-        spec = self.manifest.image
-        picture = open_picture(data, spec, resize=resize, field=field)
+        trace.file_bytes += len(data)
+        open_it = partial(self._opened, data, field, resize=resize, trace=trace)
+        decode = partial(decode_picture, spec=self.manifest.image, resize=resize, field=field)
+        if trace.file_bytes > BYTES_DECODED_AT_ONCE or any(chunk in data for chunk in INFLATED):
+            return await self._in_thread(lambda: decode(open_it()))
+        picture = open_it()
+        if trace.pixels > PIXELS_DECODED_AT_ONCE:
+            return await self._in_thread(partial(decode, picture))
+        return decode(picture)
+
+    async def _in_thread(self, work: Callable[[], Array]) -> Array:
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+    def _opened(self, data: bytes, field: str, *, resize: bool, trace: Trace) -> Image.Image:
+        """The picture in a file, none of it decoded, within what a call may hold."""
+        picture = open_picture(data, self.manifest.image, resize=resize, field=field)
         trace.pixels += picture.width * picture.height
         if trace.pixels > MAX_PIXELS:
             raise InvalidInput(
@@ -84,10 +107,7 @@ class InputReader:
                 f"{trace.pixels} up to here",
                 "send smaller pictures",
             )
-        if trace.pixels <= PIXELS_DECODED_AT_ONCE and len(data) <= BYTES_DECODED_AT_ONCE:
-            return decode_picture(picture, spec, resize=resize, field=field)
-        async with self._decoders:
-            return await asyncio.to_thread(decode_picture, picture, spec, resize=resize, field=field)
+        return picture
 
     def _tensor(self, tensor: pb.Tensor, item: tuple[int, ...], field: str) -> Array:
         shape = tuple(tensor.shape)

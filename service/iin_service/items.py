@@ -81,6 +81,8 @@ class Trace:
     codec_seconds: float = 0.0
     pixels: int = 0
     """Pixels of the image files read so far."""
+    file_bytes: int = 0
+    """Bytes of these files."""
     passes: list[Pass] = field(default_factory=list)
     patient: bool = False
     """Whether it waits for room where the replica is full, in place of being refused."""

@@ -23,6 +23,8 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        self.doubtful = False
+        """Whether a graph has raised since this was last set to False."""
         self._calls = Counter(
             "iin_requests", "Calls, and messages of request streams, by RPC and status.", ("rpc", "code")
         )
@@ -62,6 +64,10 @@ class Metrics:
         self._queue.observe(queue_seconds, tags)
         self._compute.observe(compute_seconds, tags)
         self._batch.observe(items, tags)
+
+    def batch_failed(self) -> None:
+        """See `Recorder`."""
+        self.doubtful = True
 
     def under_way(self, items: int) -> None:
         """See `Recorder`; called in the event loop."""

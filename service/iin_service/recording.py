@@ -16,6 +16,9 @@ class Recorder(Protocol):
     def batch(self, stage: str, items: int, queue_seconds: float, compute_seconds: float) -> None:
         """A graph ran on a batch whose oldest item had waited for `queue_seconds`."""
 
+    def batch_failed(self) -> None:
+        """A graph raised."""
+
     def under_way(self, items: int) -> None:
         """So many items are under way now."""
 
@@ -33,6 +36,9 @@ class Silent:
         """See `Recorder`."""
 
     def batch(self, stage: str, items: int, queue_seconds: float, compute_seconds: float) -> None:
+        """See `Recorder`."""
+
+    def batch_failed(self) -> None:
         """See `Recorder`."""
 
     def under_way(self, items: int) -> None:

@@ -4,8 +4,9 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -59,6 +60,8 @@ class Replica:
         self._metrics = Metrics()
         self._answering = Answering(self._metrics)
         self._serving = False
+        self._verify: Callable[[], object]
+        """Raises where the graphs do not give what the bundle says."""
         self._rpcs: InterpretationRpcs
         self._inference: InferenceRpcs
 
@@ -74,7 +77,8 @@ class Replica:
 
         """
         try:
-            self._rpcs, self._inference = await asyncio.to_thread(self._load, user_config["bundle"])
+            loaded = await asyncio.to_thread(self._load, user_config["bundle"])
+            self._verify, self._rpcs, self._inference = loaded
         except Exception as error:
             if not self._serving:
                 raise
@@ -87,16 +91,31 @@ class Replica:
         # Calls that began on the bundle before hold it for a while.
         asyncio.get_running_loop().call_later(TIDY_SECONDS, _tidy)
 
-    def _load(self, path: str) -> tuple[InterpretationRpcs, InferenceRpcs]:
+    async def check_health(self) -> None:
+        """Called by Serve every few seconds, which replaces a replica that raises.
+
+        Once a graph has raised, which a GPU that is lost does for good, the bundle's golden inputs are tried.
+        """
+        if self._metrics.doubtful:
+            self._metrics.doubtful = False
+            try:
+                await asyncio.to_thread(self._verify)
+            except Exception:
+                self._metrics.doubtful = True
+                raise
+
+    def _load(self, path: str) -> tuple[Callable[[], object], InterpretationRpcs, InferenceRpcs]:
         bundle = read_bundle(path)
         sessions = Sessions(bundle, threads=self._threads, gpu=self._gpu, gpu_memory_bytes=self._gpu_memory_bytes)
-        check_golden(bundle, sessions.run)
+        verify = partial(check_golden, bundle, sessions.run)
+        verify()
         gc.set_threshold(20_000, 20, 20)
         sys.setswitchinterval(SWITCH_SECONDS)
         limits = Limits()
         engine = Engine(bundle.manifest, sessions.runner, limits, self._metrics)
         items = InputReader(bundle.manifest, limits, self._metrics)
         return (
+            verify,
             InterpretationRpcs(engine, RequestReader(items), self._answering, _list_models),
             InferenceRpcs(engine, items, self._answering),
         )

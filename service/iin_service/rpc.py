@@ -143,7 +143,8 @@ class InterpretationRpcs:
             return
         kept, window = Kept(self._answering), self._engine.limits.stream_window
         self._streams += 1  # until the call ends, which for a caller that does not read is after it was given up
-        answers = answered_in_order(requests, answer, window, idle_seconds=IDLE_SECONDS, given_up=kept.dropped)
+        messages = self._answering.messages(requests, kept)
+        answers = answered_in_order(messages, answer, window, idle_seconds=IDLE_SECONDS, given_up=kept.dropped)
         try:
             async with aclosing(answers):
                 async for one in answers:

@@ -143,7 +143,8 @@ def cuda_options(gpu_memory_bytes: int | None, graphs: int) -> dict[str, int | s
     options: dict[str, int | str] = {
         # Its default rounds the factors of products and convolutions to 10 bits: a bundle promises float32, to 1e-4.
         "use_tf32": 0,
-        # Its default times every algorithm for every new shape, which can take a second while calls wait.
+        # Its default times every algorithm for every shape: a bundle that comes in place of another is warmed up on the
+        # GPU that serves meanwhile.
         "cudnn_conv_algo_search": "HEURISTIC",
     }
     return options if gpu_memory_bytes is None else options | {"gpu_mem_limit": gpu_memory_bytes // graphs}

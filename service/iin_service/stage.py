@@ -155,6 +155,7 @@ class Stage:
             items = batch[0].items if len(batch) == 1 else np.concatenate([part.items for part in batch])
             outputs, passes = await asyncio.get_running_loop().run_in_executor(self._executor, self._compute, items)
         except Exception as error:
+            self._recorder.batch_failed()
             if len(batch) > 1:  # one caller's trouble must not be the others'
                 for part in batch:
                     if not part.done.done():

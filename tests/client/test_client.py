@@ -1,8 +1,10 @@
 """Both clients against a real gRPC server in this process."""
 
 import asyncio
+import re
 import threading
 from concurrent import futures
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -14,7 +16,7 @@ from iin_api.v1.interpretation_pb2_grpc import (
     InterpretationServiceServicer,
     add_InterpretationServiceServicer_to_server,
 )
-from iin_client import AsyncClient, CallError, Client, Factors, Replace, Resample, Violation
+from iin_client import AsyncClient, CallError, Client, Factors, RandomWalk, Replace, Resample, Violation, settings
 
 
 class Identity(InterpretationServiceServicer):
@@ -24,6 +26,7 @@ class Identity(InterpretationServiceServicer):
         self.failures = []
         self.metadata = []
         self.edited = []
+        self.streams = []
         self.left = threading.Event()
 
     def Interpret(self, request, context):
@@ -41,6 +44,17 @@ class Identity(InterpretationServiceServicer):
         status = status_pb2.Status(code=3, message="edits: one is wrong", details=[details])
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, status.message)
+
+    def InterpretStream(self, requests, context):
+        """Breaks off after three answers, as Ray does after `request_timeout_s`."""
+        self.streams.append([])
+        for one in requests:
+            if len(self.streams[-1]) == 3:
+                context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "Request timed out after 60s.")
+            self.streams[-1].append(one.item_id)
+            factors = pb.Tensor(shape=[1, 1], data=bytes(4))
+            answer = pb.InterpretResponse(latents=factors, factors=factors, log_likelihoods=[0.0])
+            yield pb.InterpretStreamResponse(item_id=one.item_id, response=answer)
 
     def EditStream(self, requests, context):
         for one in requests:
@@ -188,6 +202,20 @@ def test_waiting_for_a_service_that_never_comes_ends(wait):
     assert caught.value.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 
+@pytest.mark.parametrize("wait", [wait_until_ready, wait_until_ready_async])
+def test_waiting_asks_again_where_no_answer_comes(wait, service, address, monkeypatch):
+    monkeypatch.setattr(settings, "_ATTEMPT_S", 0.3)
+    service.failures = [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
+    assert wait(address, timeout=60).name == "identity"
+    assert len(service.metadata) >= 3
+
+
+@pytest.mark.parametrize(("remaining", "expected"), [(60.0, 5.0), (2.0, 2.0)])
+def test_an_attempt_has_five_seconds_of_what_remains(remaining, expected):
+    options = settings.Settings("localhost:1", 30.0, "digits", None, None).attempt(remaining)
+    assert options == {"timeout": expected, "metadata": (("application", "digits"),), "wait_for_ready": True}
+
+
 def test_the_field_at_fault_arrives_with_the_error(address):
     with Client(address) as client, pytest.raises(CallError) as caught:
         client.edit(b"file", Resample("dgit"))
@@ -272,3 +300,59 @@ def test_a_source_is_read_once_for_all_items_of_a_stream(stream, service, addres
     answers = stream(address, targets(), Replace("digit", source))
     assert [(answer.item_id, answer.error) for answer in answers] == [(str(index), None) for index in range(5)]
     assert service.edited == [(str(index), index + 1, [b"picture"]) for index in range(5)]
+
+
+STREAMS = {
+    "Sample": lambda client, items: client.sample(3),
+    "Traverse": lambda client, items: client.traverse(b"file", RandomWalk(), 2),
+    "InterpretStream": lambda client, items: client.interpret_stream(items),
+    "EditStream": lambda client, items: client.edit_stream(items, Resample("digit")),
+}
+
+
+class Begun(Exception):
+    """A call was made."""
+
+
+def refuse(*arguments, **options):
+    raise Begun
+
+
+@pytest.mark.parametrize("rpc", STREAMS)
+def test_a_stream_begins_when_its_first_answer_is_asked_for(rpc, address, monkeypatch):
+    with Client(address) as client:
+        monkeypatch.setattr(client._stub, rpc, refuse)
+        stream = STREAMS[rpc](client, iter([("one", b"file")]))
+        with pytest.raises(Begun):
+            next(stream)
+
+
+@pytest.mark.parametrize("rpc", STREAMS)
+def test_an_async_stream_begins_when_its_first_answer_is_asked_for(rpc, address, monkeypatch):
+    async def items():
+        yield "one", b"file"
+
+    async def call():
+        async with AsyncClient(address) as client:
+            monkeypatch.setattr(client._stub, rpc, refuse)
+            stream = STREAMS[rpc](client, items())
+            with pytest.raises(Begun):
+                await anext(stream)
+
+    asyncio.run(call())
+
+
+def test_the_loop_in_the_documentation_goes_on_where_a_stream_breaks_off(
+    service, address, tmp_path, monkeypatch, capsys
+):
+    text = (Path(__file__).parents[2] / "docs" / "CLIENTS.md").read_text()
+    (block,) = (one for one in re.findall(r"```python\n(.*?)```", text, re.S) if "except CallError" in one)
+    samples = tmp_path / "build" / "demo" / "bundle" / "samples"
+    samples.mkdir(parents=True)
+    names = [f"{index}.png" for index in range(8)]
+    for name in names:
+        (samples / name).write_bytes(b"picture")
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace("localhost:9000", address), {})
+    assert service.streams == [["0", "1", "2"], ["3", "4", "5"], ["6", "7"]]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == names

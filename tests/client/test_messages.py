@@ -9,7 +9,7 @@ from iin_client import Factors, Latent, RawImage, Replace, Resample, SetValue, S
 from iin_client.model_message import model_description
 from iin_client.request_messages import edit_request, interpret_request, sample_request
 from iin_client.result_messages import edited, interpretations, samples
-from PIL import Image
+from PIL import ExifTags, Image
 
 
 def tensor(array):
@@ -38,6 +38,22 @@ def test_a_pillow_image_is_sent_as_png_of_the_same_pixels(mode):
     sent = Image.open(io.BytesIO(request.inputs[0].encoded_image))
     assert sent.format == "PNG"
     assert sent.convert("RGBA").tobytes() == picture.convert("RGBA").tobytes()
+
+
+def test_a_pillow_image_is_turned_upright_as_its_file_would_be(tmp_path):
+    path = tmp_path / "photo.png"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # the camera was held upright
+    lying = Image.new("RGB", (2, 3), "red")
+    lying.putpixel((0, 0), (0, 0, 255))
+    lying.save(path, exif=exif)
+    with Image.open(path) as opened:
+        request = interpret_request(opened, resize=False)
+        assert opened.size == (2, 3)  # the caller's own stays as it is
+    sent = Image.open(io.BytesIO(request.inputs[0].encoded_image))
+    assert sent.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    assert sent.size == (3, 2)
+    assert sent.getpixel((2, 0)) == (0, 0, 255)
 
 
 def test_a_pillow_image_that_would_lose_its_range_is_refused():

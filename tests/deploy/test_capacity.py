@@ -2,10 +2,12 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
+from iin_service.sessions import in_buckets
 from onnx import TensorProto, helper
 from ray.serve.autoscaling_policy import _apply_delay_logic
 from ray.serve.config import AutoscalingConfig
@@ -17,7 +19,7 @@ from deploy.capacity.autoscaler import Autoscaler
 from deploy.capacity.hardware import MACHINES
 from deploy.capacity.inputs import CALLS, Autoscaling, Row, parse_stages, read_autoscaling, read_stages
 from deploy.capacity.measure import _counted
-from deploy.capacity.model import Scenario, simulate
+from deploy.capacity.model import MAX_BATCH, Scenario, filled_up, simulate
 from deploy.capacity.plan import Curve, capacity, day, need, optimistic_capacity
 
 CALL = (("graphs", 1),)
@@ -137,6 +139,27 @@ def test_replicas_that_share_a_gpu_take_turns():
 
     assert most(2) == pytest.approx(100, rel=0.03)
     assert most(1) == pytest.approx(200, rel=0.03)
+
+
+@pytest.mark.parametrize("items", [1, 2, 3, 5, 8, 31, 33, 42, 63, 64])
+def test_a_gpu_batch_costs_what_the_service_fills_it_up_to(items):
+    """A millisecond an item, so the latency of a lone caller is what was run; on a CPU it is the batch itself."""
+    ran = []
+    in_buckets(lambda batch: (ran.append(len(batch)), batch)[1:])(np.zeros((items, 1), np.float32))
+    for accelerated, batch in ((True, *ran), (False, items)):
+        one = replace(scenario({1: 1.0, 64: 64.0}, Closed(1), accelerated=accelerated), call=(("graphs", items),))
+        result = simulate(one)
+        assert result.latencies_ms == pytest.approx(batch)
+        assert result.graphs_ms == pytest.approx(batch)
+        assert result.mean_batch == items
+
+
+@pytest.mark.parametrize("machine", [one for one in MACHINES.values() if one.accelerated], ids=lambda one: one.name)
+def test_gpu_times_are_exact_where_replicas_run_them(machine):
+    """Launches, arithmetic and memory cross between measured batches; no straight line is drawn over the crossing."""
+    row = Row(ms={1: 1.0, 64: 20.0}, mflop=1800.0, weights_mb=1250.0, traffic_mb=54.0, nodes=350)
+    for batch in {filled_up(items) for items in range(1, MAX_BATCH + 1)}:
+        assert machine.row(row).milliseconds(batch) == pytest.approx(machine.gpu_ms(row, batch))
 
 
 def test_autoscaling_reaches_what_is_needed_and_lets_go():

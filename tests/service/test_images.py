@@ -43,6 +43,14 @@ def test_a_jpeg_is_read():
     np.testing.assert_allclose(read(saved(smooth, "JPEG", quality=98)), expected, atol=0.1)
 
 
+def test_a_jpeg_with_a_preview_behind_it_is_its_first_picture():
+    smooth = Image.linear_gradient("L").resize((32, 24)).convert("RGB")
+    data = saved(smooth, "MPO", quality=98, save_all=True, append_images=[picture(size=(8, 6))])
+    assert data.startswith(b"\xff\xd8\xff")
+    expected = np.asarray(smooth, np.float32).transpose(2, 0, 1) / 127.5 - 1
+    np.testing.assert_allclose(read(data), expected, atol=0.1)
+
+
 def test_a_picture_survives_writing_and_reading():
     values = read(saved(picture()))
     np.testing.assert_array_equal(read(encode_picture(values, SPEC, "PNG")), values)

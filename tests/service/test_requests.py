@@ -1,16 +1,20 @@
 """Reading requests: what a call may hold together, whatever its parts."""
 
 import asyncio
+import contextlib
 import io
+import threading
+import time
 
 import pytest
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import read_bundle
+from iin_service import inputs as reading
 from iin_service.errors import InvalidInput
 from iin_service.images import MAX_PIXELS
 from iin_service.inputs import InputReader
 from iin_service.items import Limits, Trace
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +43,59 @@ def test_pictures_of_one_call_share_a_budget_of_pixels(reader):
     with pytest.raises(InvalidInput, match=f"at most {MAX_PIXELS} pixels in a call") as caught:
         read(reader, [large, large])
     assert caught.value.field == "inputs[1].encoded_image"
+
+
+def with_texts(count):
+    """A small file whose texts inflate to a mebibyte each."""
+    texts = PngImagePlugin.PngInfo()
+    for index in range(count):
+        texts.add_text(f"text {index}", "a" * (1 << 20) if count == 1 else "a" * 1_000_000, zip=True)
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(file, "PNG", pnginfo=texts)
+    return pb.Input(encoded_image=file.getvalue())
+
+
+def test_texts_that_inflate_are_refused_before_they_cost_much(reader):
+    assert len(with_texts(60).encoded_image) < reading.BYTES_DECODED_AT_ONCE
+    with pytest.raises(InvalidInput, match="do not decode") as caught:
+        read(reader, [picture(32), with_texts(60)])
+    assert caught.value.field == "inputs[1].encoded_image"
+
+
+def test_what_a_file_can_inflate_is_not_opened_in_the_event_loop(reader, monkeypatch):
+    seen, open_picture = [], reading.open_picture
+
+    def opening(*arguments, **options):
+        seen.append(threading.current_thread() is threading.main_thread())
+        return open_picture(*arguments, **options)
+
+    monkeypatch.setattr(reading, "open_picture", opening)
+    read(reader, [picture(32), with_texts(1)])
+    assert seen == [True, False]
+    large = pb.Input(encoded_image=picture(32).encoded_image + bytes(reading.BYTES_DECODED_AT_ONCE // 2))
+    read(reader, [large, large, large])
+    assert seen[2:] == [True, False, False], "together more bytes than one call may have decoded at once"
+
+
+def test_calls_that_are_given_up_do_not_free_a_decoder_that_still_works(reader, monkeypatch):
+    under_way, most, decode_picture = [], [], reading.decode_picture
+
+    def decoding(*arguments, **options):
+        under_way.append(None)
+        most.append(len(under_way))
+        time.sleep(0.02)
+        under_way.pop()
+        return decode_picture(*arguments, **options)
+
+    monkeypatch.setattr(reading, "decode_picture", decoding)
+    large = picture(300)
+
+    async def run():
+        for _ in range(12):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(reader.inputs([large], "inputs", resize=True, trace=Trace()), 0.005)
+        return await reader.inputs([large], "inputs", resize=True, trace=Trace())
+
+    (given,) = asyncio.run(run())
+    assert given.items.shape == (1, 3, 32, 32)
+    assert max(most) <= reading.DECODERS

@@ -1,6 +1,7 @@
 """What callers are told: codes and details for their mistakes, an identifier for ours."""
 
 import asyncio
+from collections import Counter
 
 import grpc
 import pytest
@@ -170,6 +171,93 @@ def test_a_small_message_does_not_overtake_a_large_one_that_waits_for_room(bundl
         return await asyncio.wait_for(answers, 20)
 
     assert asyncio.run(run()) == ["large", *map(str, range(60))]
+
+
+def large_request(bundle, size):
+    small = latent_request(bundle)
+    return pb.InterpretRequest(inputs=[*small.inputs] * (size // small.ByteSize()))
+
+
+def test_messages_that_wait_are_read_up_to_a_bound_and_one_of_each_stream(bundle, monkeypatch):
+    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 20_000)
+    request = large_request(bundle, 3000)
+
+    async def run():
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+        held, leave, read = rpcs._answering, asyncio.Event(), Counter()
+        other = asyncio.create_task(held.once("Other", latent_request(bundle), leave.wait, lambda fault: fault))
+        await asyncio.sleep(0)
+        held._bytes += 10_000  # as if that were large
+
+        async def requests(name):
+            for index in range(20):
+                read[name] += 1
+                yield pb.InterpretStreamRequest(item_id=str(index), request=request)
+
+        async def taken(name):
+            return [one.item_id async for one in rpcs.interpret_stream(requests(name), Context())]
+
+        answers = [asyncio.create_task(taken(name)) for name in "ab"]
+        await asyncio.sleep(0.3)
+        waiting = dict(read), held._waiting
+        held._bytes -= 10_000
+        leave.set()
+        await other
+        return waiting, await asyncio.wait_for(asyncio.gather(*answers), 20), (held._waiting, held._bytes)
+
+    (read, waiting), answers, left = asyncio.run(run())
+    assert read == {"a": 1, "b": 1}
+    assert 2 * request.ByteSize() <= waiting < 2.1 * request.ByteSize()
+    assert answers == [[str(index) for index in range(20)]] * 2
+    assert left == (0, 0)
+
+
+def test_a_stream_that_ends_while_its_messages_wait_leaves_nothing_behind(bundle, monkeypatch):
+    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 4000)
+
+    async def run():
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+        held = rpcs._answering
+        held._bytes += 3000
+
+        async def requests():
+            yield pb.InterpretStreamRequest(request=latent_request(bundle))
+            await asyncio.sleep(60)
+
+        answers = asyncio.create_task(anext(rpcs.interpret_stream(requests(), Context())))
+        await asyncio.sleep(0.1)
+        assert held._waiting > 0
+        answers.cancel()
+        await asyncio.wait([answers])
+        return held._waiting, held._bytes
+
+    assert asyncio.run(run()) == (0, 3000)
+
+
+def test_samples_that_nobody_takes_leave_room_for_the_others(bundle, monkeypatch):
+    """Their requests stay in memory: half of the room, past which only their own kind is refused."""
+    request = pb.SampleRequest(count=64, format=pb.IMAGE_FORMAT_NONE)
+    fixed = request.fixed.add(factor="digit")
+    fixed.source.CopyFrom(latent_request(bundle).inputs[0])
+    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 4 * request.ByteSize())
+
+    async def run():
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+        contexts = [Context() for _ in range(3)]
+        streams = [rpcs.sample(request, context) for context in contexts]
+        for stream in streams[:2]:
+            assert (await anext(stream)).first_index == 0
+        assert [one async for one in streams[2]] == []
+        assert contexts[2].code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        context = Context()
+        assert (await rpcs.interpret(latent_request(bundle), context)).factors.shape == [1, bundle.manifest.size]
+        many = [one async for one in rpcs.interpret_stream(messages(bundle, 5, []), Context())]
+        assert not any(one.HasField("error") for one in many)
+        for stream in streams:
+            await stream.aclose()
+        return len(many), rpcs._answering._bytes, rpcs._answering._lasting
+
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == (5, 0, 0)
 
 
 def test_a_stream_whose_answers_are_not_taken_gives_its_answers_back_and_its_place_when_it_ends(bundle, monkeypatch):

@@ -1,0 +1,261 @@
+"""Commands keep to the pixels, bytes and items that one call may hold."""
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from iin_client import (
+    Edited,
+    FactorSlice,
+    Images,
+    ImageSpec,
+    Interpretations,
+    Limits,
+    Model,
+    Replace,
+    Samples,
+    Timing,
+)
+from iin_client import cli as command_line
+from iin_client.fitting import Size, array_size, as_seen, file_size, fitted, parts
+from iin_client.gallery import draw_gallery
+from iin_service.images import decode_picture, open_picture
+from PIL import ExifTags, Image
+
+LIMITS = Limits(
+    max_items=4,
+    max_samples=4,
+    max_edits=8,
+    max_image_pixels=10_000,
+    max_message_bytes=100_000,
+    max_batch_size=64,
+    max_queued_items=512,
+    stream_window=16,
+    samples_per_message=32,
+)
+TIMING = Timing(total_ms=0, queue_ms=0, codec_ms=0, stages=())
+
+
+def model(channels=3):
+    return Model(
+        name="colours",
+        version="1",
+        family="iin",
+        image=ImageSpec(channels=channels, height=8, width=12, minimum=-1, maximum=1),
+        latent_shape=(3,),
+        factors=(FactorSlice(name="colour", start=0, size=3),),
+        log_likelihood_quantiles=(),
+        evaluation=(),
+        round_trip_error=0,
+        graphs=(),
+        recipe="",
+        data_set="",
+        created="",
+        limits=LIMITS,
+    )
+
+
+def photo(width=80, height=70, *, mode="RGB", format="PNG", orientation=1):
+    """80 x 70 are 5,600 of the 10,000 pixels that a call may have."""
+    levels = np.random.default_rng(0).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = io.BytesIO()
+    Image.fromarray(levels).convert(mode).save(file, format=format, exif=exif)
+    return file.getvalue()
+
+
+class Fake:
+    """A client whose service refuses what is above its limits."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def get_model(self):
+        return model()
+
+    def interpret(self, files, *, resize):
+        self._arrive(files, resize)
+        zeros = np.zeros((len(files), 3), np.float32)
+        some = [0.0] * len(files)
+        return Interpretations(
+            latents=zeros,
+            factors=zeros,
+            log_likelihoods=np.array(some),
+            log_likelihood_quantiles=np.array(some),
+            probabilities=None,
+            timing=TIMING,
+        )
+
+    def edit(self, targets, edits, *, resize=False):
+        if isinstance(targets, list):
+            self._arrive([*targets, *(edit.source for edit in edits if isinstance(edit, Replace))], resize)
+            count = len(targets)
+        else:
+            count = len(targets.array)
+        return Edited(
+            images=Images(files=(photo(12, 8),) * count),
+            factors=np.zeros((count, 3), np.float32),
+            latents=None,
+            probabilities=None,
+            timing=TIMING,
+        )
+
+    def sample(self, count, *, seed, temperature=1.0, fixed=None, resize=False):
+        self._arrive(list((fixed or {}).values()), resize)
+        zeros = np.zeros((count, 3), np.float32)
+        images = Images(files=(photo(12, 8),) * count)
+        yield Samples(first_index=0, images=images, factors=zeros, latents=None, probabilities=None, timing=TIMING)
+
+    def traverse(self, start, path, frames, *, resize):
+        self._arrive([start, path.destination], resize)
+        return self.sample(frames, seed=0)
+
+    def respond(self, files, *, draws, seed, resize):
+        self._arrive(files, resize)
+        raise ValueError("that is all")
+
+    def _arrive(self, files, resize):
+        sizes = [Image.open(io.BytesIO(file)).size for file in files]
+        assert resize or set(sizes) <= {(12, 8)}
+        assert sum(width * height for width, height in sizes) <= LIMITS.max_image_pixels
+        assert sum(map(len, files)) <= LIMITS.max_message_bytes
+        assert len(files) <= 2 * LIMITS.max_items
+        self.calls.append(sizes)
+
+
+@pytest.fixture
+def client(monkeypatch):
+    fake = Fake()
+    monkeypatch.setattr(command_line, "Client", lambda *arguments, **options: fake)
+    return fake
+
+
+@pytest.fixture
+def paths(tmp_path):
+    found = [tmp_path / f"{index}.png" for index in range(3)]
+    for path in found:
+        path.write_bytes(photo())
+    return [str(path) for path in found]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lengths"),
+    [
+        ([], []),
+        ([Size(1, 1)] * 9, [4, 4, 1]),
+        ([Size(5000, 1)] * 5, [2, 2, 1]),
+        ([Size(5001, 1)] * 3, [1, 1, 1]),
+        ([Size(1, 50_000)] * 3, [2, 1]),
+        ([Size(0, 1), Size(20_000, 1), Size(0, 1)], [1, 1, 1]),
+        ([Size(0, 1), Size(0, 200_000), Size(0, 1), Size(0, 1)], [1, 1, 2]),
+    ],
+)
+def test_a_part_keeps_to_items_pixels_and_bytes(sizes, lengths):
+    found = parts(sizes, LIMITS)
+    assert [len(sizes[part]) for part in found] == lengths
+    assert [size for part in found for size in sizes[part]] == sizes
+
+
+def test_sizes_leave_room_for_what_the_message_adds():
+    assert file_size(photo()).pixels == 5600
+    assert file_size(photo()).bytes >= len(photo()) + 12
+    assert array_size(np.zeros(5, np.float32), np.zeros(5, np.float32)).bytes >= 2 * (20 + 20)
+
+
+def test_files_that_fit_stay_as_they_are():
+    assert fitted([photo()], model()) == [photo()]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "file",
+    [
+        photo(),
+        photo(mode="L"),
+        photo(mode="LA"),
+        photo(mode="P"),
+        photo(mode="RGBA"),
+        photo(format="JPEG", orientation=6),
+        photo(mode="CMYK", format="JPEG"),
+        photo(mode="RGBA", format="WEBP", orientation=3),
+        photo(12, 8),
+    ],
+)
+def test_the_model_sees_the_same_of_a_file_that_was_shrunk_here(file, channels):
+    def seen(data):
+        spec = model(channels).image
+        return decode_picture(open_picture(data, spec, resize=True, field="a"), spec, resize=True, field="a")
+
+    small, *_ = fitted([file, photo(), photo()], model(channels))
+    assert Image.open(io.BytesIO(small)).size == (12, 8)
+    np.testing.assert_array_equal(seen(small), seen(file))
+
+
+def test_what_the_service_refuses_at_any_size_is_left_to_it():
+    deep, film = io.BytesIO(), io.BytesIO()
+    Image.new("I;16", (200, 200)).save(deep, format="PNG")
+    first = Image.new("RGB", (200, 200))
+    first.save(film, format="WEBP", save_all=True, append_images=[Image.new("RGB", (200, 200), "red")])
+    files = [deep.getvalue(), film.getvalue()]
+    assert fitted(files, model()) == files
+
+
+def test_the_gallery_shows_a_photo_upright():
+    plain = Image.open(io.BytesIO(photo(format="JPEG")))
+    turned = plain.rotate(-90, expand=True).resize((12, 8), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(as_seen(photo(format="JPEG", orientation=6), model()), turned)
+
+
+def test_interpret_splits_large_photos_over_calls(client, paths, capsys):
+    assert command_line.main(["interpret", *paths, "--resize", "--json"]) == 0
+    assert client.calls == [[(80, 70)]] * 3
+    assert [item["image"] for item in json.loads(capsys.readouterr().out)["items"]] == paths
+
+
+def test_interpret_shrinks_a_photo_that_is_too_large_alone(client, tmp_path, paths):
+    (tmp_path / "0.png").write_bytes(photo(200, 100))
+    assert command_line.main(["interpret", *paths[:2], "--resize"]) == 0
+    assert client.calls == [[(12, 8)], [(80, 70)]]
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["edit", "0", "--replace", "colour=1", "--set", "colour=1,2,3", "-o", "OUT"], 2),
+        (["edit", "0", "1", "2", "--replace", "colour=0", "--replace", "colour=1", "-o", "OUT"], 5),
+        (["sample", "-n", "2", "--fix", "colour=0", "--fix", "other=1", "-o", "OUT"], 2),
+        (["traverse", "0", "--to", "1", "-n", "2", "-o", "OUT"], 2),
+        (["respond", "0", "1"], 2),
+    ],
+)
+def test_one_call_with_photos_that_are_too_large_together_has_them_shrunk(client, paths, tmp_path, words, count):
+    names = {"0": paths[0], "1": paths[1], "2": paths[2], "OUT": str(tmp_path / "out.png")}
+    for name in "01":
+        names |= {f"{factor}={name}": f"{factor}={names[name]}" for factor in ("colour", "other")}
+    words = [names.get(word, word) if words[index - 1] != "-n" else word for index, word in enumerate(words)]
+    assert command_line.main([*words, "--resize"]) == (2 if words[0] == "respond" else 0)
+    assert client.calls[0] == [(12, 8)] * count
+
+
+def test_the_gallery_splits_its_photos_and_its_arrays(monkeypatch):
+    client = Fake()
+    asked = []
+    edit = client.edit
+    monkeypatch.setattr(client, "edit", lambda targets, *rest: asked.append(len(targets.array)) or edit(targets, *rest))
+    draw_gallery(client, [photo(), photo(), photo(200, 100)], resize=True, progress=lambda text: None)
+    assert client.calls[:3] == [[(80, 70)], [(80, 70)], [(12, 8)]]
+    assert max(asked) == LIMITS.max_items
+    narrow = replace(model(), limits=replace(LIMITS, max_message_bytes=400))
+    monkeypatch.setattr(client, "get_model", lambda: narrow)
+    asked.clear()
+    draw_gallery(client, [photo(12, 8)] * 2, resize=False, progress=lambda text: None)
+    assert max(asked) == 2
