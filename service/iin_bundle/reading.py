@@ -249,7 +249,8 @@ def check_golden(bundle: Bundle, run: Run) -> dict[str, float]:
         The largest error per role, relative to the largest magnitude of the output or 1.
 
     Raises:
-        BundleError: for the first graph past the tolerance, with the measured and the allowed error.
+        BundleError: for the first graph past the tolerance, with the measured and the allowed error, or with an
+            output that is not finite.
 
     """
     allowed = bundle.manifest.tolerances
@@ -259,6 +260,11 @@ def check_golden(bundle: Bundle, run: Run) -> dict[str, float]:
         errors[role] = 0.0
         for spec, output in zip(graph.outputs, outputs, strict=True):
             expected = bundle.golden[f"{role}/{spec.name}"]
+            if not np.isfinite(output).all():  # not left to max(), which passes over NaN
+                raise BundleError(
+                    f"golden check: {role}: expected finite values of {spec.name}, got NaN or infinity; "
+                    "this runtime does not reproduce the exported graph"
+                )
             error = _error(output, expected) / max(1.0, float(np.abs(expected).max()))
             errors[role] = max(errors[role], error)
         if not errors[role] <= allowed.golden:

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import onnx
 import pytest
-from iin_bundle import BundleError
+from iin_bundle import BundleError, check_golden, read_bundle
 from iin_training.export import open_runner
 
 
@@ -124,6 +124,22 @@ def test_wrong_golden_results_are_refused_with_a_message_about_what_is_wrong(bun
     change(bundle)
     message = bundle.refusal()
     assert [word for word in words if word not in message] == [], message
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf], ids=str)
+@pytest.mark.parametrize("role", ["encoder", "transform", "inverse", "decoder"])
+def test_a_runtime_that_gives_no_number_is_refused(bundle, role, broken):
+    read = read_bundle(bundle.directory)
+    runs = {name: open_runner(read.graph_path(name)) for name in read.manifest.graphs}
+
+    def run(name, rows):
+        outputs = runs[name](rows)
+        if name == role:
+            outputs[-1].flat[-1] = broken  # of T the log-determinant, after factors that are right
+        return outputs
+
+    with pytest.raises(BundleError, match=rf"golden check: {role}: expected finite values of \w+, got NaN or infinity"):
+        check_golden(read, run)
 
 
 def test_a_pickle_in_the_golden_file_is_never_run(bundle, tmp_path):

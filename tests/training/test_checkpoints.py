@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -186,3 +188,37 @@ def test_weights_of_another_network_under_the_same_settings_are_refused(tmp_path
     other = nn.Sequential(nn.Linear(2, 5), nn.BatchNorm1d(5))
     with pytest.raises(ValueError, match=r"expected the weights of this network.*size mismatch.*another --run-dir"):
         load_checkpoint(tmp_path, other, torch.optim.Adam(other.parameters()), SETTINGS)
+
+
+def test_a_power_cut_at_any_moment_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
+    """What is on the disk is what was synced: the order of syncs, renames and removals decides."""
+    save_checkpoint(tmp_path, 1, *small(), SETTINGS)
+    done, sync, replace, unlink = [], os.fsync, Path.replace, Path.unlink
+
+    def noted(what, how):
+        def act(path, *args, **kwargs):
+            done.append((what, Path(os.readlink(f"/proc/self/fd/{path}") if what == "sync" else path).name))
+            return how(path, *args, **kwargs)
+
+        return act
+
+    monkeypatch.setattr(os, "fsync", noted("sync", sync))
+    monkeypatch.setattr(Path, "replace", noted("rename", replace))
+    monkeypatch.setattr(Path, "unlink", noted("remove", unlink))
+    save_checkpoint(tmp_path, 2, *small(), SETTINGS)
+    assert done == [
+        ("sync", "step-00000002.partial"),
+        ("rename", "step-00000002.partial"),
+        ("sync", "checkpoint.json.partial"),
+        ("sync", tmp_path.name),
+        ("rename", "checkpoint.json.partial"),
+        ("sync", tmp_path.name),
+        ("remove", "step-00000001.safetensors"),
+    ]
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
+    for name in ("step-00000001.partial", "checkpoint.json.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    save_checkpoint(tmp_path, 2, *small(), SETTINGS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.json", "step-00000002.safetensors"]

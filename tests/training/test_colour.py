@@ -1,5 +1,6 @@
 """Drawing in colour, distorting, and measuring the colour of a picture."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from iin_training.data.colour import Augmentation, draw, jitter, measure_colour, pad_to, random_colours
+from torch.nn import functional
 
 STILL = Augmentation(rotation=0, zoom=0, shear=0, shift=0)
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
@@ -112,3 +114,51 @@ def test_empty_corners_take_the_background():
     how = Augmentation(rotation=45.0, zoom=0.5, shear=0.3, shift=4.0, background=1.0)
     assert torch.equal(jitter(white, how, torch.Generator().manual_seed(0)), white)
     assert jitter(white, replace(how, background=0.0), torch.Generator().manual_seed(0)).min() == 0
+
+
+def before_it_knew_of_heights(grey, how, generator):
+    """The distortion as it was written for square pictures."""
+    count, size = len(grey), grey.shape[-1]
+
+    def uniform(limit):
+        return (2 * torch.rand(count, generator=generator) - 1) * limit
+
+    angle, scale, shear = uniform(math.radians(how.rotation)), 1 + uniform(how.zoom), uniform(how.shear)
+    shift_x, shift_y = (uniform(2 * how.shift / size) for _ in range(2))
+    rows = [
+        torch.stack([scale * angle.cos(), shear - scale * angle.sin(), shift_x], dim=1),
+        torch.stack([scale * angle.sin(), scale * angle.cos(), shift_y], dim=1),
+    ]
+    grid = functional.affine_grid(torch.stack(rows, dim=1), list(grey.shape), align_corners=False)
+    return functional.grid_sample(grey - how.background, grid, align_corners=False) + how.background
+
+
+@pytest.mark.parametrize("size", [8, 28, 64])
+def test_square_pictures_are_distorted_to_the_bit_as_ever(size):
+    grey = torch.rand(6, 3, size, size, generator=generator())
+    how = Augmentation(background=0.3)
+    assert torch.equal(jitter(grey, how, generator(1)), before_it_knew_of_heights(grey, how, generator(1)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 60), (60, 20)])
+@pytest.mark.parametrize("field", ["rotation", "shear", "shift"])
+def test_a_picture_that_is_not_square_is_distorted_as_the_square_that_holds_it(field, height, width):
+    """In pixels, with black around, so that only the middle of the canvas is lit and nothing leaves either."""
+    limits = {"rotation": 30.0, "shear": 0.3, "shift": 4.0}
+    how = replace(STILL, **{field: limits[field]})
+    grey = torch.zeros(16, 1, 60, 60)
+    grey[:, :, 26:34, 24:36] = torch.rand(16, 1, 8, 12, generator=generator())
+    top, left = (60 - height) // 2, (60 - width) // 2
+    part = (..., slice(top, top + height), slice(left, left + width))
+    if field == "shift":  # of each axis, in its own pixels: 4 at most, both ways
+        draws = torch.Generator().manual_seed(2)
+        *_, across, down = ((2 * torch.rand(16, generator=draws) - 1) * 4 for _ in range(5))
+        moved = jitter(grey[part], how, generator(2))[:, 0]
+        light = grey[part][:, 0]
+        for axis, by in ((1, down), (2, across)):
+            where = torch.arange(float(moved.shape[axis]))
+            found, before = ((picture.sum(3 - axis) * where).sum(1) / picture.sum((1, 2)) for picture in (moved, light))
+            torch.testing.assert_close(before - found, by, atol=1e-3, rtol=0)
+        return
+    expected = jitter(grey, how, generator(2))[part]
+    torch.testing.assert_close(jitter(grey[part], how, generator(2)), expected, atol=1e-4, rtol=0)

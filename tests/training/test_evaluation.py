@@ -235,8 +235,11 @@ def test_large_pictures_are_drawn_encoded_and_decoded_in_small_parts_with_the_sa
     monkeypatch.setattr(DigitPairs, "draw", watched_draw)
     decoder = Watched(Drawing())
     found = measured(run, model=knowing(decoder=decoder)).figures
-    assert max(drawn) == 2000 // times
-    assert sum(drawn) == 7000  # pairs: 5,000 for latents, 2,000 for correlations; parts of 666 and 83 divide neither
+    assert max(drawn) <= 2000 // times
+    assert min(drawn) >= min(
+        500, 2000 // times // 2
+    )  # no small rest, though parts of 666 and 83 divide neither 500 nor 2,000
+    assert sum(drawn) == 7000  # pairs: 5,000 for latents, 500 at a time, 2,000 for correlations
     assert decoder.most == 500 // times
     assert found.keys() == expected.keys()
     if times == 1:

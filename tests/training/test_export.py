@@ -8,8 +8,9 @@ import pytest
 import torch
 from iin_bundle import BundleError, Figure, read_bundle
 from iin_bundle.factors import FactorLayout
+from iin_training import export
 from iin_training.evaluation import Evaluation
-from iin_training.export import Exported, ExportError, export_bundle
+from iin_training.export import Exported, ExportError, export_bundle, open_runner
 from iin_training.flows import Flow, interpretation_flow
 from iin_training.models.autoencoder import Autoencoder, freeze
 
@@ -95,6 +96,25 @@ def test_an_inverse_that_does_not_undo_the_transform_is_refused(tmp_path):
     assert not list(tmp_path.rglob("manifest.json"))
     with pytest.raises(BundleError):
         read_bundle(tmp_path / "bundle")
+
+
+def test_a_round_trip_that_gives_no_number_among_others_that_hold_is_refused(tmp_path, monkeypatch):
+    runs = iter(range(4))  # 1200 latents in two parts, there and back
+
+    def open_broken(path):
+        run = open_runner(path)
+
+        def broken(items):
+            outputs = run(items)
+            if len(items) > 100 and next(runs) == 3:  # those of the parity checks are smaller
+                outputs[0][-1, -1] = float("nan")
+            return outputs
+
+        return broken
+
+    monkeypatch.setattr(export, "open_runner", open_broken)
+    with pytest.raises(ExportError, match=r"inverse\(transform\(z\)\) differs from z by nan over 1200"):
+        export_bundle(tmp_path / "bundle", encoder(), flow(), what())
 
 
 def test_a_crash_while_a_bundle_is_replaced_loses_none_and_hinders_no_later_export(old, monkeypatch):

@@ -12,11 +12,11 @@ from iin_training.flows import ActNorm, DoubleCoupling, Flatten, Flow, Permutati
 SHAPES = {"even": 64, "odd": 7, "spatial": (2, 3, 3)}
 
 
-def flow_of(shape):
+def flow_of(shape, mean=1, std=3):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         flow = interpretation_flow(shape, blocks=3, hidden=20, depth=2, seed=0)
-        latents = torch.randn(500, *((shape,) if isinstance(shape, int) else shape)) * 3 + 1
+        latents = torch.randn(500, *((shape,) if isinstance(shape, int) else shape)) * std + mean
     flow.initialize(latents)
     return flow.eval().requires_grad_(False), latents
 
@@ -24,7 +24,15 @@ def flow_of(shape):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("batch", [1, 3, 32])
 def test_both_directions_agree_with_torch(shape, batch):
-    flow, latents = flow_of(shape)
+    check_agreement(*flow_of(shape), batch)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(20, 1e-3), (-20, 1e-3), (1e5, 1)])
+def test_latents_far_from_zero_keep_what_tells_them_apart(mean, std):
+    check_agreement(*flow_of(64, mean, std), 32)
+
+
+def check_agreement(flow, latents, batch):
     factors = flow(latents)[0]
     for inverse, items, names in (
         (False, latents, ["factors", "log_abs_det"]),

@@ -1,5 +1,10 @@
 """What training sees of a frozen model is the same whether its parts are torch modules or ONNX files."""
 
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from iin_training.models.cut import cut
@@ -165,9 +170,137 @@ def test_the_digest_tells_cuts_of_one_classifier_apart():
     assert len(digests) == 2
 
 
+class Plain(nn.Module):
+    """Latents that depend on what no `state_dict` has."""
+
+    def __init__(self, how=2.0):
+        super().__init__()
+        self.how = how
+        self.register_buffer("hidden", torch.ones(4), persistent=False)
+        self.calls, self.last = 0, None
+
+    def forward(self, images):
+        self.calls, self.last = self.calls + 1, images
+        return images.flatten(1)[:, :4] * self.hidden
+
+
+def linear(weight):
+    layer = nn.Linear(1, 1, bias=False)
+    layer.weight.data.fill_(weight)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (2.0, 3.0),
+        (1, True),
+        ("mean", "max"),
+        (None, 0),
+        ((1, 2), (2, 1)),
+        ([[1], [2]], [[1, 2], []]),
+        ({"a": 1.0}, {"a": 2.0}),
+        (torch.ones(2), torch.zeros(2)),
+        ({"a": [torch.ones(2)]}, {"a": [torch.ones(3)]}),
+        (np.ones(2), np.zeros(2)),
+        (np.float32(1), np.float32(2)),
+        (torch.relu, torch.tanh),
+        ([linear(1.0)], [linear(2.0)]),
+    ],
+    ids=[
+        "float",
+        "bool",
+        "text",
+        "none",
+        "tuple",
+        "nested",
+        "dict",
+        "tensor",
+        "deep",
+        "array",
+        "number",
+        "function",
+        "modules",
+    ],
+)
+def test_the_digest_tells_plain_attributes_apart(first, second):
+    assert frozen(Plain(first)).digest() == frozen(Plain(first)).digest() != frozen(Plain(second)).digest()
+
+
+def test_the_digest_tells_buffers_that_are_not_saved_apart():
+    other = Plain()
+    other.hidden *= 2
+    assert frozen(other).digest() != frozen(Plain()).digest()
+
+
+def test_what_a_forward_leaves_behind_does_not_change_the_digest():
+    model = frozen(Plain())
+    before = model.digest()
+    model.encode(torch.rand(3, *SHAPE))
+    assert model.digest() == before
+    model.encoder.how = 5.0
+    assert model.digest() != before
+
+
+def test_the_digest_is_the_same_in_every_process():
+    text = (
+        "import torch; from iin_training.models.frozen import FrozenModel; from test_frozen_model import Plain\n"
+        "how = {'b': [1, None], 'a': torch.ones(2), 'f': torch.relu, 'o': object(), 's': {'x', 'y', 'z'}}\n"
+        "print(FrozenModel(Plain(how), image_shape=(1, 8, 8), value_range=(0.0, 1.0)).digest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", text], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(digests) == 1
+
+
+class Counting(nn.Module):
+    """Notes the sizes of the batches that it is given."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.run, self.sizes = run, []
+
+    def forward(self, items):
+        self.sizes.append(len(items))
+        return self.run(items)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("side", "most"), [(512, 8), (1536, 2)])
+def test_large_images_go_through_every_part_few_at_a_time(device, side, most):
+    shape = (3, side, side)
+    encoder = Counting(lambda images: images[:, :, 0, 0])
+    shown = Counting(lambda latents: latents[:, :, None, None].expand(-1, *shape))
+    told = Counting(lambda latents: latents[:, :2])
+    model = frozen(encoder, image_shape=shape, decoder=shown, head=told).to(device)
+    latents = torch.rand(2 * most + 1, 3, device=device)
+    images = latents[:, :, None, None].expand(-1, *shape)
+    for network in (encoder, shown, told):
+        network.sizes.clear()
+    assert torch.equal(model.encode(images), latents)
+    assert torch.equal(model.decode(latents), images)
+    torch.testing.assert_close(model.classify(latents), latents[:, :2].softmax(dim=1))
+    assert encoder.sizes == shown.sizes == told.sizes == [most, most, 1]
+
+
+def test_small_images_are_encoded_on_a_processor_32_at_a_time_and_decoded_together():
+    encoder, shown = Counting(deterministic()), Counting(decoder())
+    model = frozen(encoder.eval(), decoder=shown)
+    for network in (encoder, shown):
+        network.sizes.clear()
+    model.decode(model.encode(torch.rand(70, *SHAPE)))
+    assert (encoder.sizes, shown.sizes) == ([32, 32, 6], [70])
+
+
 def test_a_model_without_decoder_says_so():
     model = frozen()
     assert (model.has_decoder, model.head) == (False, None)
+    with pytest.raises(ValueError, match="head: expected one that tells classes, got none"):
+        model.classify(torch.rand(2, 2, 4, 4))
     with pytest.raises(ValueError, match="decoder: expected one to show latents as images, got none"):
         model.decode(torch.rand(2, 2, 4, 4))
 
@@ -209,6 +342,10 @@ class Fixed(nn.Module):
         ({"encoder": Fixed(torch.rand(2, 1, 1))}, r"latents of at least 2 dimensions, got shape \[2, 1, 1\]"),
         ({"decoder": nn.Linear(3, 3)}, r"decoder: expected a network that takes .* \[2, 2, 4, 4\], got: "),
         ({"decoder": Fixed(torch.rand(2, 3, 8, 8))}, r"decoder: expected shape \[2, 1, 8, 8\] .* got \[2, 3, 8, 8\]"),
+        ({"encoder": deterministic().double()}, r"encoder: .* its weights are torch\.float64, convert .*\.float\(\)$"),
+        ({"decoder": decoder().half()}, r"decoder: .* its weights are torch\.float16, convert it with \.float\(\)$"),
+        ({"head": Fixed(torch.rand(2, 1))}, r"head: expected at least 2 classes, got 1; .* two logits, \[0, x\]"),
+        ({"head": Fixed(torch.rand(2, 1)), "head_gives": "probabilities"}, r"head: .* classes, got 1; .*\[1 - p, p\]"),
         ({"head": Fixed(torch.rand(2, 3, 4)), "head_gives": "probabilities"}, r"head: .*\[2, classes\] .* \[2, 3, 4\]"),
     ],
 )

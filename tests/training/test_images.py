@@ -1,6 +1,8 @@
 """Images from files and arrays: what is in the file is what is loaded, and nothing broken gets as far as training."""
 
+import hashlib
 import io
+import os
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from iin_training.data import picture_files
 from iin_training.data.colour import STILL, Augmentation
-from iin_training.data.images import ImageArray, image_folder, labels_of_folders
+from iin_training.data.images import ImageArray, image_folder, labels_of_folders, printable
 from PIL import Image
+from rich.console import Console
 
 from tests.training.numbered_pictures import all_of, files, levels_of, numbers, write_numbered
 
@@ -288,3 +291,18 @@ def test_impossible_settings_of_files_are_refused(tmp_path, changed, told):
 def test_arrays_that_are_no_images_are_refused(images):
     with pytest.raises(ValueError, match=r"images: expected uint8|channels: expected 1"):
         ImageArray(images)
+
+
+def test_names_that_are_no_utf_8_are_read_and_shown(tmp_path):
+    write_numbered(tmp_path, names=["é.png", os.fsdecode(b"caf\xe9.png")])
+    (tmp_path / os.fsdecode(b"broken\xff.png")).write_bytes(b"no picture")
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # as strict as a terminal
+    images = files(image_folder(tmp_path), max_broken=0.5, console=Console(file=shown, width=1000))
+    shown.flush()
+    assert r"broken\udcff.png" in shown.buffer.getvalue().decode()
+    assert {images.name(0), images.name(1)} == {"é.png", os.fsdecode(b"caf\xe9.png")}
+    digest = hashlib.sha256()
+    for path in images.paths:
+        digest.update(os.fsencode(path.name) + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    assert images.sha256 == digest.hexdigest()
+    assert printable("é.png") == "é.png"

@@ -10,7 +10,7 @@ from iin_training.data.colour import Augmentation
 from iin_training.data.images import ImageArray
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs import ListedPairs, Mixed, SameAttribute, SameLabel, Unrelated, read_attributes
-from iin_training.pairs.base import over
+from iin_training.pairs.base import join_batches, over
 from iin_training.run import Run
 from iin_training.stages import latents
 from iin_training.stages.latents import PairLatents
@@ -228,3 +228,69 @@ def test_a_source_is_not_changed_by_being_moved(tmp_path):
         before = source.digest()
         assert over(source, lambda images: pictures(seed=3)).digest() != before
         assert source.digest() == before
+
+
+def rare(images):
+    return Mixed([(Unrelated(images), 200.0), (same_label(images), 1.0)])
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["encoded once", "encoded at every draw"])
+def test_large_pictures_leave_no_rest_that_a_mixture_refuses(hidden, tmp_path, monkeypatch):
+    monkeypatch.setattr(latents, "PAIRS_AT_ONCE", 55 * 64)
+    monkeypatch.setattr(latents, "USUAL", 1)
+    source = Mixed([(Unrelated(pictures()), 9.0), (same_label(pictures()), 1.0)])
+    pairs = PairLatents(frozen(), Hidden(source) if hidden else source, start(tmp_path), draws=MANY)
+    a, b, shared = pairs.drawn(500, FACTORS, torch.Generator().manual_seed(0))  # 9 times 55 and 5
+    assert (len(a), len(b), len(shared)) == (500, 500, 500)
+    assert int(shared.sum()) == 50
+
+
+def test_a_rare_source_is_measured_as_often_as_it_should_be_in_however_small_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(latents, "PAIRS_AT_ONCE", 50 * 64)
+    monkeypatch.setattr(latents, "USUAL", 1)
+    source = rare(pictures())
+    with pytest.raises(ValueError, match="use larger batches"):
+        source.draw(50, FACTORS, torch.Generator())
+    nested = Mixed([(source, 1.0), (Unrelated(pictures()), 1.0)])
+    for pairs, share in ((source, 1 / 201), (nested, 1 / 402)):
+        known = PairLatents(frozen(), pairs, start(tmp_path), draws=MANY)
+        shared = known.drawn(20_000, FACTORS, torch.Generator().manual_seed(0))[2]
+        assert int(shared.sum()) == pytest.approx(20_000 * share, rel=0.4)
+
+
+def test_what_is_only_looked_at_is_drawn_as_in_training_wherever_training_can_draw_it():
+    source = mixed_of_three()
+    first, second = (torch.Generator().manual_seed(4) for _ in range(2))
+    drawn, few = source.draw(24, FACTORS, first), source.draw_few(24, FACTORS, second)
+    assert torch.equal(drawn.images_a, few.images_a)
+    assert torch.equal(drawn.shared, few.shared)
+    assert torch.equal(first.get_state(), second.get_state())
+
+
+def mixed_of_three():
+    images = pictures()
+    return Mixed([(same_label(images), 2.0), (Unrelated(images), 1.0), (same_label(images), 0.5)])
+
+
+class OnTheFly:
+    """A source that makes its images anew whenever it is asked for them."""
+
+    concepts = ("digit",)
+
+    def __init__(self, sources=None):
+        self.sources = sources
+
+    def draw(self, count, factors, generator):
+        sources = self.sources or [same_label(pictures(seed)) for seed in range(4)]
+        return join_batches(source.draw(count // 4, factors, generator) for source in sources)
+
+    def over(self, change):
+        return OnTheFly([same_label(change(pictures(seed))) for seed in range(4)])
+
+
+def test_images_made_on_the_fly_never_get_the_latents_of_others(tmp_path):
+    model = frozen()
+    pairs = PairLatents(model, OnTheFly(), start(tmp_path), draws=MANY)
+    assert model.encoder.seen == 4 * COUNT
+    found, shown = (source.draw(24, FACTORS, torch.Generator().manual_seed(0)) for source in (pairs, OnTheFly()))
+    torch.testing.assert_close(pairs.posterior(found.images_a)[:, 0], model.encode(shown.images_a))

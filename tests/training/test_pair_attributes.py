@@ -1,6 +1,7 @@
 """Pairs by attribute, from tables as people have them."""
 
 import csv
+import io
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from iin_training.data.images import ImageArray
 from iin_training.pairs import SameAttribute, read_attributes
 from iin_training.pairs.attribute_tables import BINS, MANY
+from rich.console import Console
 
 IMAGES = 60
 FACTORS = ("residual", "shape", "size", "age")
@@ -256,3 +258,30 @@ def test_a_value_of_one_picture_is_refused_or_left_out(tmp_path):
         SameAttribute(Named(), table, ["size"])
     first, second, _ = drawn(SameAttribute(Named(), table, ["size"], drop_single=True))
     assert 30 not in first + second
+
+
+@pytest.mark.parametrize("cell", ["NA", "N/A", "n/a", "<NA>", "NULL", "null", "None", "NaN", "nan", ""])
+def test_a_cell_that_says_missing_leaves_a_column_of_numbers_one(tmp_path, cell):
+    rows = [(f"{number}.png", cell if number == 7 else number) for number in range(100)]
+    column = read_attributes(write_csv(tmp_path / "t.csv", rows, ("file", "age"))).columns["age"]
+    assert len(column.values) == BINS
+    assert np.flatnonzero(column.codes < 0).tolist() == [7]
+
+
+def test_none_may_be_a_value(tmp_path):
+    rows = [(f"{number}.png", "none" if number % 2 else "round") for number in range(10)]
+    assert read_attributes(write_csv(tmp_path / "t.csv", rows, ("file", "glasses"))).columns["glasses"].values == (
+        "round",
+        "none",
+    )
+
+
+def test_pictures_without_a_row_are_counted_in_a_warning(tmp_path):
+    said = io.StringIO()
+    table = read_attributes(write_csv(tmp_path / "t.csv", usual_rows()[:50]))
+    SameAttribute(Named(), table, ["size"], console=Console(file=said))
+    assert "warning: 10 of 60 images have no row in the table and are left out, such as 050.png" in said.getvalue()
+    said = io.StringIO()
+    whole = read_attributes(write_csv(tmp_path / "t.csv", usual_rows()))
+    SameAttribute(Named(), whole, ["size"], console=Console(file=said))
+    assert not said.getvalue()

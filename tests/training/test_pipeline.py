@@ -1,13 +1,15 @@
 """From a recipe to a bundle: what is there is reused, and what does not belong together is refused."""
 
 import io
+import math
 import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from iin_bundle import read_bundle
-from iin_training.pipeline import run_recipe
+import torch
+from iin_bundle import Figure, read_bundle
+from iin_training.pipeline import _joined, run_recipe
 from iin_training.recipes import RECIPES
 from rich.console import Console
 
@@ -66,17 +68,47 @@ def test_sizes_set_by_hand_name_every_concept_and_leave_room_for_the_residual(br
     ("changed", "words"),
     [
         ({"similarity": 1.0, "sizes": BY_HAND}, r"transform\.similarity: expected a correlation in \[0, 1\), got 1\.0"),
+        ({"similarity": 0.99999999, "sizes": BY_HAND}, r"transform\.similarity: .* got 0\.99999999; .* float32"),
         ({"noise": -1.0, "sizes": BY_HAND}, r"transform\.noise: expected a finite share of at least 0, got -1\.0"),
         ({"pairs": {"digit": -1.0}, "sizes": BY_HAND}, r"pairs: expected weights of at least 0"),
         ({"pairs": {"digit": 0.0, "colour": 0.0}, "sizes": BY_HAND}, r"pairs: .*not all 0"),
     ],
-    ids=["similarity", "noise", "negative weight", "no pairs"],
+    ids=["similarity", "similarity in float32", "noise", "negative weight", "no pairs"],
 )
 def test_settings_of_the_transform_that_mean_nothing_are_refused(brief_recipe, tmp_path, changed, words):
     pairs = replace(brief_recipe.pairs, **changed.pop("pairs", {}))
     digits = write_digits(tmp_path / "digits", seed=0)
     with pytest.raises(ValueError, match=words):
         run_recipe(tiny(brief_recipe, digits, pairs=pairs, **changed), tmp_path / "run", Console(quiet=True))
+
+
+def test_figures_of_a_users_measure_become_plain_numbers():
+    given = Figure(value=torch.tensor(0.5), ceiling=np.float32(0.75), floor=0, meaning="half")
+    general = {"swap": Figure(value=1.0, meaning="all")}
+    joined = _joined({"mine": given}, general)
+    assert joined == {"mine": Figure(value=0.5, ceiling=0.75, floor=0.0, meaning="half")} | general
+    assert {type(number) for number in (joined["mine"].value, joined["mine"].ceiling, joined["mine"].floor)} == {float}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, r"measure: expected a dict of Figure by name, got NoneType; return for example \{"),
+        ([Figure(value=1.0, meaning="one")], r"measure: expected a dict of Figure by name, got list"),
+        ({"mine": 0.5}, r"measure: mine: expected a Figure .* got float; return for example"),
+        ({3: Figure(value=0.5, meaning="half")}, r"measure: expected figures by name, got the name 3"),
+        ({"mine": Figure(value=0.5, meaning=None)}, r"measure: mine: .* got the meaning None"),
+        ({"mine": Figure(value=math.nan, meaning="")}, r"measure: mine: expected one finite number as value, got nan"),
+        ({"mine": Figure(value=None, meaning="")}, r"measure: mine: expected one finite number as value, got None"),
+        ({"mine": Figure(value=torch.rand(2), meaning="")}, r"measure: mine: .* as value, got tensor\("),
+        ({"mine": Figure(value=1, ceiling=math.nan, meaning="")}, r"measure: mine: .* as ceiling, got nan; leave out"),
+        ({"mine": Figure(value=1, floor=np.float32("inf"), meaning="")}, r"measure: mine: .* as floor, got .*inf"),
+        ({"swap": Figure(value=1.0, meaning="")}, r"measure: expected figures under names of their own, got swap"),
+    ],
+)
+def test_what_a_users_measure_gives_and_no_manifest_takes_is_refused(given, words):
+    with pytest.raises(ValueError, match=words):
+        _joined(given, {"swap": Figure(value=1.0, meaning="all")})
 
 
 def test_checkpoints_of_other_data_are_refused(brief_recipe, tmp_path):

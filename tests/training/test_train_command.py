@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from iin_training import cli
 from iin_training.cli import main
 from iin_training.recipes import RECIPES
 
@@ -95,6 +96,67 @@ def test_brackets_in_a_message_are_not_taken_for_formatting(capsys, tmp_path, mo
 def test_a_failure_is_told_on_the_error_stream(capsys, tmp_path):
     assert main(["run", "digits", "--run-dir", str(tmp_path), "--data.held-out", "0"]) == 1
     assert "data.held_out" in capsys.readouterr().err
+
+
+OWN = """import torch
+from iin_training.models.frozen import FrozenModel
+from iin_training.own_model import OwnModel
+from iin_training.recipes import digits
+
+class Pairs:
+    concepts = ("digit",)
+    def draw(self, count, factors, generator):
+        {mistake}
+
+def mine():
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4))
+    model = FrozenModel(encoder, image_shape=(1, 4, 4), value_range=(0.0, 1.0))
+    return OwnModel(name="mine", model=model, pairs=Pairs(), held_out=Pairs())
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Writes a user's file with a mistake that is met while the recipe runs; returns the recipe's name."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+
+    def write(mistake, function="mine"):
+        (tmp_path / "own_mine.py").write_text(OWN.format(mistake=mistake))
+        return f"own_mine.py:{function}"
+
+    yield write
+    sys.modules.pop("iin_recipe_own_mine", None)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    ["torch.zeros(2) @ torch.zeros(3)", "open('nothing.txt')", "raise ValueError('no luck')", "[][0]"],
+    ids=["RuntimeError", "OSError", "ValueError", "IndexError"],
+)
+def test_a_mistake_in_a_users_file_is_told_with_its_line(mistake, own, capsys):
+    assert main(["run", own(mistake), "--run-dir", "run"]) == 1
+    assert f"\n  own_mine.py:9, in draw: {mistake}\n" in capsys.readouterr().err
+
+
+def test_a_mistake_in_a_users_file_that_we_describe_is_told_with_its_line(own, capsys, monkeypatch):
+    def describe(recipe, *_):
+        try:
+            recipe.pairs.draw(2, (), None)
+        except RuntimeError as error:
+            raise ValueError(f"pairs: expected pairs, got: {error}; check them") from error
+
+    monkeypatch.setattr(cli, "run_recipe", describe)
+    assert main(["run", own("raise RuntimeError('no luck')"), "--run-dir", "run"]) == 1
+    told = capsys.readouterr().err
+    assert "got: no luck; check them\n  own_mine.py:9, in draw: raise RuntimeError('no luck')\n" in told
+
+
+def test_a_refusal_that_no_line_of_the_users_led_to_names_none(own, capsys):
+    assert main(["run", own("pass", "digits"), "--run-dir", "run", "--data.held-out", "0"]) == 1
+    told = capsys.readouterr().err
+    assert "data.held_out" in told
+    assert "own_mine.py:" not in told
 
 
 def test_the_module_runs_as_a_program():

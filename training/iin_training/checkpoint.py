@@ -1,6 +1,8 @@
 """Saving and restoring a stage of training: tensors in safetensors, the rest in JSON, no pickle."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ POINTER = "checkpoint.json"
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, settings: Any) -> None:
-    """Keep the state after `step` updates; the one before is removed once the new one is complete.
+    """Keep the state after `step` updates; the one before is removed once the new one is complete and on the disk.
 
     `settings` is JSON-ready and decides whether a later run may go on from here.
 
@@ -24,6 +26,8 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimiser: torch.
 
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("*.partial"):  # by a run that was killed while it wrote
+        left.unlink()
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
@@ -31,13 +35,17 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimiser: torch.
     partial = weights.with_suffix(".partial")
     try:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
+        _sync(partial)
     except (SafetensorError, OSError) as error:  # a full disk, mostly
         partial.unlink(missing_ok=True)
         raise OSError(f"{weights}: could not be written ({error}); the checkpoint before it is kept") from error
     partial.replace(weights)
     pointer = folder / (POINTER + ".partial")
     pointer.write_text(json.dumps({"step": step, "weights": weights.name, "settings": settings}, indent=2))
+    _sync(pointer)
+    _sync(folder)  # the name of the weights, before something points there
     pointer.replace(folder / POINTER)
+    _sync(folder)
     for old in folder.glob("step-*.safetensors"):
         if old != weights:
             old.unlink()
@@ -103,6 +111,18 @@ def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optim
         state.setdefault(int(index), {})[key] = moment
     optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
     return int(saved["step"])
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk, where a power cut leaves them."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what some network file systems say of folders
+            raise
+    finally:
+        os.close(opened)
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

@@ -116,7 +116,7 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
             return 0
         bundle = run_recipe(command.recipe, run_dir, console)
     except (ValueError, BundleError, ExportError, RuntimeError, FloatingPointError, OSError) as error:
-        _fail(f"{error}{_remedy(error, run_dir)}")
+        _fail(f"{error}{_remedy(error, run_dir)}{_lines(error, name)}")
         return 1
     except Exception as error:
         if name in RECIPES:
@@ -152,6 +152,17 @@ def _remedy(error: Exception, run_dir: Path) -> str:
     if isinstance(error, OSError) and (error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)):
         return f"; make room for {run_dir} and run the same command again, it goes on from the last checkpoint"
     return ""
+
+
+def _lines(error: BaseException, name: str) -> str:
+    """The lines of a user's own code, for the recipe `name`, that led to `error`, where it does not tell them yet."""
+    if name in RECIPES:
+        return ""
+    told, cause = "", cast(BaseException | None, error)
+    while cause is not None and not told:  # what we say of a failure in a user's code is raised from that failure
+        told = told_of(ValueError().with_traceback(cause.__traceback__), name)  # without a text of its own
+        cause = cause.__cause__
+    return "" if told in str(error) else told
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from iin_training.data.colour import Augmentation
 
 __all__ = [
@@ -186,8 +188,12 @@ class Transform:
 
     def __post_init__(self) -> None:
         """Refuse what no T can be trained with."""
-        if not 0 <= self.similarity < 1:
-            raise ValueError(f"transform.similarity: expected a correlation in [0, 1), got {self.similarity}")
+        # In 32 bits a number may round to 1, which leaves a variance of 0.
+        if not (0 <= self.similarity < 1 and np.float32(self.similarity) < 1):
+            raise ValueError(
+                f"transform.similarity: expected a correlation in [0, 1), got {self.similarity}; "
+                "give one that is below 1 in float32 too, such as 0.999"
+            )
         if not 0 <= self.noise < math.inf:
             raise ValueError(f"transform.noise: expected a finite share of at least 0, got {self.noise}")
 

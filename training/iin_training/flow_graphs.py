@@ -111,11 +111,12 @@ class _Direction:
         shift, log_scale = block.shift.detach().double(), block.log_scale.detach().double()
         self._log_abs_det += float(log_scale.sum())
         if self._inverse:
-            factor, term = (-log_scale).exp(), -shift
-        else:
-            factor, term = log_scale.exp(), shift * log_scale.exp()
-        (scaled,) = self.graph.add("Mul", value, self.graph.constant(_array(factor)))
-        return self.graph.add("Add", scaled, self.graph.constant(_array(term)))[0]
+            steps = (("Mul", (-log_scale).exp()), ("Add", -shift))
+        else:  # in this order, as in ActNorm: scaled first, latents far from 0 would lose what the shift leaves of them
+            steps = (("Add", shift), ("Mul", log_scale.exp()))
+        for operator, values in steps:
+            (value,) = self.graph.add(operator, value, self.graph.constant(_array(values)))
+        return value
 
     def permuted(self, block: Permutation, value: str) -> str:
         order = block.inverse_order if self._inverse else block.order

@@ -12,8 +12,10 @@ from iin_bundle.factors import RESIDUAL
 from torch import Tensor
 
 from iin_training.config import AnyRun, Bundle, ClassifierRecipe, Optimiser, PictureRecipe, Recipe, Transform
+from iin_training.data.images import ImageFiles, Images, printable
 from iin_training.models.frozen import FrozenModel
-from iin_training.pairs.base import PairSource, fingerprint
+from iin_training.pairs.base import PairBatch, PairSource, check_batch, draw_few, fingerprint, over
+from iin_training.pairs.digests import images_digest, knows
 from iin_training.run import Run
 from iin_training.subject import EXAMPLES, PREVIEWS, TRIED, Measure, Subject
 
@@ -92,10 +94,12 @@ class OwnModel(AnyRun):
     def prepare(self, run: Run) -> Subject:
         """Check, before anything else, that model and images are made for each other."""
         factors = (RESIDUAL, *self.held_out.concepts)
-        images = self.held_out.draw(EXAMPLES, factors, run.generator("examples")).images_a
-        seen = self.pairs.draw(TRIED, factors, run.generator("tried")).images_a
-        self._check_images("pairs", seen)
-        self._check_images("held_out", images)
+        examples = draw_few(self.held_out, EXAMPLES, factors, run.generator("examples"))
+        tried = self.pairs.draw(TRIED, factors, run.generator("tried"))
+        self._check_drawn("pairs", tried, TRIED, factors)
+        self._check_drawn("held_out", examples, EXAMPLES, factors)
+        self._check_held_out(run)
+        images = examples.images_a
         digest = fingerprint(self.pairs)
         return Subject(
             model=self.model,
@@ -107,6 +111,33 @@ class OwnModel(AnyRun):
             data_set_sha256=digest,
             measure=self.measure,
         )
+
+    def _check_drawn(self, field: str, batch: PairBatch, count: int, factors: tuple[str, ...]) -> None:
+        """Refuse a first batch that breaks the contract of a source, or has pictures that are none for the model."""
+        check_batch(batch, count, factors, field)
+        self._check_images(field, batch.images_a)
+        self._check_images(field, batch.images_b)
+
+    def _check_held_out(self, run: Run) -> None:
+        """Refuse figures of pictures that T has seen, where the sources can say which they draw from."""
+        seen, held_out = _contents(self.pairs), _contents(self.held_out)
+        if both := seen.keys() & held_out.keys():
+            raise ValueError(
+                "held_out: expected pairs of pictures that T is not trained on, got "
+                f"{len(held_out[both.pop()])} pictures that pairs draws from too; split them, and give each its part"
+            )
+        trained, measured = (
+            {path.absolute() for images in of.values() if isinstance(images, ImageFiles) for path in images.paths}
+            for of in (seen, held_out)
+        )
+        if files := sorted(trained & measured):
+            run.console.print(
+                f"warning: held_out has {len(files)} of the files of pairs, such as {printable(files[0])}; "
+                "what is measured of them is flattered",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def _check_images(self, field: str, images: Tensor) -> None:
         """Refuse pictures that the model was not made for before it meets them."""
@@ -123,6 +154,21 @@ class OwnModel(AnyRun):
                 f"{field}: expected values in [{low:g}, {high:g}], the model's value_range, got {least:.3g} to "
                 f"{most:.3g}; give the images the value_range of the model's own training, and the model the same"
             )
+
+
+def _contents(source: PairSource) -> dict[str, Images]:
+    """Images of a source by a digest over what they show, however distorted; without those that are made at random."""
+    found: dict[str, Images] = {}
+
+    def noted(images: Images) -> Images:
+        if knows(images, "digest", "load") and hasattr(images, "sha256"):
+            found[str(images.sha256)] = images
+        elif knows(images, "still", "load") and images.still:  # type: ignore[attr-defined]
+            found[images_digest(images)] = images
+        return images
+
+    over(source, noted)
+    return found
 
 
 def _told(measure: Measure | None) -> str | None:

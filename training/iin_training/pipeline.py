@@ -30,6 +30,7 @@ from iin_training.subject import TRIED, Subject
 __all__ = ["run_recipe", "score_recipe"]
 
 SETTINGS = "settings.json"
+MEASURED = "return for example {'swapped': Figure(value=0.5, meaning='what was measured')}"
 Plan: TypeAlias = DigitsPlan | PicturesPlan | OwnModel
 
 
@@ -141,15 +142,48 @@ def _export(recipe: AnyRecipe, subject: Subject, transform: Flow, layout: Factor
         )
 
 
-def _joined(own: dict[str, Figure], general: dict[str, Figure]) -> dict[str, Figure]:
-    """All figures, where they are finite and bear different names."""
+def _joined(given: object, general: dict[str, Figure]) -> dict[str, Figure]:
+    """All figures, where those that `measure` has given are finite numbers and bear names of their own."""
+    if not isinstance(given, dict):
+        raise ValueError(f"measure: expected a dict of Figure by name, got {type(given).__name__}; {MEASURED}")
+    own = {_name(name): _figure(name, figure) for name, figure in given.items()}
     if both := sorted(own.keys() & general.keys()):
         raise ValueError(
             f"measure: expected figures under names of their own, got {', '.join(both)} again; rename them"
         )
-    if broken := sorted(name for name, figure in own.items() if not math.isfinite(figure.value)):
-        raise ValueError(f"measure: expected finite figures, got {own[broken[0]].value} for {broken[0]}")
     return own | general
+
+
+def _name(given: object) -> str:
+    if not isinstance(given, str):
+        raise ValueError(f"measure: expected figures by name, got the name {given!r}; {MEASURED}")
+    return given
+
+
+def _figure(name: str, given: object) -> Figure:
+    """The figure with plain numbers: a manifest takes no tensors or numbers of numpy."""
+    if not isinstance(given, Figure) or not isinstance(given.meaning, str):
+        what = f"the meaning {given.meaning!r}" if isinstance(given, Figure) else type(given).__name__
+        raise ValueError(f"measure: {name}: expected a Figure with a text as its meaning, got {what}; {MEASURED}")
+    value = _number(name, "value", given.value)
+    ceiling, floor = (
+        None if bound is None else _number(name, field, bound)
+        for field, bound in (("ceiling", given.ceiling), ("floor", given.floor))
+    )
+    return Figure(value=value, meaning=given.meaning, ceiling=ceiling, floor=floor)
+
+
+def _number(name: str, field: str, given: Any) -> float:
+    try:
+        number = float(given)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # torch's for several numbers is a RuntimeError
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(
+            f"measure: {name}: expected one finite number as {field}, got {given!r}; leave out a figure, a ceiling or "
+            "a floor that cannot be measured"
+        )
+    return number
 
 
 def _finished(directory: Path, identity: Any) -> Bundle | None:

@@ -24,8 +24,8 @@ from .conftest import REFUSED
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
 
 
-def images(count=60, *, value_range=(0.0, 1.0), size=28):
-    levels = np.random.default_rng(0).integers(0, 256, (count, size, size), dtype=np.uint8)
+def images(count=60, *, value_range=(0.0, 1.0), size=28, seed=0):
+    levels = np.random.default_rng(seed).integers(0, 256, (count, size, size), dtype=np.uint8)
     return ImageArray(levels, value_range=value_range)
 
 
@@ -42,7 +42,7 @@ class Refused:
     def run(self, *, encoder=None, decoder=None, run_dir=None, **changed):
         encoder = encoder or nn.Sequential(nn.Flatten(), nn.Linear(784, 6))
         model = FrozenModel(encoder, decoder=decoder, **self.guide.SEEN)
-        recipe = OwnModel(**{"name": "refused", "model": model, "pairs": pairs(), "held_out": pairs()} | changed)
+        recipe = OwnModel(**{"name": "refused", "model": model, "pairs": pairs(), "held_out": pairs(seed=1)} | changed)
         run_recipe(recipe, run_dir or self.run_dir, Console(quiet=True))
 
     def a_function(self):
@@ -59,6 +59,9 @@ class Refused:
 
     def other_concepts(self):
         self.run(held_out=Unrelated(images()))
+
+    def pictures_seen(self):
+        self.run(held_out=pairs())
 
     @torch.no_grad()
     def constant_latents(self):

@@ -52,19 +52,20 @@ def pad_to(images: NDArray[np.uint8], size: int) -> Tensor:
 
 
 def jitter(grey: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
-    """Distort each of `grey`, `(N, 1, S, S)`, by its own random affine map."""
+    """Distort each of `grey`, `(N, C, H, W)`, by its own random affine map of pixels."""
     if how.nothing:
         return grey
-    count, size = len(grey), grey.shape[-1]
+    count, (height, width) = len(grey), grey.shape[-2:]
 
     def uniform(limit: float) -> Tensor:
         return (2 * torch.rand(count, generator=generator) - 1) * limit
 
     angle, scale, shear = uniform(math.radians(how.rotation)), 1 + uniform(how.zoom), uniform(how.shear)
-    shift_x, shift_y = (uniform(2 * how.shift / size) for _ in range(2))
+    shift_x, shift_y = (uniform(2 * how.shift / size) for size in (width, height))
+    # The grid counts each axis from -1 to 1, however long it is.
     rows = [
-        torch.stack([scale * angle.cos(), shear - scale * angle.sin(), shift_x], dim=1),
-        torch.stack([scale * angle.sin(), scale * angle.cos(), shift_y], dim=1),
+        torch.stack([scale * angle.cos(), (shear - scale * angle.sin()) * (height / width), shift_x], dim=1),
+        torch.stack([scale * angle.sin() * (width / height), scale * angle.cos(), shift_y], dim=1),
     ]
     grid = functional.affine_grid(torch.stack(rows, dim=1), list(grey.shape), align_corners=False)
     return functional.grid_sample(grey - how.background, grid, align_corners=False) + how.background

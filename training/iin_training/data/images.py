@@ -18,7 +18,7 @@ from torch import Tensor
 from iin_training.data.colour import STILL, Augmentation, jitter
 from iin_training.data.picture_files import ENDINGS, PictureShape, check_pictures, decode_levels, decoders
 
-__all__ = ["ImageArray", "ImageFiles", "Images", "image_folder", "labels_of_folders"]
+__all__ = ["ImageArray", "ImageFiles", "Images", "image_folder", "labels_of_folders", "printable"]
 
 NAMED = 5  # broken files that a message names
 
@@ -100,7 +100,7 @@ class ImageFiles:
         checked = check_pictures(paths, self.shape, console)
         broken = [position for position, found in enumerate(checked) if found.fault]
         if broken:
-            faults = [f"  {paths[position]}: {checked[position].fault}" for position in broken[:NAMED]]
+            faults = [f"  {printable(paths[position])}: {checked[position].fault}" for position in broken[:NAMED]]
             faults += [f"  and {len(broken) - NAMED} more"] if len(broken) > NAMED else []
             told = f"{len(broken)} of {len(paths)} files are missing or unreadable"
             if len(broken) == len(paths) or len(broken) > max_broken * len(paths):
@@ -119,7 +119,7 @@ class ImageFiles:
         self._names: tuple[str, ...] = tuple(names[position] for position in self.kept)
         digest = hashlib.sha256()
         for name, position in zip(self._names, self.kept, strict=True):
-            digest.update(name.encode() + b"\0" + checked[position].sha256)
+            digest.update(name.encode(errors="surrogateescape") + b"\0" + checked[position].sha256)
         self.sha256 = digest.hexdigest()
         """Digest over names and contents of all images, as they were when they were checked."""
 
@@ -262,6 +262,11 @@ def labels_of_folders(images: Images) -> list[str]:
             "give ImageFiles the folder that holds the classes' folders"
         )
     return labels
+
+
+def printable(name: str | Path) -> str:
+    """A file's name as a terminal can show it: bytes that are no UTF-8 as backslash escapes."""
+    return str(name).encode(errors="backslashreplace").decode()
 
 
 def _names(paths: Sequence[Path], folder: Path | None) -> list[str]:

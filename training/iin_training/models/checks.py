@@ -64,7 +64,7 @@ def check_interpretable(model: FrozenModel, images: Tensor) -> Findings:
     if model.has_decoder:
         _check_range(model, _check_outputs("decoder", model.decode, latents, "images"))
     if model.head is not None:
-        probabilities = _check_outputs("head", model.head, latents, "probabilities")
+        probabilities = _check_outputs("head", model.classify, latents, "probabilities")
         if float(probabilities.min()) < 0 or float(probabilities.max()) > 1:
             raise ValueError(
                 f"head: expected probabilities in [0, 1], got values from {float(probabilities.min()):.3g} to "

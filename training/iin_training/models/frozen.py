@@ -7,6 +7,7 @@ import math
 import re
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +16,8 @@ from iin_training.models.onnx_model import OnnxModule
 __all__ = ["FrozenModel"]
 
 AT_ONCE = 32  # images through the encoder at a time: the maps of large networks stay in a processor's cache
+MOST_NUMBERS = 512 * 3 * 64 * 64  # in images that go through a part at a time, on any device, to bound memory
+TORCHS_OWN = frozenset(vars(nn.Module()))  # attributes that every module has
 
 
 class _Mean(nn.Module):
@@ -100,7 +103,11 @@ class FrozenModel(nn.Module):
         if head is not None and head_gives == "logits":
             self.head = head.with_softmax() if isinstance(head, OnnxModule) else _Probabilities(head)
         self.eval().requires_grad_(False)
+        before = self._unsaved()
         self._try()
+        after = self._unsaved()
+        # What a forward leaves behind (a cache, a counter) says what has been run, not what the model is.
+        self._passing = frozenset(name for name in before | after if before.get(name) != after.get(name))
 
     @torch.no_grad()
     def _try(self) -> None:
@@ -138,6 +145,11 @@ class FrozenModel(nn.Module):
                     f"head: expected shape [2, classes] for 2 latents, got {list(probabilities.shape)}; "
                     "wrap it in a module that gives one number for every class"
                 )
+            if probabilities.shape[1] < 2:  # of a single logit, softmax makes 1 whatever it is
+                raise ValueError(
+                    f"head: expected at least 2 classes, got {probabilities.shape[1]}; for a yes or no, wrap it in a "
+                    "module that gives two logits, [0, x], or two probabilities, [1 - p, p]"
+                )
 
     @property
     def device(self) -> torch.device:
@@ -153,6 +165,11 @@ class FrozenModel(nn.Module):
     def size(self) -> int:
         """D, the number of dimensions of a latent."""
         return math.prod(self.latent_shape)
+
+    @property
+    def at_once(self) -> int:
+        """Images, or their latents, that go through a part at a time: fewer large ones, so that memory is bounded."""
+        return max(2, MOST_NUMBERS // math.prod(self.image_shape))  # two: what mixes a batch's rows is to show
 
     @property
     def has_decoder(self) -> bool:
@@ -195,10 +212,8 @@ class FrozenModel(nn.Module):
                 "resize them to the size that the model was made for, since that of its latents depends on it"
             )
         # Whole sets are encoded too, and a stranger's `view` needs the plain order in memory.
-        parts = [
-            self.encoder(part)
-            for part in images.contiguous().split(AT_ONCE if images.device.type == "cpu" else max(len(images), 1))
-        ]
+        most = min(AT_ONCE, self.at_once) if images.device.type == "cpu" else self.at_once
+        parts = [self.encoder(part) for part in images.contiguous().split(most)]
         stacked = [torch.stack(part, dim=1) if self.samples else part.unsqueeze(1) for part in parts]
         return stacked[0] if len(stacked) == 1 else torch.cat(stacked)
 
@@ -207,8 +222,18 @@ class FrozenModel(nn.Module):
         """Images `(N, C, H, W)` in `value_range` of latents `(N, *latent_shape)`."""
         if self.decoder is None:
             raise ValueError("decoder: expected one to show latents as images, got none; give FrozenModel a decoder")
-        images: Tensor = self.decoder(latents)
-        return images
+        return self._in_parts(self.decoder, latents)
+
+    @torch.no_grad()
+    def classify(self, latents: Tensor) -> Tensor:
+        """Class probabilities `(N, classes)` of latents `(N, *latent_shape)`."""
+        if self.head is None:
+            raise ValueError("head: expected one that tells classes, got none; give FrozenModel a head")
+        return self._in_parts(self.head, latents)
+
+    def _in_parts(self, network: nn.Module, latents: Tensor) -> Tensor:
+        parts: list[Tensor] = [network(part) for part in latents.split(self.at_once)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def networks(self) -> dict[str, nn.Module]:
         """By role in a bundle (encoder, decoder, head), modules of one tensor in and one out, for export."""
@@ -224,6 +249,7 @@ class FrozenModel(nn.Module):
     def digest(self) -> str:
         """Hexadecimal sha256 of all weights, of the modules' structure and source code, and of ONNX graphs.
 
+        With them go buffers and plain attributes that no `state_dict` has, but for those that a forward changes.
         Use it so that a T is never continued on another model.
         """
         digest = hashlib.sha256(f"{self.image_shape} {self.value_range} {self.samples}".encode())
@@ -233,9 +259,21 @@ class FrozenModel(nn.Module):
             structure = re.sub(r"0x[0-9a-f]+", "", str(network))  # addresses differ from run to run
             digest.update(f"{role}\n{graphs}\n{structure}\n{_code(network)}\n".encode())
             for name, value in network.state_dict().items():
-                digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+                digest.update(f"{name} ".encode() + _as_bytes(value))
+        for name, told in sorted(self._unsaved().items()):
+            if name not in self._passing:
+                digest.update(f"{name} {told}\n".encode())
         return digest.hexdigest()
+
+    def _unsaved(self) -> dict[str, str]:
+        """Hexadecimal sha256, by name, of what a forward may use that no `state_dict` has."""
+        saved = self.state_dict().keys()
+        found: dict[str, object] = {name: value for name, value in self.named_buffers() if name not in saved}
+        for path, module in self.named_modules():
+            torchs = type(module).__module__.split(".")[0] == "torch"  # whose settings are in its structure
+            if path and not torchs and not isinstance(module, OnnxModule):
+                found |= {f"{path}.{name}": value for name, value in vars(module).items() if name not in TORCHS_OWN}
+        return {name: hashlib.sha256(_as_bytes(value)).hexdigest() for name, value in found.items()}
 
 
 def _code(network: nn.Module) -> str:
@@ -248,11 +286,37 @@ def _code(network: nn.Module) -> str:
     return "\n".join(f"{name}: {code[name]}" for name in sorted(code))
 
 
+def _as_bytes(value: object) -> bytes:
+    """A value as bytes, the same in every process and on every device; of functions the name, of others the kind."""
+    if isinstance(value, nn.Module):  # in a plain list, where torch does not see it
+        value = value.state_dict()
+    if isinstance(value, Tensor):
+        whole = value.detach().cpu()
+        plain = (whole if whole.layout is torch.strided else whole.to_dense()).contiguous()
+        numbers = plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+        return f"{value.dtype} {tuple(value.shape)}\n".encode() + numbers
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        return f"{value.dtype.str} {value.shape}\n".encode() + value.tobytes()
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return f"{type(value).__name__} {value!r}\n".encode()
+    if isinstance(value, dict):
+        items = sorted(_as_bytes(key) + _as_bytes(item) for key, item in value.items())
+        return f"dict {len(items)}\n".encode() + b"".join(items)
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__} {len(value)}\n".encode() + b"".join(_as_bytes(item) for item in value)
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}\n".encode()
+
+
 def _call(role: str, network: nn.Module, items: Tensor) -> Any:
     try:
         return network(items)
     except Exception as error:  # whatever a stranger's forward raises
+        weights = (value.dtype for value in (*network.parameters(), *network.buffers()) if value.is_floating_point())
+        other = next((dtype for dtype in weights if dtype != items.dtype), None)
         remedy = "check image_shape" if role == "encoder" else "give one that takes the encoder's latents as they are"
+        if other is not None:
+            remedy = f"its weights are {other}, convert it with .float()"
         raise ValueError(
             f"{role}: expected a network that takes {items.dtype} of shape {list(items.shape)}, got: {error}; {remedy}"
         ) from error

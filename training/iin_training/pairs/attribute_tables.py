@@ -20,6 +20,7 @@ MANY = 20
 """A numeric column of more different values than this is binned."""
 BINS = 10
 """Quantiles that it is binned into."""
+MISSING = {"", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None"}  # as R, pandas and databases write it; and nan
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def read_attributes(path: Path, *, categorical: Collection[str] = ()) -> Attribu
     Two formats are told apart by the first line:
 
     - CSV with commas and a header: the first column names the picture's file, every other column is a concept.
-      Empty cells and `nan` are missing values.
+      Cells that are empty, NA, N/A, n/a, <NA>, NULL, null, None, or nan in any case are missing values (none is not).
     - CelebA's `list_attr_celeba.txt`: the number of rows; the names of the attributes; then on each line a file and
       its values, separated by blanks.
 
@@ -138,7 +139,7 @@ def _collect(
             continue
         lines[file] = line
         for cell, column, known in zip(cells[1:], codes, values, strict=True):
-            missing = not cell or cell.lower() == "nan"
+            missing = cell in MISSING or cell.lower() == "nan"
             column.append(-1 if missing else known.setdefault(cell, len(known)))
     if not lines:
         faults.add(header, "expected a row for each picture, got none")

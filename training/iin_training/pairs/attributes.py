@@ -6,8 +6,9 @@ from typing import Self
 
 import numpy as np
 import torch
+from rich.console import Console
 
-from iin_training.data.images import Images
+from iin_training.data.images import Images, printable
 from iin_training.pairs.attribute_tables import Attributes
 from iin_training.pairs.base import PairBatch, Shares, check_count, check_factors, load_pairs, split_evenly
 from iin_training.pairs.classes import Classes
@@ -30,6 +31,7 @@ class SameAttribute:
         *,
         balanced: bool = True,
         drop_single: bool = False,
+        console: Console | None = None,
     ) -> None:
         """Join images and table by name; an image without a row, or with an empty cell, is left out there.
 
@@ -39,6 +41,7 @@ class SameAttribute:
             concepts: the columns to learn, in their order; None takes all.
             balanced: draw every value as often as any other, however rare it is; False: as often as its images are.
             drop_single: leave out values of one single image instead of refusing them.
+            console: shows a warning where images have no row.
 
         Raises:
             ValueError: where no row names an image, a column does not exist, or cannot be paired.
@@ -55,10 +58,19 @@ class SameAttribute:
             )
         row_of = {file: row for row, file in enumerate(attributes.files)}
         rows = np.array([row_of.get(images.name(index), -1) for index in range(len(images))], np.int64)
-        if (rows < 0).all():
+        without = np.flatnonzero(rows < 0)
+        if len(without) == len(rows):
             raise ValueError(
                 f"attributes: expected files named as the images are, such as {images.name(0)}, got names such as "
                 f"{attributes.files[0]}; give ImageFiles the folder that these names are relative to"
+            )
+        if len(without):
+            (console or Console()).print(
+                f"warning: {len(without)} of {len(rows)} images have no row in the table and are left out, such as "
+                f"{printable(images.name(int(without[0])))}; its files are named such as {attributes.files[0]}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
         self._images = images
         self._classes = []

@@ -16,9 +16,11 @@ __all__ = [
     "PairBatch",
     "PairSource",
     "Shares",
+    "check_batch",
     "check_concept",
     "check_count",
     "check_factors",
+    "draw_few",
     "fingerprint",
     "join_batches",
     "load_pairs",
@@ -146,12 +148,56 @@ def check_count(count: int) -> None:
         raise ValueError(f"count: expected at least 1 pair, got {count}")
 
 
+def check_batch(batch: PairBatch, count: int, factors: Sequence[str], field: str) -> None:
+    """Refuse a batch of a user's own source, called `field`, that does not keep what `PairBatch` promises.
+
+    Made once, of the first batch: what a later one breaks is not noticed.
+
+    Raises:
+        ValueError: where `count` pairs, masks of `factors`, or similarities in [0, 1) are expected and not given.
+
+    """
+    sides = tuple(batch.images_a.shape), tuple(batch.images_b.shape)
+    if sides[0] != sides[1] or sides[0][:1] != (count,) or batch.images_a.dtype != batch.images_b.dtype:
+        raise ValueError(
+            f"{field}: expected images_a and images_b of one dtype and one shape, ({count}, C, H, W), got "
+            f"{batch.images_a.dtype} of {sides[0]} and {batch.images_b.dtype} of {sides[1]}; "
+            "let draw return as many pairs as it is asked for"
+        )
+    shared = tuple(batch.shared.shape)
+    if batch.shared.dtype != torch.bool or shared != (count, len(factors)):
+        raise ValueError(
+            f"{field}: expected shared to be torch.bool of ({count}, {len(factors)}), a row a pair and a column each "
+            f"for {', '.join(factors)}, got {batch.shared.dtype} of {shared}; use Shares.columns, or .bool()"
+        )
+    if batch.similarity is None:
+        return
+    told = batch.similarity.float()  # as T's loss takes it: in 32 bits a number may round to 1, a variance of 0
+    wrong = told[(told < 0) | (told >= 1)]
+    if told.shape != (count,) or len(wrong):
+        given = f"{wrong[0]:g} among them" if len(wrong) else f"numbers of {tuple(told.shape)}"
+        raise ValueError(
+            f"{field}: expected similarity to be None or ({count},) numbers in [0, 1) as float32, got {given}; "
+            "give at most 0.999, or NaN where a pair does not say"
+        )
+
+
 def split_evenly(count: int, parts: int, generator: torch.Generator) -> list[int]:
     """`count` in `parts` numbers that differ by at most 1; which are larger is drawn, so none is smaller for ever."""
     numbers = [count // parts] * parts
     for part in torch.randperm(parts, generator=generator)[: count % parts].tolist():
         numbers[part] += 1
     return numbers
+
+
+def draw_few(source: PairSource, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
+    """Draw pairs that are only looked at: as `source.draw`, or, where it has one, by its own method `draw_few`.
+
+    A source may refuse to draw few pairs for a batch of training, and still give them here.
+    """
+    if not knows(source, "draw_few", "draw"):
+        return source.draw(count, factors, generator)
+    return cast(PairBatch, source.draw_few(count, factors, generator))  # type: ignore[attr-defined]
 
 
 def load_pairs(

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 
 from iin_training.data.images import Images
-from iin_training.pairs.base import PairBatch, PairSource, check_count, fingerprint, join_batches, over
+from iin_training.pairs.base import PairBatch, PairSource, check_count, draw_few, fingerprint, join_batches, over
 from iin_training.pairs.digests import digest_of
 
 __all__ = ["Mixed"]
@@ -59,6 +59,18 @@ class Mixed:
         return join_batches(
             source.draw(number, factors, generator) for (source, _), number in zip(self._sources, numbers, strict=True)
         )
+
+    def draw_few(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
+        """Draw pairs as `draw` does, but refuse no number: where it would, chance decides what each source gives."""
+        check_count(count)
+        shares = [share for _, share in self._sources]
+        numbers = _round_shares(count, shares)
+        if not all(numbers):
+            # Rounded, many small draws in a row would never show a rare source.
+            given = torch.multinomial(torch.tensor(shares), count, replacement=True, generator=generator)
+            numbers = given.bincount(minlength=len(shares)).tolist()
+        parts = [(source, number) for (source, _), number in zip(self._sources, numbers, strict=True) if number]
+        return join_batches(draw_few(source, number, factors, generator) for source, number in parts)
 
     def over(self, change: Callable[[Images], Images]) -> Self | None:
         """The same pairs of other images; None where one of the sources cannot say which they are."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from iin_training.data.images import Images
 from iin_training.models.frozen import FrozenModel
-from iin_training.pairs.base import PairBatch, PairSource, over
+from iin_training.pairs.base import PairBatch, PairSource, draw_few, over
 from iin_training.pairs.digests import images_digest, knows
 from iin_training.processes import leads
 from iin_training.run import Run
@@ -78,15 +78,19 @@ class PairLatents:
         return torch.cat([self.posterior(part)[:, 0].cpu() for part in drawn.split(ENCODED_AT_ONCE)])
 
     def drawn(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw pairs of which only latents are wanted; large pictures are drawn in parts, so that few are in memory.
+        """Draw pairs of which only latents are wanted, see `draw_few`.
+
+        Large pictures are drawn in parts, so that few are in memory.
 
         Returns:
             `latents` of the first and of the second images, and what they share, `(count, K)`.
 
         """
-        most, parts = at_once(PAIRS_AT_ONCE, self._model.image_shape), []
-        for start in range(0, count, most):
-            batch = self.draw(min(most, count - start), factors, generator)
+        parts = []
+        number = math.ceil(count / at_once(PAIRS_AT_ONCE, self._model.image_shape))
+        # In like parts: a small rest may be too few for a source of several kinds of pairs.
+        for size in (count // number + (part < count % number) for part in range(number)):
+            batch = draw_few(self._pairs, size, factors, generator)
             parts.append((self.latents(batch.images_a), self.latents(batch.images_b), batch.shared))
         a, b, shared = (torch.cat(column) for column in zip(*parts, strict=True))
         return a, b, shared
@@ -121,8 +125,9 @@ class _Encoder:
         self._model, self._run, self._draws = model, run, draws
         self._digest = model.digest()
         self._bytes = 0
-        self._files: dict[int, Path] = {}  # by identity, since several sources may have the same images
-        self._done: dict[int, _Posteriors] = {}
+        # By identity, since several sources may have the same images; kept, so that no others get their identity.
+        self._files: dict[int, tuple[Images, Path]] = {}
+        self._done: dict[Path, Tensor] = {}
 
     def checked(self, images: Images) -> Images:
         """`images`, where it is possible and pays to encode them once; else `_AtEveryDraw`."""
@@ -130,17 +135,20 @@ class _Encoder:
             raise _AtEveryDraw
         if id(images) not in self._files:
             key = hashlib.sha256(f"{self._digest} {images_digest(images)}".encode()).hexdigest()
-            self._files[id(images)] = self._run.directory / "latents" / f"{key[:16]}.safetensors"
-            if len(images) > self._draws and not self._files[id(images)].exists():
+            path = self._run.directory / "latents" / f"{key[:16]}.safetensors"
+            if len(images) > self._draws and not path.exists():
                 raise _AtEveryDraw
-            self._check_memory(len(images))
+            if all(path != known for _, known in self._files.values()):
+                self._check_memory(len(images))
+            self._files[id(images)] = images, path
         return images
 
     def once(self, images: Images) -> Images:
-        """What the encoder says of `images`, which were checked."""
-        if id(images) not in self._done:
-            self._done[id(images)] = _Posteriors(self._encoded(images), images)
-        return self._done[id(images)]
+        """What the encoder says of `images`, which are checked where a source made them only now."""
+        _, path = self._files[id(self.checked(images))]
+        if path not in self._done:
+            self._done[path] = self._encoded(images, path)
+        return _Posteriors(self._done[path], images)
 
     def _shape(self, count: int) -> tuple[int, ...]:
         return (count, 2 if self._model.samples else 1, *self._model.latent_shape)
@@ -155,8 +163,8 @@ class _Encoder:
             )
             raise _AtEveryDraw
 
-    def _encoded(self, images: Images) -> Tensor:
-        path, shape, console = self._files[id(images)], self._shape(len(images)), self._run.console
+    def _encoded(self, images: Images, path: Path) -> Tensor:
+        shape, console = self._shape(len(images)), self._run.console
         if (kept := _read(path, shape)) is not None:
             return kept
         posteriors = self._encode(images, shape)
