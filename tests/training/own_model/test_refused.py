@@ -1,0 +1,176 @@
+"""What is refused of a user's model and pairs before anything is trained, and what is not."""
+
+import io
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from iin_training.data.colour import STILL, Augmentation
+from iin_training.data.images import ImageArray, ImageFiles
+from iin_training.own_model import OwnModel
+from iin_training.pairs import GenerativeFactors, Mixed, SameLabel, Unrelated
+from iin_training.run import Run
+from PIL import Image
+from rich.console import Console
+
+from .conftest import BRIEF, SHAPE, Pictures, digits_again, opened, quiet
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"checkpoint_every": 0}, r"checkpoint_every: expected at least 1 step, got 0"),
+        ({"name": ""}, r"name: expected letters"),
+        ({"name": "../elsewhere"}, r"name: expected letters"),
+        ({"name": ".."}, r"name: expected letters"),
+    ],
+    ids=str,
+)
+def test_what_no_run_can_do_is_refused_at_once(recipe, changed, words):
+    with pytest.raises(ValueError, match=words):
+        replace(recipe, **changed)
+
+
+@pytest.mark.parametrize("concepts", [("digit",), ("light",)], ids=str)
+def test_held_out_pairs_of_other_concepts_are_refused(recipe, pictures, concepts):
+    with pytest.raises(ValueError, match=rf"held_out: expected .* \(digit, light\), got {', '.join(concepts)}"):
+        replace(recipe, held_out=pictures[1].pairs(*concepts))
+    with pytest.raises(ValueError, match=r"held_out: expected .* got none"):
+        replace(recipe, held_out=Unrelated(pictures[1].images))
+
+
+def test_the_order_of_the_concepts_does_not_matter(recipe, pictures):
+    assert replace(recipe, held_out=pictures[1].pairs("light", "digit")).held_out.concepts == ("light", "digit")
+
+
+@pytest.mark.parametrize("field", ["pairs", "held_out"])
+@pytest.mark.parametrize(
+    ("size", "value_range", "words"),
+    [
+        (20, (0.0, 1.0), r"expected float32 images of \(1, 28, 28\), .* got torch.float32 of \(1, 20, 20\)"),
+        (28, (-1.0, 1.0), r"expected values in \[0, 1\], the model's value_range, got -1 to 1"),
+    ],
+    ids=["size", "range"],
+)
+def test_pictures_that_the_model_was_not_made_for_are_refused(recipe, tmp_path, field, size, value_range, words):
+    levels = np.random.default_rng(0).integers(0, 256, (60, size, size), dtype=np.uint8)
+    images = ImageArray(levels, value_range=value_range)
+    other = Mixed([(SameLabel(images, np.arange(60) % 3, name), 1.0) for name in ("digit", "light")])
+    with pytest.raises(ValueError, match=rf"^{field}: {words}"):
+        quiet(replace(recipe, **{field: other}), tmp_path)
+
+
+class Altered:
+    """A source of the user's whose batches are not what they should be."""
+
+    def __init__(self, pairs, alter):
+        self.concepts, self._pairs, self._alter = pairs.concepts, pairs, alter
+
+    def draw(self, count, factors, generator):
+        return self._alter(self._pairs.draw(count, factors, generator))
+
+
+def told(similarity):
+    return lambda batch: replace(batch, similarity=torch.full((len(batch),), similarity, dtype=torch.float64))
+
+
+BROKEN = {
+    "numbers for masks": (
+        lambda batch: replace(batch, shared=batch.shared.long()),
+        r"expected shared to be torch.bool of \(\d+, 3\), .* residual, digit, light, got torch.int64",
+    ),
+    "a column too few": (lambda batch: replace(batch, shared=batch.shared[:, 1:]), r"expected shared .* of \(\d+, 2\)"),
+    "fewer pairs": (
+        lambda batch: replace(batch, images_a=batch.images_a[1:], images_b=batch.images_b[1:]),
+        "expected images_a and images_b of one dtype and one shape",
+    ),
+    "fewer partners": (lambda batch: replace(batch, images_b=batch.images_b[1:]), "expected images_a and images_b"),
+    "partners in another range": (
+        lambda batch: replace(batch, images_b=batch.images_b * 255),
+        r"expected values in \[0, 1\], .* to 255",
+    ),
+    "bytes": (
+        lambda batch: replace(batch, images_a=batch.images_a.byte(), images_b=batch.images_b.byte()),
+        "expected float32 images",
+    ),
+    "wholly alike": (told(1.0), r"expected similarity .* in \[0, 1\) as float32, got 1 among them"),
+    "wholly alike in 32 bits": (told(1 - 1e-9), "expected similarity .* got 1 among them"),
+    "opposite": (told(-0.5), "expected similarity .* got -0.5 among them"),
+    "one similarity for all": (
+        lambda batch: replace(batch, similarity=torch.tensor(0.5)),
+        r"expected similarity to be None or \(\d+,\) numbers .* got numbers of \(\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("field", ["pairs", "held_out"])
+@pytest.mark.parametrize(("alter", "words"), BROKEN.values(), ids=BROKEN)
+def test_batches_of_the_users_own_source_are_checked_before_training(recipe, tmp_path, field, alter, words):
+    other = Altered(getattr(recipe, field), alter)
+    with pytest.raises(ValueError, match=rf"^{field}: {words}"):
+        prepared(replace(recipe, **{field: other}), tmp_path)
+
+
+def test_batches_that_say_how_alike_pairs_are_pass(recipe, tmp_path):
+    for similarity in (0.0, 0.999, math.nan):
+        subject = prepared(replace(recipe, pairs=Altered(recipe.pairs, told(similarity))), tmp_path)
+        assert subject.pairs.concepts == ("digit", "light")
+
+
+def prepared(recipe, directory, console=None):
+    return recipe.prepare(Run(directory, seed=0, checkpoint_every=1, console=console or Console(quiet=True)))
+
+
+@pytest.mark.parametrize("augmentation", [STILL, Augmentation()], ids=["as they are", "distorted"])
+def test_held_out_pictures_that_t_is_trained_on_are_refused(recipe, pictures, tmp_path, augmentation):
+    seen = Pictures(*digits_again(), 1)
+    seen.images.augmentation = augmentation
+    with pytest.raises(ValueError, match=r"^held_out: expected pairs .* not trained on, got \d+ pictures that pairs"):
+        prepared(
+            replace(recipe, pairs=seen.pairs("digit", "light"), held_out=pictures[0].pairs("digit", "light")), tmp_path
+        )
+
+
+def of_files(networks, *parts, augmentation):
+    """A recipe of unrelated pictures from files, those of training distorted."""
+    how = {"size": (28, 28), "channels": 1, "value_range": (0.0, 1.0), "console": Console(quiet=True)}
+    seen, held_out = (
+        Unrelated(ImageFiles(part, augmentation=distorted, **how))
+        for part, distorted in zip(parts, (augmentation, STILL), strict=True)
+    )
+    return OwnModel(name="files", model=opened(networks["digit"]), pairs=seen, held_out=held_out, transform=BRIEF)
+
+
+@pytest.mark.parametrize("augmentation", [STILL, Augmentation()], ids=["as they are", "distorted"])
+def test_files_in_both_sources_are_refused_where_all_are_and_else_warned_of(networks, tmp_path, augmentation):
+    paths = [tmp_path / f"{number:02}.png" for number in range(60)]
+    for number, path in enumerate(paths):
+        Image.new("L", (28, 28), number).save(path)
+    with pytest.raises(ValueError, match=r"^held_out: expected pairs .* not trained on, got 60 pictures"):
+        prepared(of_files(networks, paths, paths, augmentation=augmentation), tmp_path / "run")
+    said = io.StringIO()
+    recipe = of_files(networks, paths[:40], paths[38:], augmentation=augmentation)
+    prepared(recipe, tmp_path / "run", Console(file=said, width=1000))
+    assert f"warning: held_out has 2 of the files of pairs, such as {paths[38]};" in said.getvalue()
+
+
+def test_rendered_pairs_are_held_out_from_themselves(networks, tmp_path):
+    def rendered():
+        return GenerativeFactors(
+            lambda values, generator: values["digit"][:, None, None, None].expand(-1, *SHAPE).contiguous(),
+            {"digit": lambda count, generator: torch.rand(count, generator=generator)},
+        )
+
+    model = opened(networks["digit"])
+    recipe = OwnModel(name="rendered", model=model, pairs=rendered(), held_out=rendered(), transform=BRIEF)
+    assert prepared(recipe, tmp_path).held_out is recipe.held_out
+
+
+def test_examples_are_drawn_of_a_mixture_with_a_rare_source(recipe, pictures, tmp_path):
+    """64 examples are too few for one of 200, which a batch of 1024 would not be."""
+    held_out = Mixed([(pictures[1].pairs("digit", "light"), 200.0), (Unrelated(pictures[1].images), 1.0)])
+    assert len(prepared(replace(recipe, held_out=held_out), tmp_path).examples) == 64
