@@ -130,7 +130,8 @@ def before_it_knew_of_heights(grey, how, generator):
         torch.stack([scale * angle.sin(), scale * angle.cos(), shift_y], dim=1),
     ]
     grid = functional.affine_grid(torch.stack(rows, dim=1), list(grey.shape), align_corners=False)
-    return functional.grid_sample(grey - how.background, grid, align_corners=False) + how.background
+    moved = functional.grid_sample(grey - how.background, grid, mode="bicubic", align_corners=False)
+    return (moved + how.background).clamp(0, 1)
 
 
 @pytest.mark.parametrize("size", [8, 28, 64])
@@ -158,7 +159,7 @@ def test_a_picture_that_is_not_square_is_distorted_as_the_square_that_holds_it(f
         for axis, by in ((1, down), (2, across)):
             where = torch.arange(float(moved.shape[axis]))
             found, before = ((picture.sum(3 - axis) * where).sum(1) / picture.sum((1, 2)) for picture in (moved, light))
-            torch.testing.assert_close(before - found, by, atol=1e-3, rtol=0)
+            torch.testing.assert_close(before - found, by, atol=0.05, rtol=0)  # what overshoots is cut off
         return
     expected = jitter(grey, how, generator(2))[part]
     torch.testing.assert_close(jitter(grey[part], how, generator(2)), expected, atol=1e-4, rtol=0)

@@ -73,9 +73,8 @@ class Interpreter:
     @torch.no_grad()
     def classes(self, factors: Tensor) -> Tensor:
         """The class, `(N,)` on the CPU, that the model's head sees in factors `(N, D)`."""
-        assert self.model.head is not None
-        parts = factors.split(self._chunk)
-        return torch.cat([self.model.head(self.transform.inverse(part)[0]).argmax(dim=1).cpu() for part in parts])
+        parts = factors.split(CHUNK)
+        return torch.cat([self.model.classify(self.transform.inverse(part)[0]).argmax(dim=1).cpu() for part in parts])
 
 
 def held_out_latents(held_out: PairLatents, run: Run) -> Tensor:
@@ -115,12 +114,12 @@ def evaluate(
     factors = tuple(part.name for part in layout)
     *sides, shared = held_out.drawn(PAIRS, factors, run.generator("evaluation/pairs"))
     a, b = (interpreter.translated(side) for side in sides)
+    # The partner in a pair may share a factor; a source from another pair shares it by chance only.
+    source = b[torch.randperm(len(b), generator=run.generator("evaluation/sources")).to(b.device)]
     for name in factors:
         if name != RESIDUAL:
-            figures |= _shared_figures(a, b, layout, name, shared[:, factors.index(name)].to(a.device))
+            figures |= _shared_figures(a, b, source, layout.slice(name), name, shared[:, factors.index(name)])
     if model.has_decoder:
-        # The partner in a pair may share the factor; a source from another pair shares it by chance only.
-        source = b[torch.randperm(len(b), generator=run.generator("evaluation/sources")).to(b.device)]
         figures |= _edit_figures(interpreter, a, source, layout)
     if model.head is not None:
         figures |= _response_figures(interpreter, a, layout, run)
@@ -134,16 +133,16 @@ def _correlation(first: Tensor, second: Tensor) -> float:
     return float((a * b).mean()) / scale if scale > 0 else 0.0
 
 
-def _shared_figures(a: Tensor, b: Tensor, layout: FactorLayout, name: str, shared: Tensor) -> dict[str, Figure]:
-    """How alike a factor is in pairs that share it, and in those that do not."""
-    where = layout.slice(name)
+def _shared_figures(a: Tensor, b: Tensor, source: Tensor, where: slice, name: str, shared: Tensor) -> dict[str, Figure]:
+    """How alike a factor is in pairs that share it, and in pictures of different pairs."""
     if not shared.any():
         return {}
+    chosen = shared.to(a.device)
     return {
         f"{name}_shared": Figure(
-            value=_correlation(a[shared, where], b[shared, where]),
-            floor=None if shared.all() else _correlation(a[~shared, where], b[~shared, where]),
-            meaning=f"correlation of {name} in held-out pairs that share it; floor: in those that do not",
+            value=_correlation(a[chosen, where], b[chosen, where]),
+            floor=_correlation(a[:, where], source[:, where]),
+            meaning=f"correlation of {name} in held-out pairs that share it; floor: in pictures of different pairs",
         )
     }
 

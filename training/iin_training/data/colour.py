@@ -52,7 +52,7 @@ def pad_to(images: NDArray[np.uint8], size: int) -> Tensor:
 
 
 def jitter(grey: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
-    """Distort each of `grey`, `(N, C, H, W)`, by its own random affine map of pixels."""
+    """Distort each of `grey`, `(N, C, H, W)` in [0, 1], by its own random affine map of pixels."""
     if how.nothing:
         return grey
     count, (height, width) = len(grey), grey.shape[-2:]
@@ -68,7 +68,9 @@ def jitter(grey: Tensor, how: Augmentation, generator: torch.Generator) -> Tenso
         torch.stack([scale * angle.sin() * (width / height), scale * angle.cos(), shift_y], dim=1),
     ]
     grid = functional.affine_grid(torch.stack(rows, dim=1), list(grey.shape), align_corners=False)
-    return functional.grid_sample(grey - how.background, grid, align_corners=False) + how.background
+    # Bilinear interpolation would dim thin strokes, and what is held out is not distorted; bicubic overshoots a little.
+    moved = functional.grid_sample(grey - how.background, grid, mode="bicubic", align_corners=False)
+    return (moved + how.background).clamp(0, 1)
 
 
 def random_colours(count: int, generator: torch.Generator) -> Tensor:

@@ -36,15 +36,15 @@ def digits() -> Recipe:
         autoencoder=Autoencoder(
             latent_size=32,
             width=32,
-            noise_scale=0.12,
-            optimiser=Optimiser(steps=2000, batch_size=32, learning_rate=2e-3),
+            noise_scale=0.16,
+            optimiser=Optimiser(steps=2200, batch_size=32, learning_rate=2e-3),
         ),
         pairs=PairMix(digit=1.5, colour=1.0),
         transform=Transform(
             blocks=8,
             hidden=256,
             depth=2,
-            optimiser=Optimiser(steps=1500, batch_size=64, learning_rate=1.5e-3),
+            optimiser=Optimiser(steps=1800, batch_size=64, learning_rate=1.5e-3),
         ),
         bundle=Bundle(name="digits"),
     )
@@ -59,7 +59,7 @@ def cmnist() -> Recipe:
         autoencoder=Autoencoder(
             latent_size=64,
             width=32,
-            noise_scale=0.12,
+            noise_scale=0.16,
             optimiser=Optimiser(steps=6000, batch_size=48, learning_rate=2e-3),
         ),
         pairs=PairMix(digit=1.5, colour=1.0),

@@ -18,7 +18,7 @@ from iin_training.run import Run
 
 __all__ = ["train_first_stage"]
 
-FIXED_STATISTICS_FROM = 0.6  # share of the steps
+FIXED_STATISTICS_FROM = 0.1  # share of the steps
 LARGEST_WEIGHT = 1e4  # of the adversarial loss
 
 
@@ -61,7 +61,8 @@ def train_first_stage(
 
     batches = Batches(prepare, schedule.steps, config.workers)
     for step in run.steps("first_stage", kept, optimiser, schedule, configs.deciding(config)):
-        # The end is trained with the fixed statistics of batch normalisation that will be used afterwards.
+        # Once the statistics of batch normalisation have settled they stay, as they will afterwards: those of a batch
+        # change the brightness of its pictures from step to step, which blurs what the latent can know of it.
         model.train(step < FIXED_STATISTICS_FROM * schedule.steps)
         images, noise = (part.to(run.device) for part in share(*batches(step)))
         images = images.contiguous(memory_format=torch.channels_last)
