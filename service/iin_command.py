@@ -13,7 +13,8 @@ def main() -> int:
         if error.name is None or error.name.startswith("iin_"):
             raise  # our own mistake
         print(
-            f"iin: {error.name} is not installed; the extra client has it: pip install 'iin-serving[client]'",
+            f"iin: {error.name} is not installed; the extra client has it: "
+            "in a checkout, pip install -c constraints.txt '.[client]'",
             file=sys.stderr,
         )
         return 2

@@ -65,7 +65,7 @@ def sketched():
             value_range=(-1.0, 1.0),
         ),
         pairs=Mixed([(tint, 3.0), (Unrelated(pictures(False)), 1.0)]),
-        held_out=tint.on(pictures(True)),
+        held_out=Mixed([(tint.on(pictures(True)), 3.0), (Unrelated(pictures(True)), 1.0)]),
         transform=Transform(
             blocks=8, hidden=256, depth=2, optimiser=Optimiser(steps=1500, batch_size=64, learning_rate=1e-3)
         ),

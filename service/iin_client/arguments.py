@@ -181,7 +181,8 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
         "--token-file",
         type=Path,
         metavar="FILE",
-        help="holds the token that a gateway in front wants (default: IIN_TOKEN, if set); needs --tls",
+        help="holds the token that a gateway in front wants (default: the token in the variable IIN_TOKEN, if set); "
+        "needs --tls",
     )
     connection.add_argument("--tls", action="store_true", help="encrypt; implied by the options below")
     connection.add_argument(
@@ -240,7 +241,7 @@ _COMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser], No
     ),
     "traverse": (
         "Follow a path through the factors of a picture.",
-        "The first frame is the picture itself.",
+        "The first frame is the picture as the model reconstructs it.",
         "iin traverse a.png --to b.png --factor digit -n 24 -o film.gif",
         _add_traverse,
     ),
@@ -259,7 +260,7 @@ _COMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser], No
     "gallery": (
         "Draw one page that shows what the factors mean.",
         "It holds reconstructions of the pictures, swaps of every factor between them, interpolations from "
-        "the first to the second, and samples from the prior.",
+        "the first to the last, and samples from the prior.",
         "iin gallery pictures/*.png -o gallery.png",
         _add_gallery,
     ),

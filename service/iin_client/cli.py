@@ -76,12 +76,17 @@ def _connect(options: argparse.Namespace) -> Client:
         client_certificate=options.client_certificate,
         server_name=options.server_name,
     )
+    encrypted = options.tls or tls != Tls()
+    token = options.token_file.read_text().strip() if options.token_file else os.environ.get("IIN_TOKEN")
+    if token and not encrypted:
+        source = "--token-file" if options.token_file else "the variable IIN_TOKEN"
+        raise ValueError(f"{source}: expected --tls beside a token, since anyone on the way could read it; add --tls")
     return Client(
         options.address,
         timeout=options.timeout,
         application=options.application,
-        tls=tls if options.tls or tls != Tls() else None,
-        token=options.token_file.read_text().strip() if options.token_file else os.environ.get("IIN_TOKEN"),
+        tls=tls if encrypted else None,
+        token=token or None,
     )
 
 

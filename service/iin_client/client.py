@@ -87,7 +87,7 @@ class Client:
         self._channel.close()
 
     def interpret(self, inputs: Inputs, *, resize: bool = False) -> Interpretations:
-        """Translates N items into latents and factors `(N, D)`, with their likelihood.
+        """Translates N items into latents (see `Interpretations`) and factors `(N, D)`, with their likelihood.
 
         With `resize`, pictures of another size are resized (bicubic); else the service rejects them.
         """
@@ -152,9 +152,9 @@ class Client:
         resize: bool = False,
         latents: bool = False,
     ) -> Iterator[Frames]:
-        """Follows `path` from `start` (1 item) in `frames` >= 2 steps; the first frame is the start itself.
+        """Follows `path` from `start` (1 item) in 2 to `Limits.max_samples` frames; the first has the start's factors.
 
-        The frames arrive in order, several at a time; beginning, deadline and leaving early as in `sample`.
+        They arrive in order, several at a time; beginning, deadline and leaving early as in `sample`.
         """
         request = traverse_request(start, path, frames, output=output, resize=resize, latents=latents)
         return self._received(lambda: self._stub.Traverse(request, **self._settings.options()), frames_of)
@@ -171,7 +171,9 @@ class Client:
     ) -> Responses:
         """What the head's classes of N items do when each of `factors` (none given: all) is drawn anew.
 
-        Network response analysis with `draws` >= 2 draws an item and factor; needs a model with a head.
+        Network response analysis with `draws` >= 2 draws an item and factor, all of them together at most
+        `Limits.max_samples`; needs a model with a head. `seed` in [0, 2^64) repeats the draws, the same for every
+        item; `temperature` >= 0 is their standard deviation.
         """
         request = respond_request(
             inputs, factors=factors, draws=draws, seed=seed, temperature=temperature, resize=resize

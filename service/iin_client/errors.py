@@ -23,14 +23,14 @@ class Violation:
 
 
 class CallError(Exception):
-    """A call failed; `str()` says what happened and what to do about it."""
+    """A call failed; `str()` says what happened and, where it is not plain, what to do about it."""
 
     def __init__(self, code: grpc.StatusCode, message: str, violations: tuple[Violation, ...] = ()) -> None:
         super().__init__(message)
         self.code = code
         """Status of the call; INVALID_ARGUMENT for what the caller got wrong."""
         self.message = message
-        """What happened and what to do about it."""
+        """What happened and, where it is not plain, what to do about it."""
         self.violations = violations
         """The fields at fault, empty unless the service named some."""
 

@@ -81,7 +81,7 @@ class Limits:
     max_items: int
     """Items in the inputs, targets or sources of one call."""
     max_samples: int
-    """Samples of one call."""
+    """Samples of one call, frames of a path, draws of an analysis over all its items and factors."""
     max_edits: int
     """Edits of one call."""
     max_image_pixels: int
@@ -91,7 +91,7 @@ class Limits:
     max_batch_size: int
     """Items that a stage takes at once."""
     max_queued_items: int
-    """Items that may wait for a stage."""
+    """Items of all calls under way in a replica together; more is RESOURCE_EXHAUSTED."""
     stream_window: int
     """Messages of one stream that are worked on at once."""
     samples_per_message: int

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -58,7 +59,7 @@ def edit_request(
 
 def edits_request(edits: Edit | Sequence[Edit], *, output: Output, resize: bool, latents: bool) -> pb.EditRequest:
     """Request for `Client.edit` that has no targets yet."""
-    edit_list = list(edits) if isinstance(edits, Sequence) else [edits]
+    edit_list = list(edits) if isinstance(edits, Sequence) and not isinstance(edits, str) else [edits]
     if not edit_list:
         raise ValueError("edits: expected at least one, got none; give a Replace, Shift, ...")
     return pb.EditRequest(
@@ -107,12 +108,13 @@ def traverse_request(
     match path:
         case Interpolation(destination, factors):
             there = _input(destination, "path.destination")
-            request.interpolation.CopyFrom(pb.Interpolation(destination=there, factors=factors))
+            request.interpolation.CopyFrom(pb.Interpolation(destination=there, factors=_names(factors, "path.factors")))
         case LinearWalk(factor, direction, distance):
             request.linear.CopyFrom(pb.LinearWalk(factor=factor, direction=direction, distance=distance))
         case RandomWalk(factors, seed, step, temperature):
             seed = _whole(seed, "path.seed", bits=64)
-            walk = pb.RandomWalk(factors=factors, seed=seed, step=step, temperature=temperature)
+            names = _names(factors, "path.factors")
+            walk = pb.RandomWalk(factors=names, seed=seed, step=step, temperature=temperature)
             request.random.CopyFrom(walk)
         case _:
             raise ValueError(
@@ -127,7 +129,7 @@ def respond_request(
     """Request for `Client.respond`."""
     return pb.RespondRequest(
         inputs=input_messages(inputs, "inputs"),
-        factors=factors,
+        factors=_names(factors, "factors"),
         draws=_whole(draws, "draws", bits=32),
         seed=_whole(seed, "seed", bits=64),
         temperature=temperature,
@@ -137,7 +139,7 @@ def respond_request(
 
 def input_messages(inputs: Inputs, field: str) -> list[pb.Input]:
     """Messages of one input or several, which stand in `field`."""
-    items = [inputs] if isinstance(inputs, Input) else inputs
+    items = inputs if isinstance(inputs, Sequence) and not isinstance(inputs, Input) else [inputs]
     found = [_input(value, f"{field}[{index}]") for index, value in enumerate(items)]
     if not found:
         raise ValueError(f"{field}: expected at least one, got none; give pictures, latents or factors")
@@ -178,7 +180,10 @@ def _png(image: Image.Image, field: str) -> bytes:
 
 
 def _tensor(array: ArrayLike, field: str, *, dimensions: tuple[int, ...]) -> pb.Tensor:
-    values = np.asarray(array, dtype="<f4")
+    try:
+        values = np.asarray(array, dtype="<f4")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{field}: expected an array of numbers, got {type(array).__name__}: {error}") from error
     if values.ndim not in dimensions or values.size == 0:
         expected = " or ".join(map(str, dimensions))
         raise ValueError(
@@ -203,6 +208,10 @@ def _edit(edit: Edit, field: str) -> pb.EditOperation:
         case Shift():
             shift = pb.Shift(direction=edit.direction, distance=edit.distance)
             return pb.EditOperation(factor=edit.factor, shift=shift)
+        case _:
+            raise ValueError(
+                f"{field}: expected a Replace, SetValue, Resample or Shift, got {type(edit).__name__}; give one"
+            )
 
 
 def _fixed(factor: str, value: Input | Sequence[float]) -> pb.FixedFactor:
@@ -218,7 +227,14 @@ def _format(output: str) -> pb.ImageFormat:
     return _FORMATS[output]
 
 
+def _names(factors: Sequence[str], field: str) -> list[str]:
+    names = list(factors)
+    if isinstance(factors, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{field}: expected a sequence of names, got {factors!r}; write ['digit'] for one")
+    return names
+
+
 def _whole(value: int, field: str, *, bits: int) -> int:
-    if not 0 <= value < 2**bits:
+    if not isinstance(value, Integral) or not 0 <= value < 2**bits:
         raise ValueError(f"{field}: expected a whole number in [0, 2^{bits}), got {value}; choose another")
     return value

@@ -16,7 +16,7 @@ def main() -> int:
             raise  # our own mistake
         print(
             f"iin-serve: {error.name} is not installed; the extra serve has it (serve-gpu on GPUs): "
-            "pip install 'iin-serving[serve]'",
+            "in a checkout, pip install -c constraints.txt '.[serve]'",
             file=sys.stderr,
         )
         return 2

@@ -1,7 +1,6 @@
 """What every RPC has in common: memory is bounded, failures become statuses, calls are counted."""
 
 import asyncio
-import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -14,11 +13,11 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from iin_service.errors import Idle, InvalidInput, NotFound, Overloaded, ServiceError, Unsupported, short
+from iin_service.log import logger
 from iin_service.recording import Recorder
 
 __all__ = ["Answering", "CallContext", "Fault", "Kept"]
 
-logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 MAX_BYTES_HELD = 512 * 1024 * 1024  # of all requests under way in a replica

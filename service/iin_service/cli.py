@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -84,10 +85,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0 stopped as asked, 1 failed, 2 wrong usage."""
+    """Run the command; returns the exit code.
+
+    0 stopped as asked, 1 failed, 2 wrong usage, 130 interrupted before it was ready; with a COMMAND that one's own.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     cut = words.index("--") if "--" in words else len(words)
-    given = parser().parse_intermixed_args(words[:cut])  # bundles and options in any order
+    usage = parser()
+    given = usage.parse_intermixed_args(words[:cut])  # bundles and options in any order
+    if wrong := _wrong(given):
+        usage.error(wrong)
     try:
         return _serve(given, words[cut + 1 :])
     except (BundleError, OSError, RuntimeError, ValueError) as error:
@@ -95,13 +102,22 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def _wrong(given: argparse.Namespace) -> str | None:
+    """What is wrong with the first option that cannot be as it was given."""
+    checks = (
+        (1 <= given.replicas <= PORTS_PER_KIND, f"--replicas: expected 1 to {PORTS_PER_KIND}, got {given.replicas}"),
+        (given.cpus >= 1, f"--cpus: expected at least 1, got {given.cpus}"),
+        (0 <= given.gpus < math.inf, f"--gpus: expected at least 0, got {given.gpus:g}"),
+        (0 <= given.port <= 65535, f"--port: expected 0 to 65535, got {given.port}; 0 takes a free one"),
+        (
+            given.address is not None or not given.update,
+            "--update: expected the cluster where the application runs, got none; add --address auto there",
+        ),
+    )
+    return next((text for fine, text in checks if not fine), None)
+
+
 def _serve(given: argparse.Namespace, command: list[str]) -> int:
-    if not 1 <= given.replicas <= PORTS_PER_KIND or given.cpus < 1 or given.gpus < 0:
-        raise ValueError(f"--replicas, --cpus, --gpus: expected 1 to {PORTS_PER_KIND}, at least 1, at least 0")
-    if not 0 <= given.port <= 65535:
-        raise ValueError(f"--port: expected 0 to 65535, got {given.port}")
-    if given.update and given.address is None:
-        raise ValueError("--update: expected --address of the cluster where the application runs")
     bundles = _by_name(given.bundles, given.name)  # a bad bundle fails here, before anything is started
     host = given.host or ("127.0.0.1" if given.address is None else "0.0.0.0")
     free, http_port = free_ports(2)

@@ -204,7 +204,10 @@ class Engine:
         Network response analysis: Esser, Rombach, Ommer (CVPR 2020), section 4.
         """
         if HEAD not in self._graphs:
-            raise Unsupported(f"the model '{self.manifest.name}' has no head, so it has no classes that could respond")
+            raise Unsupported(
+                f"the model '{self.manifest.name}' has no head, so it has no classes that could respond; "
+                "interpret with it, or call one that has a head"
+            )
         size = self.limits.max_batch_size
         async with self._graphs.admitted(given, trace):
             items = _joined(await self._factors_of_all(given, trace))

@@ -23,6 +23,7 @@ from iin_service.health import Health
 from iin_service.inference import InferenceRpcs
 from iin_service.inputs import InputReader
 from iin_service.items import Limits
+from iin_service.log import logger
 from iin_service.metrics import Metrics
 from iin_service.requests import RequestReader
 from iin_service.rpc import InterpretationRpcs
@@ -42,7 +43,6 @@ TIDY_SECONDS = 60.0
 STATES: dict[str, Any] = {  # Any: enum values are typed otherwise than they run
     name.removeprefix("APPLICATION_STATE_"): value for name, value in pb.ApplicationState.items()
 }
-logger = logging.getLogger("iin_service")
 
 
 class Replica:
@@ -53,8 +53,7 @@ class Replica:
 
     def __init__(self, *, threads: int, gpu: bool, gpu_memory_bytes: int | None = None) -> None:
         """The bundle follows in `reconfigure`."""
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        logger.setLevel(logging.INFO)
+        logger.addHandler(logging.StreamHandler(sys.__stderr__))  # not Serve's: Ray shows it where iin-serve runs
         self._threads, self._gpu, self._gpu_memory_bytes = threads, gpu, gpu_memory_bytes
         self._health = Health()
         self._metrics = Metrics()

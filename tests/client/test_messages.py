@@ -5,9 +5,15 @@ import io
 import numpy as np
 import pytest
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_client import Factors, Latent, RawImage, Replace, Resample, SetValue, Shift
+from iin_client import Factors, Interpolation, Latent, RandomWalk, RawImage, Replace, Resample, SetValue, Shift
 from iin_client.model_message import model_description
-from iin_client.request_messages import edit_request, interpret_request, sample_request
+from iin_client.request_messages import (
+    edit_request,
+    interpret_request,
+    respond_request,
+    sample_request,
+    traverse_request,
+)
 from iin_client.result_messages import edited, interpretations, samples
 from PIL import ExifTags, Image
 
@@ -88,6 +94,9 @@ def test_arrays_are_sent_as_little_endian_float32_in_row_major_order(value, fiel
         ([b"a", Latent([0.0, np.nan])], r"inputs\[1\]\.latent: expected finite float32 numbers"),
         ([Latent([1e300])], r"inputs\[0\]\.latent: expected finite float32 numbers"),
         ([np.zeros(3)], r"inputs\[0\]: expected a path, .* got ndarray; wrap an array"),
+        (np.zeros(3), r"inputs\[0\]: expected a path, .* got ndarray; wrap an array"),
+        (None, r"inputs\[0\]: expected a path, .* got NoneType"),
+        ([Factors(["a"])], r"inputs\[0\]\.factors: expected an array of numbers, got list"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
@@ -136,6 +145,20 @@ def test_one_edit_needs_no_list_and_none_is_refused():
         edit_request(b"file", [], output="png", resize=False)
 
 
+@pytest.mark.parametrize(("edits", "given"), [("digit", "str"), ([("digit", b"file")], "tuple")])
+def test_what_is_no_edit_is_refused(edits, given):
+    with pytest.raises(ValueError, match=rf"edits\[0\]: expected a Replace, .* or Shift, got {given}; give one"):
+        edit_request(b"file", edits, output="png", resize=False)
+
+
+def test_a_name_in_place_of_names_is_refused():
+    with pytest.raises(ValueError, match=r"factors: expected a sequence of names, got 'digit'; write \['digit'\]"):
+        respond_request(b"file", factors="digit", draws=2, seed=0, temperature=1.0, resize=False)
+    for path in (Interpolation(b"file", "digit"), RandomWalk("digit")):
+        with pytest.raises(ValueError, match=r"path\.factors: expected a sequence of names"):
+            traverse_request(b"file", path, 2, output="png", resize=False)
+
+
 def test_an_edit_at_fault_is_named_by_its_place():
     edits = [Resample("digit"), Resample("digit", seed=-1)]
     with pytest.raises(ValueError, match=r"edits\[1\]\.resample\.seed: expected .* in \[0, 2\^64\), got -1"):
@@ -162,6 +185,8 @@ def test_samples_can_hold_factors_at_a_source_or_at_values():
     ("change", "message"),
     [
         ({"count": -1}, r"count: expected a whole number in \[0, 2\^32\), got -1"),
+        ({"count": 1.5}, r"count: expected a whole number in \[0, 2\^32\), got 1\.5"),
+        ({"count": "4"}, r"count: expected a whole number in \[0, 2\^32\), got 4"),
         ({"seed": 2**64}, r"seed: expected a whole number in \[0, 2\^64\)"),
         ({"output": "gif"}, r"output: expected one of png, jpeg, webp, raw, none, got 'gif'"),
     ],

@@ -39,7 +39,9 @@ def test_a_token_travels_encrypted_only():
 def test_the_command_reads_its_token_from_a_file_or_the_environment(tmp_path, monkeypatch, capsys):
     (tmp_path / "token").write_text("secret\n")
     assert main(["describe", "--token-file", str(tmp_path / "token"), "--address", "localhost:1"]) == 2
-    assert "token: expected tls" in capsys.readouterr().err
+    assert "--token-file: expected --tls beside a token" in capsys.readouterr().err
     monkeypatch.setenv("IIN_TOKEN", "secret")
     assert main(["describe", "--address", "localhost:1"]) == 2
-    assert "secret" not in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "the variable IIN_TOKEN: expected --tls beside a token" in told
+    assert "secret" not in told

@@ -153,12 +153,28 @@ def _groups(objects):
 
 
 def the_budget_is_of_workers(objects):
+    """The API server knows of a RayCluster neither how many pods it wants nor, therefore, how many are missing."""
+    least = workers(objects)["minReplicas"]
+    if least < 2:
+        if of_kind(objects, "PodDisruptionBudget"):
+            yield "PodDisruptionBudget: expected none for a single worker, which could never be drained"
+        return
     spec = named(objects, "PodDisruptionBudget", "iin-workers")["spec"]
     selector = spec["selector"]["matchLabels"]
     if not _selects(selector, _labels(workers(objects))) or _selects(selector, _labels(head(objects))):
         yield "PodDisruptionBudget: expected to select workers, and not the head"
     if spec.get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
         yield "PodDisruptionBudget: a worker without a replica is never Ready, and must not hold up a node"
+    if "maxUnavailable" in spec or spec.get("minAvailable") not in range(1, least):
+        yield f"PodDisruptionBudget: expected minAvailable, a number from 1 to {least - 1}, and no maxUnavailable"
+
+
+def an_absent_service_is_told_for_its_namespace(objects):
+    for one in of_kind(objects, "PrometheusRule"):
+        own = f'namespace="{one["metadata"]["namespace"]}"'
+        for rule in itertools.chain.from_iterable(group["rules"] for group in one["spec"]["groups"]):
+            if "absent(" in rule["expr"] and own not in rule["expr"]:
+                yield f"{rule['alert']}: expected {own} in absent(), or another installation keeps it silent"
 
 
 def workers_are_spread(objects):
@@ -309,6 +325,7 @@ RULES = [
     pods_ask_for_what_replicas_use,
     calls_end_before_pods,
     the_budget_is_of_workers,
+    an_absent_service_is_told_for_its_namespace,
     workers_are_spread,
     only_ports_that_callers_use_are_open,
     pods_have_no_rights,

@@ -103,6 +103,14 @@ MISTAKES = [
         lambda o: first(o, "PodDisruptionBudget")["selector"]["matchLabels"].pop("app.kubernetes.io/component"),
     ),
     (rules.the_budget_is_of_workers, lambda o: first(o, "PodDisruptionBudget").pop("unhealthyPodEvictionPolicy")),
+    (rules.the_budget_is_of_workers, lambda o: first(o, "PodDisruptionBudget").update(minAvailable="50%")),
+    (rules.the_budget_is_of_workers, lambda o: first(o, "PodDisruptionBudget").update(minAvailable=2)),
+    (rules.the_budget_is_of_workers, lambda o: first(o, "PodDisruptionBudget").update(maxUnavailable=1)),
+    (rules.the_budget_is_of_workers, lambda o: workers(o).update(minReplicas=1)),
+    (
+        rules.an_absent_service_is_told_for_its_namespace,
+        lambda o: of_kind(o, "PrometheusRule")[0]["metadata"].update(namespace="other"),
+    ),
     (rules.workers_are_spread, lambda o: pod(workers(o)).pop("topologySpreadConstraints")),
     (
         rules.workers_are_spread,

@@ -25,7 +25,7 @@ def as_pod(template):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_core_objects(overlay):
     core = [one for one in render(overlay) if one["apiVersion"] in CORE]
-    assert {one["kind"] for one in core} >= {"ServiceAccount", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy"}
+    assert {one["kind"] for one in core} >= {"ServiceAccount", "ConfigMap", "NetworkPolicy"}
     assert [found for one in core if (found := problem(one))] == []
 
 

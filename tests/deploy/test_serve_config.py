@@ -9,6 +9,7 @@ import yaml
 from iin_service import app
 from iin_service.configuration import shipped_configuration
 from iin_service.environment import serve_settings
+from iin_service.items import Limits
 from iin_service.replica import DEPLOYMENT, Replica
 
 from .manifests import (
@@ -43,15 +44,21 @@ def test_ray_takes_every_key(path):
     assert problems(path.read_text()) == []
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_engine_turns_calls_away_before_serve_does(overlay):
+    """Serve would not count them, and let others wait where nothing sees them."""
+    assert deployment(serve_config(render(overlay)))["max_ongoing_requests"] > Limits.max_queued_items
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("max_ongoing_requests: 2048", "max_concurrent_queries: 2048", "max_concurrent_queries: unknown key"),
+        ("max_ongoing_requests: 5120", "max_concurrent_queries: 5120", "max_concurrent_queries: unknown key"),
         ("  enable_reflection: false", "  tls: {}", r"grpc_options\[0\].tls: unknown key"),
         ("max_replicas: 8", "max_replicas: 0", "greater than 0"),
         ("max_replicas: 8", "max_replicas: 1", "greater than or equal to min_replicas"),
         ("min_replicas: 2", "min_replicas: 0", "min_replicas"),
-        ("target_ongoing_requests: 16", "target_ongoing_requests: 4096", "below max_ongoing_requests"),
+        ("target_ongoing_requests: 16", "target_ongoing_requests: 5120", "below max_ongoing_requests"),
         ("target_ongoing_requests: 16", "target_num_ongoing_requests_per_replica: 16", "unknown key"),
         ("rolling_update_percentage: 0.25", "rolling_update_percentage: 25", "less than or equal to 1"),
         ("max_queued_requests: 2048", "max_queued_requests: -1", "expected a bound"),

@@ -59,6 +59,7 @@ CLUSTER = """
 import ray, sys
 context = ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 << 20)
 print("cluster:", context.address_info["gcs_address"], ray.nodes()[0]["MetricsExportPort"], flush=True)
+print(context.address_info["session_dir"], flush=True)
 sys.stdin.read()
 """
 
@@ -70,6 +71,11 @@ class RayCluster:
     address: str
     metrics_port: int
     pid: int
+    session: Path
+
+    def replica_logs(self) -> str:
+        """What the replicas have logged."""
+        return "".join(file.read_text() for file in (self.session / "logs" / "serve").glob("replica_*.log"))
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -89,7 +95,7 @@ def cluster() -> Iterator[RayCluster]:
     )
     try:
         _, address, port = next(line.split() for line in process.stdout if line.startswith("cluster: "))
-        yield RayCluster(address, int(port), process.pid)
+        yield RayCluster(address, int(port), process.pid, Path(process.stdout.readline().strip()))
     finally:
         process.communicate("", timeout=60)
 

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from iin_client import CallError, Client, Latent
+from iin_service.cli import main
 from iin_service.environment import free_ports
 from PIL import Image
 
@@ -85,6 +86,23 @@ def test_a_bad_bundle_fails_before_anything_starts(digits_bundle, tmp_path):
     assert result.returncode == 1
     assert "encoder.onnx: expected sha256" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--replicas", "0"), "--replicas: expected 1 to "),
+        (("--cpus", "0"), "--cpus: expected at least 1, got 0"),
+        (("--gpus", "-1"), "--gpus: expected at least 0, got -1"),
+        (("--port", "99999"), "--port: expected 0 to 65535, got 99999; 0 takes a free one"),
+        (("--update",), "--update: expected the cluster where the application runs, got none; add --address"),
+    ],
+)
+def test_an_option_that_cannot_be_is_wrong_usage(words, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["bundle", *words])
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_told(digits_bundle):

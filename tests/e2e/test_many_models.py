@@ -124,6 +124,7 @@ def test_a_new_version_comes_in_place_while_calls_flow_and_a_bad_one_does_not(
                 refused = update(wrong_in_its_golden_run(digits_bundle, tmp_path / "wrong"))
                 assert refused.returncode == 1
                 assert "was refused, and the bundle before it is still served" in refused.stderr
+                assert "bundle refused, the one before is still served: " in cluster.replica_logs()
                 assert client.get_model().version == "2"
             absent = update(renamed(digits_bundle, tmp_path / "absent", name="absent"))
             assert "--update: expected an application absent" in absent.stderr

@@ -29,7 +29,7 @@ def assert_told(result, module, extra):
     assert result.returncode == 2, result.stderr
     (line,) = result.stderr.splitlines()
     assert f"{module} is not installed" in line
-    assert f"pip install 'iin-serving[{extra}]'" in line
+    assert f"pip install -c constraints.txt '.[{extra}]'" in line
     assert result.stdout == ""
 
 

@@ -14,6 +14,7 @@ from iin_service.engine import Engine
 from iin_service.errors import Overloaded
 from iin_service.inputs import InputReader
 from iin_service.items import Limits
+from iin_service.log import logger
 from iin_service.recording import Silent
 from iin_service.requests import RequestReader
 from iin_service.rpc import InterpretationRpcs
@@ -78,7 +79,9 @@ def test_a_mistake_names_its_field_in_message_and_details(bundle):
     ]
 
 
-def test_an_internal_error_tells_an_identifier_that_the_log_has(bundle, caplog):
+def test_an_internal_error_tells_an_identifier_that_the_log_has(bundle, caplog, monkeypatch):
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])  # Serve, whose logger is above it, passes nothing on
+    monkeypatch.setattr(logger, "propagate", False)
     context = Context()
     rpcs = rpcs_of(bundle, raising(ZeroDivisionError("secret")))
     asyncio.run(rpcs.interpret(latent_request(bundle), context))

@@ -13,7 +13,8 @@ def main() -> int:
         if error.name is None or error.name.startswith("iin_"):
             raise  # our own mistake
         print(
-            f"iin-train: {error.name} is not installed; the extra train has it: pip install 'iin-serving[train]'",
+            f"iin-train: {error.name} is not installed; the extra train has it: "
+            "in a checkout, pip install -c constraints.txt '.[train]'",
             file=sys.stderr,
         )
         return 2

@@ -30,7 +30,8 @@ USAGE = """usage: iin-train run RECIPE [--run-dir DIR] [OPTIONS]
        iin-train report RUN_DIR
 
 run       train an interpretation network, evaluate it on held-out data and export a bundle to serve
-scores    before that: how much the model knows of each concept, and the factor sizes that follow
+scores    before T is trained: how much the model knows of each concept, and the factor sizes that follow; a recipe of
+          ours first trains the networks that come before T, which run then takes over
 sketches  for a recipe with Sketches: a picture of what is re-drawn in the style of each sketch
 report    how far a run got, how long its stages took, factor sizes and figures; draws its curves.png anew
 

@@ -61,14 +61,17 @@ class OwnModel(AnyRun):
         if self.name in (".", "..") or not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(
                 "name: expected letters, digits, '-', '_' and '.', since a folder and the served model are called so, "
-                f"got {self.name!r}"
+                f"got {self.name!r}; choose another"
             )
         if self.held_out is self.pairs:
-            raise ValueError("held_out: expected pairs of pictures that T is not trained on, got `pairs` itself")
+            raise ValueError(
+                "held_out: expected pairs of pictures that T is not trained on, got `pairs` itself; "
+                "make it of other pictures, as pairs is made"
+            )
         if set(self.pairs.concepts) != set(self.held_out.concepts):
             raise ValueError(
                 f"held_out: expected pairs of the same concepts as pairs has ({', '.join(self.pairs.concepts)}), "
-                f"got {', '.join(self.held_out.concepts) or 'none'}"
+                f"got {', '.join(self.held_out.concepts) or 'none'}; make both with the same concepts"
             )
 
     @property

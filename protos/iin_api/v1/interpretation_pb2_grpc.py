@@ -32,8 +32,9 @@ class InterpretationServiceStub:
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for
     the field at fault, and its message states the field, what was expected and what was given.
-    RESOURCE_EXHAUSTED means overload (retry later, elsewhere), FAILED_PRECONDITION that the model lacks
-    a graph the call needs, INTERNAL a fault of the service with an id that its log also has.
+    NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
+    overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
+    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -99,8 +100,9 @@ class InterpretationServiceServicer:
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for
     the field at fault, and its message states the field, what was expected and what was given.
-    RESOURCE_EXHAUSTED means overload (retry later, elsewhere), FAILED_PRECONDITION that the model lacks
-    a graph the call needs, INTERNAL a fault of the service with an id that its log also has.
+    NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
+    overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
+    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -131,8 +133,8 @@ class InterpretationServiceServicer:
         """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
         ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Send no further
         ahead of the answers that you have read: HAProxy 2.8 does not go on with a stream that was full in both directions.
-        After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
-        answer, or no answer is taken.
+        After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED
+        where for 5 minutes no message comes while none is left to answer, or no answer is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,7 +170,8 @@ class InterpretationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models that are served side by side, whichever of them is asked.
+        """Lists the models that are served side by side, whichever of them is asked. Needs the metadata `application` too
+        where several are served; /ray.serve.RayServeAPIService/ListApplications on the same port names them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,8 +240,9 @@ class InterpretationService:
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for
     the field at fault, and its message states the field, what was expected and what was given.
-    RESOURCE_EXHAUSTED means overload (retry later, elsewhere), FAILED_PRECONDITION that the model lacks
-    a graph the call needs, INTERNAL a fault of the service with an id that its log also has.
+    NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
+    overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
+    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).

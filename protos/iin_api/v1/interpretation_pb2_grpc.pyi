@@ -33,8 +33,9 @@ class InterpretationServiceStub:
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for
     the field at fault, and its message states the field, what was expected and what was given.
-    RESOURCE_EXHAUSTED means overload (retry later, elsewhere), FAILED_PRECONDITION that the model lacks
-    a graph the call needs, INTERNAL a fault of the service with an id that its log also has.
+    NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
+    overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
+    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -54,8 +55,8 @@ class InterpretationServiceStub:
     """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
     ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Send no further
     ahead of the answers that you have read: HAProxy 2.8 does not go on with a stream that was full in both directions.
-    After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
-    answer, or no answer is taken.
+    After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED
+    where for 5 minutes no message comes while none is left to answer, or no answer is taken.
     """
     EditStream: _grpc.StreamStreamMultiCallable[_interpretation_pb2.EditStreamRequest, _interpretation_pb2.EditStreamResponse]
     """Edit for bulk work, as InterpretStream."""
@@ -68,7 +69,9 @@ class InterpretationServiceStub:
     GetModel: _grpc.UnaryUnaryMultiCallable[_interpretation_pb2.GetModelRequest, _interpretation_pb2.GetModelResponse]
     """Describes the model and the limits of the service."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_interpretation_pb2.ListModelsRequest, _interpretation_pb2.ListModelsResponse]
-    """Lists the models that are served side by side, whichever of them is asked."""
+    """Lists the models that are served side by side, whichever of them is asked. Needs the metadata `application` too
+    where several are served; /ray.serve.RayServeAPIService/ListApplications on the same port names them.
+    """
 
 @_typing.type_check_only
 class InterpretationServiceAsyncStub(InterpretationServiceStub):
@@ -78,8 +81,9 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for
     the field at fault, and its message states the field, what was expected and what was given.
-    RESOURCE_EXHAUSTED means overload (retry later, elsewhere), FAILED_PRECONDITION that the model lacks
-    a graph the call needs, INTERNAL a fault of the service with an id that its log also has.
+    NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
+    overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
+    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -96,8 +100,8 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
     """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
     ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Send no further
     ahead of the answers that you have read: HAProxy 2.8 does not go on with a stream that was full in both directions.
-    After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
-    answer, or no answer is taken.
+    After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED
+    where for 5 minutes no message comes while none is left to answer, or no answer is taken.
     """
     EditStream: _aio.StreamStreamMultiCallable[_interpretation_pb2.EditStreamRequest, _interpretation_pb2.EditStreamResponse]  # type: ignore[assignment]
     """Edit for bulk work, as InterpretStream."""
@@ -110,7 +114,9 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
     GetModel: _aio.UnaryUnaryMultiCallable[_interpretation_pb2.GetModelRequest, _interpretation_pb2.GetModelResponse]  # type: ignore[assignment]
     """Describes the model and the limits of the service."""
     ListModels: _aio.UnaryUnaryMultiCallable[_interpretation_pb2.ListModelsRequest, _interpretation_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models that are served side by side, whichever of them is asked."""
+    """Lists the models that are served side by side, whichever of them is asked. Needs the metadata `application` too
+    where several are served; /ray.serve.RayServeAPIService/ListApplications on the same port names them.
+    """
 
 class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Interprets, edits and samples with one trained model.
@@ -119,8 +125,9 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for
     the field at fault, and its message states the field, what was expected and what was given.
-    RESOURCE_EXHAUSTED means overload (retry later, elsewhere), FAILED_PRECONDITION that the model lacks
-    a graph the call needs, INTERNAL a fault of the service with an id that its log also has.
+    NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
+    overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
+    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -159,8 +166,8 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
         ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Send no further
         ahead of the answers that you have read: HAProxy 2.8 does not go on with a stream that was full in both directions.
-        After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED where for 5 minutes no message comes while none is left to
-        answer, or no answer is taken.
+        After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED
+        where for 5 minutes no message comes while none is left to answer, or no answer is taken.
         """
 
     @_abc_1.abstractmethod
@@ -203,6 +210,8 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _interpretation_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_interpretation_pb2.ListModelsResponse, _abc.Awaitable[_interpretation_pb2.ListModelsResponse]]:
-        """Lists the models that are served side by side, whichever of them is asked."""
+        """Lists the models that are served side by side, whichever of them is asked. Needs the metadata `application` too
+        where several are served; /ray.serve.RayServeAPIService/ListApplications on the same port names them.
+        """
 
 def add_InterpretationServiceServicer_to_server(servicer: InterpretationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -67,7 +67,9 @@ def find_recipe(name: str) -> Callable[[], AnyRecipe]:
             for key, value in vars(module).items()
             if inspect.isfunction(value) and value.__module__ == spec.name and not key.startswith("_")
         ]
-        raise ValueError(f"expected a function {function!r} in {path}, found {', '.join(found) or 'none'}")
+        raise ValueError(
+            f"expected a function {function!r} in {path}, found {', '.join(found) or 'none'}; name one after the colon"
+        )
 
     def checked() -> AnyRecipe:
         try:
@@ -75,7 +77,9 @@ def find_recipe(name: str) -> Callable[[], AnyRecipe]:
         except Exception as error:  # likewise
             raise ValueError(f"{name}: {told_of(error, name)}") from error
         if not isinstance(made, AnyRecipe):
-            raise ValueError(f"{name}: expected the function to return an OwnModel, got {type(made).__name__}")
+            raise ValueError(
+                f"{name}: expected the function to return an OwnModel, got {type(made).__name__}; return one"
+            )
         return made
 
     checked.__doc__ = recipe.__doc__
