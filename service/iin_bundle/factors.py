@@ -3,9 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from iin_bundle.errors import BundleError
 
 __all__ = ["RESIDUAL", "FactorLayout", "FactorSlice"]
@@ -86,7 +83,3 @@ class FactorLayout:
             if part.name == name:
                 return slice(part.start, part.start + part.size)
         raise KeyError(name)
-
-    def split(self, factors: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Views of `factors`, `(..., D)`, by name."""
-        return {name: factors[..., self.slice(name)] for name in self.names}

@@ -77,8 +77,6 @@ def _changed(operation: Replace | SetValue | Resample | Shift, before: Array, wh
     """New values, `(N, n)` or `(n,)`, of the factor at `where` that had the values `before`, `(N, n)`."""
     match operation:
         case Replace(source, strength):
-            if strength == 1:
-                return source[:, where]  # exactly, without rounding
             return np.float32(1 - strength) * before + np.float32(strength) * source[:, where]
         case SetValue(values):
             return values

@@ -27,16 +27,6 @@ def test_sizes_become_slices_in_their_order_that_cover_everything(sizes):
 
 
 @PROPERTY
-@given(SIZES, st.integers(0, 3))
-def test_the_parts_of_a_split_make_the_whole_again(sizes, rows):
-    layout = FactorLayout.from_sizes(sizes)
-    factors = np.arange(rows * layout.size, dtype=np.float32).reshape(rows, layout.size)
-    parts = layout.split(factors)
-    assert list(parts) == list(sizes)
-    np.testing.assert_array_equal(np.concatenate(list(parts.values()), axis=-1), factors)
-
-
-@PROPERTY
 @given(SIZES, st.randoms(use_true_random=False))
 def test_slices_may_be_given_in_any_order(sizes, random):
     ordered = FactorLayout.from_sizes(sizes)

@@ -16,12 +16,16 @@ def replacing(content):
     return lambda bundle: bundle.replace_file("golden.npz", content)
 
 
-def archive(members):
+def archive(members, compression=zipfile.ZIP_STORED):
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as file:
+    with zipfile.ZipFile(content, "w", compression) as file:
         for name, data in members.items():
             file.writestr(name, data)
     return content.getvalue()
+
+
+def damaged(content, at):
+    return content[:at] + bytes(16 * [255]) + content[at + 16 :]
 
 
 def npy(array, **how):
@@ -76,6 +80,14 @@ FAULTS = {
     ),
     "with a cut array": (
         replacing(archive({"encoder/image.npy": npy(np.zeros(9))[:-8]})),
+        UNREADABLE,
+    ),
+    "with a damaged compressed array": (
+        replacing(damaged(archive({"encoder/image.npy": npy(np.arange(99.0))}, zipfile.ZIP_DEFLATED), at=80)),
+        UNREADABLE,
+    ),
+    "with a damaged header": (
+        replacing(archive({"encoder/image.npy": npy(np.zeros(9)).replace(b"(9,)", b"(9,(")})),
         UNREADABLE,
     ),
     "without an array": (

@@ -125,6 +125,14 @@ FAULTS = {
         setting("log_likelihood_quantiles", {"probabilities": [0.5], "values": [1]}),
         ["log_likelihood_quantiles: expected two increasing rows"],
     ),
+    "quantiles of one probability twice": (
+        setting("log_likelihood_quantiles", {"probabilities": [0.5, 0.5], "values": [1, 2]}),
+        ["log_likelihood_quantiles: expected two increasing rows"],
+    ),
+    "a probability below 0": (
+        setting("log_likelihood_quantiles", {"probabilities": [-0.1, 0.5], "values": [1, 2]}),
+        ["log_likelihood_quantiles", "[0, 1]"],
+    ),
     "quantiles of two lengths": (
         setting("log_likelihood_quantiles", {"probabilities": [0, 0.5, 1], "values": [1, 2]}),
         ["rows of equal length"],
@@ -182,3 +190,8 @@ def test_a_wrong_manifest_is_refused_with_a_message_about_what_is_wrong(bundle, 
     for word in words:
         assert word in str(caught.value)
     assert len(str(caught.value)) < 700
+
+
+def test_quantiles_may_have_a_likelihood_in_common(bundle):
+    setting("log_likelihood_quantiles", {"probabilities": [0, 0.5, 1], "values": [1, 1, 2]})(bundle)
+    assert read_bundle(bundle.directory).manifest.log_likelihood_quantiles.values == (1, 1, 2)

@@ -138,10 +138,10 @@ def test_a_damaged_model_is_read_or_refused_but_never_crashes(data):
     assert outcome(bytes(content[:length]))
 
 
-@pytest.mark.parametrize("cut", [1, 10, 50])
+@pytest.mark.parametrize("cut", [1, 3, 10])
 def test_a_model_cut_short_is_refused(cut):
     content = nested(["a.bin", "b", "c", "d", "e"]).SerializeToString()
-    end = content.index(b"a.bin") + 5 - cut % 5  # inside the graph
+    end = content.index(b"a.bin") + 5 - cut  # inside the graph
     with pytest.raises(BundleError, match="expected an ONNX file, got bytes that do not parse"):
         external_data_paths(content[:end])
 

@@ -123,6 +123,12 @@ def served(request, tmp_path_factory):
     return Served(request.param, tmp_path_factory.mktemp("other"))
 
 
+@pytest.fixture(scope="module", params=["ONNX files", "a classifier's layer"])
+def headed(request, tmp_path_factory):
+    """With a head."""
+    return Served(request.param, tmp_path_factory.mktemp("headed"))
+
+
 def test_the_manifest_describes_the_model(served):
     manifest, model = served.bundle.manifest, served.model
     assert (manifest.image.shape, manifest.latent_shape) == (model.image_shape, model.latent_shape)
@@ -222,29 +228,24 @@ def test_classes_respond_to_factors_drawn_anew(served):
     assert one.class_changes[2] == pytest.approx(changed, abs=0.05)  # a draw may be on the edge
 
 
-def test_an_item_responds_alone_as_in_company(served):
-    if served.model.head is None:
-        return
-    images = served.images[:3].numpy()
-    _, alone = respond(served, Given("image", images[2:], "inputs"))
-    _, company = respond(served, Given("image", images, "inputs"))
+def test_an_item_responds_alone_as_in_company(headed):
+    images = headed.images[:3].numpy()
+    _, alone = respond(headed, Given("image", images[2:], "inputs"))
+    _, company = respond(headed, Given("image", images, "inputs"))
     for one, several in zip(alone, company, strict=True):
         np.testing.assert_allclose(one.mean_probabilities[0], several.mean_probabilities[2], atol=1e-5)
 
 
-def test_nothing_changes_without_temperature_at_the_origin(served):
-    if served.model.head is None:
-        return
-    origin = Given("factors", np.zeros((1, served.bundle.manifest.size), np.float32), "inputs")
-    _, found = respond(served, origin, temperature=0.0)
+def test_nothing_changes_without_temperature_at_the_origin(headed):
+    origin = Given("factors", np.zeros((1, headed.bundle.manifest.size), np.float32), "inputs")
+    _, found = respond(headed, origin, temperature=0.0)
     for one in found:
         assert (one.class_changes, one.class_deviations) == (0, 0)
         np.testing.assert_allclose(one.probability_deviations, 0, atol=1e-6)
 
 
-def test_a_model_without_a_decoder_edits_and_walks_without_images(served):
-    if "decoder" in served.bundle.manifest.graphs:
-        return
+def test_a_model_without_a_decoder_edits_and_walks_without_images(tmp_path):
+    served = Served("a classifier's layer", tmp_path)
     images = served.images[:2].numpy()
     edit = PendingEdit(Edit("shape", Resample(1, 1.0)))
     found = served.edit(edit, Given("image", images, "targets"), images=False)
