@@ -57,6 +57,11 @@ def test_shift_moves_by_its_distance_whatever_the_direction_measures():
     np.testing.assert_allclose(after[:, DIGIT] - before[:, DIGIT], np.tile([0, 1.2, 1.6], (4, 1)), atol=1e-6)
 
 
+def test_set_gives_every_target_the_values_in_their_order():
+    after = apply_edit(vectors(4), Edit("digit", SetValue(np.array([1, 2, 3], np.float32))), LAYOUT)
+    np.testing.assert_array_equal(after[:, DIGIT], [[1, 2, 3]] * 4)
+
+
 def test_an_overflow_is_the_callers_mistake():
     factors = np.full((1, 10), 3e38, np.float32)
     with pytest.raises(InvalidInput, match="finite"):
@@ -69,6 +74,11 @@ def test_resampling_draws_every_target_anew_and_again_the_same():
     np.testing.assert_array_equal(first, again)
     assert len(np.unique(first)) == first.size
     np.testing.assert_array_equal(apply_edit(vectors(2), edit, LAYOUT)[:, DIGIT], first[:2])
+
+
+def test_resampling_takes_the_factors_part_of_a_whole_draw_times_the_temperature():
+    after = apply_edit(vectors(4), Edit("digit", Resample(7, 0.8)), LAYOUT)
+    np.testing.assert_array_equal(after[:, DIGIT], np.float32(0.8) * draw_prior(7, range(4), 10)[:, DIGIT])
 
 
 @settings(deadline=None, max_examples=20, derandomize=True)

@@ -281,6 +281,34 @@ def test_a_stream_whose_answers_are_not_taken_gives_its_answers_back_and_its_pla
     assert "within 0.1 s, got none; open another stream" in context.details
 
 
+def test_a_stream_past_the_bound_is_refused_until_another_ends(bundle, monkeypatch):
+    monkeypatch.setattr(rpc, "MAX_STREAMS", 2)
+
+    async def silent():
+        await asyncio.Event().wait()
+        yield
+
+    async def run():
+        rpcs = rpcs_of(bundle, raising(AssertionError()))
+        streams = [rpcs.interpret_stream(silent(), Context()) for _ in range(2)]
+        opened = [asyncio.create_task(anext(stream)) for stream in streams]
+        await asyncio.sleep(0)
+        contexts = [Context(), Context()]
+        assert [one async for one in rpcs.interpret_stream(messages(bundle, 0, []), contexts[0])] == []
+        opened[0].cancel()
+        await asyncio.wait(opened[:1])
+        assert [one async for one in rpcs.interpret_stream(messages(bundle, 0, []), contexts[1])] == []
+        opened[1].cancel()
+        await asyncio.wait(opened)
+        return contexts, rpcs._streams
+
+    (refused, let_in), left = asyncio.run(run())
+    assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused.details == "2 streams of requests are open, as many as may be"
+    assert let_in.code is None
+    assert left == 0
+
+
 def test_callers_of_list_models_share_one_question_for_a_while(bundle, monkeypatch):
     monkeypatch.setattr(rpc, "LISTED_SECONDS", 0.05)
     asked = []

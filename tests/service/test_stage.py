@@ -85,6 +85,22 @@ def test_a_batch_stays_within_its_limit_and_in_order():
     asyncio.run(scenario())
 
 
+def test_calls_that_arrive_over_a_few_turns_of_the_loop_form_one_batch():
+    async def scenario():
+        doubler = Doubler()
+        stage = make_stage(doubler)
+
+        async def after(turns):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await stage(rows(turns))
+
+        await asyncio.gather(*(after(turns) for turns in (0, 1, 2, 4, 6)))
+        assert doubler.batches == [[0, 1, 2, 4, 6]]
+
+    asyncio.run(scenario())
+
+
 def test_more_items_than_a_batch_holds_come_back_whole():
     items = np.arange(20, 40, dtype=np.float32)[:, None]
     doubler = Doubler()
@@ -101,6 +117,22 @@ def test_the_parts_of_a_large_call_do_not_count_each_other_as_waiting():
         total = time.perf_counter() - started
         assert len(passes) == 10
         assert sum(one.queue_seconds + one.compute_seconds for one in passes) <= total
+
+    asyncio.run(scenario())
+
+
+def test_who_waited_is_told_for_how_long():
+    async def scenario():
+        doubler = Doubler()
+        stage = make_stage(doubler)
+        first, calls = await queued_behind_the_gate(stage, doubler, rows(1), rows(2, 3))
+        since = time.perf_counter()
+        await asyncio.sleep(0.05)
+        waited = time.perf_counter() - since
+        doubler.gate.set()
+        _, *answers = await asyncio.gather(first, *calls)
+        for _, (only,) in answers:
+            assert only.queue_seconds >= waited
 
     asyncio.run(scenario())
 
@@ -175,6 +207,37 @@ def test_one_callers_failure_leaves_the_others_their_answers():
         assert isinstance(bad, ArithmeticError)
         assert good[0][0][0] == 2
         assert also_good[0][0][0] == 8
+
+    asyncio.run(scenario())
+
+
+def test_the_rest_of_a_call_that_failed_is_never_computed():
+    async def scenario():
+        doubler = Doubler()
+        stage = make_stage(doubler, max_batch_size=4)
+        with pytest.raises(ArithmeticError, match="forbidden"):
+            await stage(rows(FORBIDDEN, *range(20, 31)))
+        assert stage.queued_items == 0
+        await stage(rows(5))
+        assert doubler.batches == [[FORBIDDEN, 20, 21, 22], [5]]
+
+    asyncio.run(scenario())
+
+
+def test_a_large_call_lets_another_stage_have_its_turn():
+    async def scenario():
+        doubler = Doubler()
+        slot, executor = asyncio.Semaphore(1), ThreadPoolExecutor(1)
+        large, other = (
+            Stage({name: doubler}, slot=slot, executor=executor, max_batch_size=2) for name in ("large", "other")
+        )
+        first, calls = await queued_behind_the_gate(large, doubler, rows(*range(20, 60)))
+        lone = asyncio.create_task(other(rows(1)))
+        await asyncio.sleep(0)
+        doubler.gate.set()
+        await asyncio.gather(first, lone, *calls)
+        assert doubler.batches[:3] == [[0], [1], [20, 21]]
+        assert len(doubler.batches) == 22
 
     asyncio.run(scenario())
 

@@ -22,6 +22,18 @@ def test_an_interpolation_ends_exactly_at_its_destination():
     np.testing.assert_allclose(np.diff(found, axis=0), np.tile((end - START) / 6, (6, 1)), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [Interpolation(-1 - START, ("digit",)), RandomWalk(("digit",), seed=3, step=0.5, temperature=1.0)],
+    ids=["interpolation", "random walk"],
+)
+def test_factors_that_are_not_on_a_path_stay_where_they_are(path):
+    digit, found = LAYOUT.slice("digit"), frames(path, 5)
+    np.testing.assert_array_equal(np.delete(found, digit, axis=1), np.tile(np.delete(START, digit, axis=1), (5, 1)))
+    np.testing.assert_array_equal(found[0], START[0])
+    assert (np.diff(found[:, digit], axis=0) != 0).all()
+
+
 def test_a_line_goes_its_distance_whatever_the_length_of_its_direction():
     found = frames(LinearWalk("colour", np.array([30, 40], np.float32), 10.0), 3)
     np.testing.assert_allclose(found[:, 7:] - START[:, 7:], [[0, 0], [3, 4], [6, 8]], atol=1e-5)

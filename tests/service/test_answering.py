@@ -1,0 +1,86 @@
+"""What calls have in common: the bytes that are held for them together, and how each is counted."""
+
+import asyncio
+
+import grpc
+import pytest
+from iin_api.v1 import interpretation_pb2 as pb
+from iin_service import answering
+from iin_service.answering import Answering
+from iin_service.recording import Silent
+
+
+class Noting(Silent):
+    """Keeps which calls ended how."""
+
+    def __init__(self):
+        self.calls = []
+
+    def call(self, rpc, code, seconds):
+        self.calls.append((rpc, code))
+
+
+@pytest.fixture
+def noted():
+    return Noting()
+
+
+def call(held, size, answer):
+    """A task that answers a request of `size` bytes, or gives the fault."""
+    request = pb.Input(encoded_image=bytes(size - 2))
+    assert request.ByteSize() == size
+    return asyncio.create_task(held.once("Interpret", request, answer, lambda fault: fault))
+
+
+async def nothing():
+    return None
+
+
+def test_a_request_that_does_not_fit_beside_those_under_way_is_refused_and_the_others_are_not(noted, monkeypatch):
+    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 100)
+
+    async def run():
+        held, leave = Answering(noted), asyncio.Event()
+        first = call(held, 60, leave.wait)
+        await asyncio.sleep(0)
+        fits, refused = await call(held, 40, nothing), await call(held, 41, nothing)
+        assert fits is None
+        assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert refused.message == "requests of 60 bytes are under way, at most 100; retry later"
+        leave.set()
+        assert await first is True
+        assert await call(held, 41, nothing) is None
+        assert await call(held, 101, nothing) is None  # alone
+
+    asyncio.run(run())
+    assert [code for _, code in noted.calls] == ["OK", "RESOURCE_EXHAUSTED", "OK", "OK", "OK"]
+
+
+def test_a_unary_call_whose_caller_leaves_is_counted_as_cancelled(noted):
+    async def run():
+        held = Answering(noted)
+        left = call(held, 60, asyncio.Event().wait)
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.wait([left])
+        assert left.cancelled()
+        return held._bytes
+
+    assert asyncio.run(run()) == 0
+    assert noted.calls == [("Interpret", "CANCELLED")]
+
+
+def test_a_call_for_a_stream_whose_caller_leaves_is_counted_as_cancelled(noted):
+    async def numbers():
+        for index in range(3):
+            yield index
+
+    async def run():
+        held = Answering(noted)
+        answers = held.stream("Sample", pb.SampleRequest(count=3), numbers(), None)
+        assert await anext(answers) == 0
+        await answers.aclose()
+        return held._bytes
+
+    assert asyncio.run(run()) == 0
+    assert noted.calls == [("Sample", "CANCELLED")]
