@@ -7,7 +7,7 @@ from iin_bundle import FactorLayout
 from iin_training.data.colour import STILL, Augmentation, draw, measure_colour
 from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
 from iin_training.data.images import ImageArray
-from iin_training.evaluation import DRAWN, Interpreter, evaluate, held_out_latents
+from iin_training.evaluation import DRAWN, Interpreter, _correlation, evaluate, held_out_latents
 from iin_training.flows import ActNorm, Flow
 from iin_training.judged_digits import judge_digits
 from iin_training.models.frozen import FrozenModel
@@ -188,6 +188,16 @@ def test_a_perfect_interpretation_shares_what_pairs_share_and_its_edits_survive_
         assert figures[f"{name}_edit_taken"].value == pytest.approx(1, abs=1e-2)
         assert figures[f"{name}_edit_taken"].floor < 0.9
         assert figures[f"{name}_edit_rest_kept"].value == pytest.approx(1, abs=1e-2)
+
+
+def test_a_correlation_is_about_the_mean_of_every_dimension():
+    numbers = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 5000, 3, generator=numbers)
+    means = torch.tensor([5.0, -3.0, 0.0])
+    assert _correlation(first + means, second + means) == pytest.approx(0, abs=0.03)
+    assert _correlation(first + means, 0.6 * first + 0.8 * second - means) == pytest.approx(0.6, abs=0.03)
+    assert _correlation(first + means, 2 * first) == pytest.approx(1)
+    assert _correlation(first, means.expand(5000, 3)) == 0
 
 
 def test_an_edit_that_the_decoder_does_not_show_is_not_taken(run):

@@ -57,6 +57,18 @@ def test_equal_pairs_explain_everything_and_unrelated_ones_nothing(estimate):
 
 
 @ESTIMATORS
+def test_unrelated_pairs_explain_nothing_however_far_apart_concepts_and_dimensions_lie(estimate):
+    numbers = np.random.default_rng(6)
+    offsets = {"digit": [5, -3, 1], "colour": [-4, 2, 0]}
+    pairs = {
+        name: tuple(side + np.float32(offset) for side in correlated(numbers, [0.0] * 3))
+        for name, offset in offsets.items()
+    }
+    scores = estimate(pairs)
+    assert [scores[name] for name in offsets] == pytest.approx([0, 0], abs=0.04)
+
+
+@ESTIMATORS
 def test_spatial_latents_count_like_flat_ones(estimate):
     first, second = correlated(np.random.default_rng(4), [0.5] * 4)
     spatial = {"digit": (first.reshape(-1, 1, 2, 2), second.reshape(-1, 1, 2, 2))}

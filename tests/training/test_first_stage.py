@@ -1,8 +1,10 @@
-"""The losses of the first stage, what is averaged, and who prepares its batches."""
+"""The losses of the first stage, what is averaged, what stays, and who prepares its batches."""
 
 import itertools
 import json
+import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +14,17 @@ from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.models.discriminator import PatchDiscriminator
 from iin_training.models.perceptual import PerceptualDistance
 from iin_training.run import Run
-from iin_training.stages.first_stage import train_first_stage
+from iin_training.stages.first_stage import (
+    FIXED_STATISTICS_FROM,
+    LARGEST_WEIGHT,
+    _balance,
+    _hinge_loss,
+    _reconstruction,
+    train_first_stage,
+)
 from rich.console import Console
 from safetensors.torch import load_file
+from torch import nn
 
 from tests.training.conftest import Blobs, Stage, optimiser
 
@@ -79,6 +89,61 @@ def test_the_result_is_the_running_average_of_the_weights(first_stage, tmp_path)
             for state in states[1:]:
                 expected = 0.9 * expected + 0.1 * state[f"model/autoencoder.{name}"]
             torch.testing.assert_close(value, expected)
+
+
+def test_statistics_of_batch_normalisation_stay_after_a_tenth_of_the_steps_while_weights_learn(first_stage, tmp_path):
+    states = []
+
+    def look(count, images):
+        if count > 1:
+            states.append({n: v for n, v in checkpoint(tmp_path).items() if n.startswith("model/autoencoder.")})
+        return images
+
+    first_stage.train(tmp_path, first_stage.data(look), every=1, settings=first_stage.settings(steps=40))
+    limit = FIXED_STATISTICS_FROM * 40
+    for step, (before, after) in enumerate(itertools.pairwise(states), start=1):
+        changed = {name.rpartition(".")[2] for name in after if not torch.equal(before[name], after[name])}
+        statistics = {"running_mean", "running_var", "num_batches_tracked"}
+        assert changed == {"weight", "bias"} | (statistics if step < limit else set()), step
+    counts = {int(value) for name, value in states[-1].items() if name.endswith("num_batches_tracked")}
+    assert counts == {limit}
+
+
+@pytest.mark.parametrize(
+    ("distance", "expected"),
+    [(None, 0.5 / 0.2 + math.log(0.4)), ([0.25, 0.75], (0.5 + 3 * 0.5) / 0.2 + math.log(0.4))],
+    ids=["alone", "with a perceptual distance"],
+)
+def test_a_reconstruction_costs_its_distance_over_the_scale_and_the_logarithm_of_twice_the_scale(distance, expected):
+    images = torch.zeros(2, 1, 1, 2)
+    decoded = torch.tensor([0.1, -0.9, 0.3, 0.7]).view(2, 1, 1, 2)
+    terms, loss = _reconstruction(
+        config.Autoencoder(perceptual_weight=3.0, optimiser=optimiser()),
+        SimpleNamespace(log_scale=torch.tensor(math.log(0.2))),
+        None if distance is None else lambda decoded, images: torch.tensor(distance),
+        images,
+        decoded,
+    )
+    assert float(loss) == pytest.approx(expected)
+    told = {"error": 0.5} if distance is None else {"error": 0.5, "perceptual": 0.5}
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx(told)
+
+
+def test_the_hinge_loss_asks_for_real_patches_above_one_and_made_ones_below_minus_one():
+    logits = nn.Identity()
+    assert float(_hinge_loss(logits, torch.tensor([3.0, 0.5]), torch.tensor([-4.0, 1.0]))) == 0.5 * (0.25 + 1.0)
+    assert float(_hinge_loss(logits, torch.tensor([1.0, 2.0]), torch.tensor([-1.0, -2.0]))) == 0
+
+
+@pytest.mark.parametrize(
+    ("slope", "expected"), [(0.5, 10.0), (20.0, 0.25), (0.0, LARGEST_WEIGHT)], ids=["smaller", "larger", "none"]
+)
+def test_the_adversarial_gradient_is_made_as_large_as_that_of_the_reconstruction(slope, expected):
+    weight = nn.Parameter(torch.ones(2))
+    reconstruction = (weight * torch.tensor([3.0, -4.0])).sum()
+    balance = _balance(reconstruction, slope * weight[1], weight)
+    assert float(balance) == pytest.approx(expected, rel=1e-3)
+    assert not balance.requires_grad
 
 
 def test_every_weight_of_the_discriminator_has_spectral_norm_one():
