@@ -228,10 +228,10 @@ def _format(output: str) -> pb.ImageFormat:
 
 
 def _names(factors: Sequence[str], field: str) -> list[str]:
-    names = list(factors)
-    if isinstance(factors, str) or not all(isinstance(name, str) for name in names):
+    several = isinstance(factors, Sequence) and not isinstance(factors, str)
+    if not several or not all(isinstance(name, str) for name in factors):
         raise ValueError(f"{field}: expected a sequence of names, got {factors!r}; write ['digit'] for one")
-    return names
+    return list(factors)
 
 
 def _whole(value: int, field: str, *, bits: int) -> int:

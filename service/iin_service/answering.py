@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import traceback
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -57,7 +58,8 @@ class Fault:
                 self.field, self.description = error.field, error.description
             return
         identifier = uuid.uuid4().hex
-        logger.error("internal error %s", identifier, exc_info=error)
+        # Not as exc_info: Serve puts a print of its own in Python's place, which spoils what logging makes of that.
+        logger.error("internal error %s\n%s", identifier, "".join(traceback.format_exception(error)))
         self.code = StatusCode.INTERNAL
         self.message = f"internal error {identifier}; the service's log has the cause under this id"
 

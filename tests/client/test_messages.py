@@ -151,9 +151,13 @@ def test_what_is_no_edit_is_refused(edits, given):
         edit_request(b"file", edits, output="png", resize=False)
 
 
-def test_a_name_in_place_of_names_is_refused():
-    with pytest.raises(ValueError, match=r"factors: expected a sequence of names, got 'digit'; write \['digit'\]"):
-        respond_request(b"file", factors="digit", draws=2, seed=0, temperature=1.0, resize=False)
+@pytest.mark.parametrize("factors", ["digit", None, [1]])
+def test_what_is_no_sequence_of_names_is_refused(factors):
+    with pytest.raises(ValueError, match=r"factors: expected a sequence of names, got .*; write \['digit'\]"):
+        respond_request(b"file", factors=factors, draws=2, seed=0, temperature=1.0, resize=False)
+
+
+def test_a_name_in_place_of_those_on_a_path_is_refused():
     for path in (Interpolation(b"file", "digit"), RandomWalk("digit")):
         with pytest.raises(ValueError, match=r"path\.factors: expected a sequence of names"):
             traverse_request(b"file", path, 2, output="png", resize=False)
