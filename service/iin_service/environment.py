@@ -1,9 +1,10 @@
 """Ray's environment for this service; it must be set before Ray is imported, in the first process."""
 
 import os
+import random
 import socket
 from contextlib import closing
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from iin_service.guard import MARKER
@@ -13,6 +14,7 @@ __all__ = ["PORTS_PER_KIND", "free_ports", "port_is_free", "private_cluster", "s
 
 PORTS_PER_KIND = 64  # replicas of one node each take one port for gRPC and one for HTTP
 WINDOW_BYTES = 1 << 20
+PORTS = range(31_001, 32_768)
 
 
 def serve_settings(*, haproxy: bool) -> dict[str, str]:
@@ -72,15 +74,16 @@ def private_cluster(folder: Path) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """`count` different ports that nobody listens on now.
+
+    Not from the range (32768 and up on Linux) from which the system gives one to whoever connects to something: between
+    this call and the server's own, seconds later, it would. Nor of Ray's own, 10002 to 19999 and 30000 to 31000.
+    """
+    drawn = random.SystemRandom().sample(PORTS, len(PORTS))  # two that start at once seldom draw the same
+    free = list(islice(filter(port_is_free, drawn), count))
+    if len(free) < count:
+        raise OSError(f"expected {count} free ports between {PORTS[0]} and {PORTS[-1]}, found {len(free)}")
+    return free
 
 
 def port_is_free(port: int, host: str = "") -> bool:
