@@ -11,7 +11,7 @@ from .test_monitoring import ALERTS
 TEXT = (DEPLOY / "RUNBOOK.md").read_text()
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\bdeploy/[\w./-]*\w", TEXT))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\b(?:tests/)?deploy/[\w./-]*\w", TEXT))))
 def test_paths_exist(path):
     assert (ROOT / path).exists()
 
