@@ -7,8 +7,9 @@ import pytest
 import torch
 from iin_training import config
 from iin_training.data.colour import Augmentation
-from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
+from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.models.autoencoder import Autoencoder, freeze
+from iin_training.pairs.digits import DigitPairs
 from iin_training.run import Run
 from iin_training.stages.classifiers import train_judge
 from iin_training.stages.first_stage import train_first_stage
@@ -40,10 +41,17 @@ class Blobs(ColouredDigits):
         self.drawn += 1
         return self.on_draw(self.drawn, images), labels
 
-    def pairs(self, kinds, factors, generator):
-        pairs = super().pairs(kinds, factors, generator)
-        self.drawn += 1
-        return replace(pairs, images_a=self.on_draw(self.drawn, pairs.images_a))
+
+class BlobPairs(DigitPairs):
+    """Pairs of blobs; a draw of them sets off what a draw of the blobs does."""
+
+    def draw(self, count, factors, generator):
+        pairs, blobs = super().draw(count, factors, generator), self._data
+        blobs.drawn += 1
+        return replace(pairs, images_a=blobs.on_draw(blobs.drawn, pairs.images_a))
+
+    def digest(self):
+        return super().digest()
 
 
 def optimiser(steps=50, **changed):
@@ -92,7 +100,7 @@ class Stage:
                 settings, lambda count, generator: data.batch(count, generator)[0], image_shape=(3, 8, 8), run=run
             )
         else:
-            pairs = DigitPairs(data, {"digit": 1.0, "colour": 1.0})
+            pairs = BlobPairs(data, {"digit": 1.0, "colour": 1.0})
             model = train_transform(settings, freeze(self.encoder), SIZES, pairs, run)
         return {name: value.clone() for name, value in model.state_dict().items()}
 

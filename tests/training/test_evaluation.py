@@ -5,13 +5,15 @@ import pytest
 import torch
 from iin_bundle import FactorLayout
 from iin_training.data.colour import STILL, Augmentation, draw, measure_colour
-from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
+from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.images import ImageArray
-from iin_training.evaluation import DRAWN, Interpreter, _correlation, evaluate, held_out_latents
-from iin_training.flows import ActNorm, Flow
+from iin_training.evaluation import DRAWN, Interpreter, _correlation, drawn_latents, evaluate
+from iin_training.flows import ActNorm, Flow, interpretation_flow
 from iin_training.judged_digits import judge_digits
+from iin_training.losses import factor_nll
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs import SameLabel
+from iin_training.pairs.digits import DigitPairs
 from iin_training.run import Run
 from iin_training.stages import latents as latents_module
 from iin_training.stages.latents import PairLatents, at_once
@@ -95,11 +97,19 @@ def judged(run, layout=RIGHT):
 def measured(run, layout=RIGHT, transform=None, model=None):
     model = model or knowing()
     held_out = PairLatents(model, PAIRS, run, draws=DRAWN)
-    return evaluate(model, transform or Flow([ActNorm(7)]), layout, held_out, held_out_latents(held_out, run), run)
+    return evaluate(
+        model,
+        transform or Flow([ActNorm(7)]),
+        layout,
+        held_out,
+        drawn_latents(held_out, run, "held_out"),
+        held_out,
+        run,
+    )
 
 
 def latents_of(run, model=None):
-    return held_out_latents(PairLatents(model or knowing(), PAIRS, run, draws=DRAWN), run)
+    return drawn_latents(PairLatents(model or knowing(), PAIRS, run, draws=DRAWN), run, "held_out")
 
 
 def test_a_perfect_interpretation_reaches_every_ceiling(run):
@@ -168,7 +178,7 @@ def test_quantiles_increase_from_the_least_to_the_most_likely(run):
     assert values[probabilities.index(0.5)] == pytest.approx(np.median(evaluation.log_likelihoods))
 
 
-def test_held_out_latents_are_those_of_held_out_pictures_in_many_colours(run):
+def test_drawn_latents_are_those_of_held_out_pictures_in_many_colours(run):
     latents = latents_of(run)
     assert latents.shape == (10_000, 7)
     assert len(latents[:, 1:4].argmax(dim=1).unique()) == CLASSES
@@ -249,7 +259,7 @@ def test_large_pictures_are_drawn_encoded_and_decoded_in_small_parts_with_the_sa
     assert min(drawn) >= min(
         500, 2000 // times // 2
     )  # no small rest, though parts of 666 and 83 divide neither 500 nor 2,000
-    assert sum(drawn) == 7000  # pairs: 5,000 for latents, 500 at a time, 2,000 for correlations
+    assert sum(drawn) == 14_000  # held-out and training pairs: 5,000 for latents, 500 at a time, 2,000 for correlations
     assert decoder.most == 500 // times
     assert found.keys() == expected.keys()
     if times == 1:
@@ -266,7 +276,7 @@ def test_held_out_pictures_are_encoded_once_for_all_that_is_measured(run):
     encoder.total = 0
     held_out = PairLatents(model, SameLabel(images, np.arange(90) % CLASSES, "digit"), run, draws=DRAWN)
     layout = FactorLayout.from_sizes({"residual": 1, "digit": 3})
-    evaluate(model, Flow([ActNorm(4)]), layout, held_out, held_out_latents(held_out, run), run)
+    evaluate(model, Flow([ActNorm(4)]), layout, held_out, drawn_latents(held_out, run, "held_out"), held_out, run)
     assert encoder.total == 90
 
 
@@ -283,3 +293,32 @@ def test_going_through_pictures_in_parts_changes_nothing(monkeypatch):
     parts = Interpreter(knowing(), Flow([ActNorm(7)]))
     assert torch.equal(parts.again(factors), whole.factors(whole.images(factors)))
     assert torch.equal(parts.images(factors), whole.images(factors))
+
+
+def test_what_training_pictures_have_beyond_held_out_ones_is_told(run, capsys):
+    """A T that is trained on a few pictures until it knows them by heart."""
+    numbers = torch.Generator().manual_seed(0)
+    pictures, others = (torch.randint(0, 256, (n, 8, 8), generator=numbers, dtype=torch.uint8) for n in (24, 400))
+    model = FrozenModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), image_shape=(1, 8, 8), value_range=(-1.0, 1.0))
+    training, held_out = (
+        PairLatents(model, SameLabel(ImageArray(some.numpy()), np.arange(len(some)) % 2, "kind"), run, draws=DRAWN)
+        for some in (pictures, others)
+    )
+    run.console = Console(width=400)
+    layout = FactorLayout.from_sizes({"residual": 2, "kind": 2})
+    flow = interpretation_flow(4, blocks=4, hidden=64, depth=2, seed=0)
+    latents, test_latents = (drawn_latents(pairs, run, "any") for pairs in (training, held_out))
+    flow.initialize(latents)
+    before = evaluate(model, flow, layout, held_out, test_latents, training, run).figures
+    assert "by heart" not in capsys.readouterr().out
+    optimiser = torch.optim.Adam(flow.parameters(), lr=3e-3)
+    few = latents.unique(dim=0)
+    for _ in range(400):
+        optimiser.zero_grad()
+        factor_nll(*flow(few)).mean().backward()
+        optimiser.step()
+    after = evaluate(model, flow, layout, held_out, test_latents, training, run).figures
+    assert "T knows them by heart. More pictures, --transform.noise or fewer" in capsys.readouterr().out
+    gaps = [one["held_out_log_likelihood"].ceiling - one["held_out_log_likelihood"].value for one in (before, after)]
+    assert gaps[0] < 2 < gaps[1]
+    assert after["kind_shared"].ceiling is not None

@@ -17,7 +17,7 @@ from iin_training.run import Run
 from iin_training.stages.first_stage import (
     FIXED_STATISTICS_FROM,
     LARGEST_WEIGHT,
-    _balance,
+    _backward,
     _hinge_loss,
     _reconstruction,
     train_first_stage,
@@ -138,12 +138,24 @@ def test_the_hinge_loss_asks_for_real_patches_above_one_and_made_ones_below_minu
 @pytest.mark.parametrize(
     ("slope", "expected"), [(0.5, 10.0), (20.0, 0.25), (0.0, LARGEST_WEIGHT)], ids=["smaller", "larger", "none"]
 )
-def test_the_adversarial_gradient_is_made_as_large_as_that_of_the_reconstruction(slope, expected):
-    weight = nn.Parameter(torch.ones(2))
-    reconstruction = (weight * torch.tensor([3.0, -4.0])).sum()
-    balance = _balance(reconstruction, slope * weight[1], weight)
-    assert float(balance) == pytest.approx(expected, rel=1e-3)
-    assert not balance.requires_grad
+@pytest.mark.parametrize("learnt", [True, False], ids=["variance learnt", "variance fixed"])
+def test_the_adversarial_gradient_is_made_as_large_as_that_of_the_reconstruction(slope, expected, learnt):
+    scale = nn.Parameter(torch.tensor(0.3), requires_grad=learnt)
+    weight, before = nn.Parameter(torch.ones(2)), nn.Parameter(torch.tensor(2.0))
+    model = SimpleNamespace(last_weight=weight, log_scale=scale)
+
+    def losses():
+        decoded = before / 2 * weight
+        return decoded, (decoded * torch.tensor([3.0, -4.0])).sum() + scale.exp(), slope * decoded[1], 7 * before
+
+    decoded, reconstruction, deceived, rest = losses()
+    trained = [parameter for parameter in (weight, before, scale) if parameter.requires_grad]
+    _backward(model, trained, decoded, reconstruction, deceived, 0.5, rest)
+    found = [parameter.grad for parameter in trained]
+    _, reconstruction, deceived, rest = losses()
+    wanted = torch.autograd.grad(reconstruction + 0.5 * expected * deceived + rest, trained)
+    torch.testing.assert_close(found, list(wanted), rtol=1e-3, atol=1e-4)
+    assert len(found) == 2 + learnt
 
 
 def test_every_weight_of_the_discriminator_has_spectral_norm_one():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from iin_training.data.colour import STILL, Augmentation
-from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
+from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.images import ImageArray, ImageFiles, image_folder
 from iin_training.pairs import (
     EverythingBut,
@@ -25,6 +25,7 @@ from iin_training.pairs import (
     read_attributes,
 )
 from iin_training.pairs.base import fingerprint
+from iin_training.pairs.digits import DigitPairs
 from PIL import Image
 from rich.console import Console
 

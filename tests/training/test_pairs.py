@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from iin_training.data.colour import Augmentation, measure_colour
-from iin_training.data.coloured_digits import PAIR_KINDS, ColouredDigits
+from iin_training.data.coloured_digits import ColouredDigits
+from iin_training.pairs.digits import PAIR_KINDS, DigitPairs
 
 FACTORS = ("residual", "digit", "colour")
 STILL = Augmentation(rotation=0, zoom=0, shear=0, shift=0)
@@ -28,14 +29,16 @@ def numbers(images):
 
 
 def draw_pairs(kind, count=400, seed=0, factors=FACTORS, **changed):
-    return distinct_pictures(**changed).pairs({kind: count}, factors, torch.Generator().manual_seed(seed))
+    pairs = DigitPairs(distinct_pictures(**changed), {kind: 1.0})
+    return pairs.draw(count, factors, torch.Generator().manual_seed(seed))
 
 
 def test_digit_pairs_share_the_class_only():
     pairs = draw_pairs("digit")
     first, second = numbers(pairs.images_a), numbers(pairs.images_b)
     assert torch.equal(first % CLASSES, second % CLASSES)
-    assert set(second[first == 0].tolist()) == {0, CLASSES, 2 * CLASSES}  # any picture of the class
+    assert set(second[first == 0].tolist()) == {CLASSES, 2 * CLASSES}  # any other picture of the class
+    assert not (first == second).any()
     difference = (measure_colour(pairs.images_a) - measure_colour(pairs.images_b)).abs().mean()
     assert float(difference) == pytest.approx(1 / 3, abs=0.03)  # of two uniform colours
 
@@ -43,8 +46,10 @@ def test_digit_pairs_share_the_class_only():
 def test_colour_pairs_share_the_colour_only():
     pairs = draw_pairs("colour")
     torch.testing.assert_close(measure_colour(pairs.images_a), measure_colour(pairs.images_b))
-    same = (numbers(pairs.images_a) % CLASSES == numbers(pairs.images_b) % CLASSES).double().mean()
-    assert float(same) == pytest.approx(1 / CLASSES, abs=0.08)
+    first, second = numbers(pairs.images_a), numbers(pairs.images_b)
+    assert not (first == second).any()
+    chance = (EACH - 1) / (CLASSES * EACH - 1)
+    assert float((first % CLASSES == second % CLASSES).double().mean()) == pytest.approx(chance, abs=0.08)
 
 
 def test_all_but_colour_pairs_are_one_grey_picture_in_two_colours():
@@ -74,9 +79,8 @@ def test_the_columns_of_shared_follow_the_order_of_the_factors(kind, factors):
 
 
 def test_kinds_are_mixed_in_the_numbers_asked_for():
-    pairs = distinct_pictures().pairs(
-        {"digit": 3, "colour": 0, "all_but_colour": 2}, FACTORS, torch.Generator().manual_seed(0)
-    )
+    weights = {"digit": 3, "colour": 0, "all_but_colour": 2}
+    pairs = DigitPairs(distinct_pictures(), weights).draw(5, FACTORS, torch.Generator().manual_seed(0))
     assert len(pairs.images_a) == len(pairs.images_b) == len(pairs.shared) == 5
     assert pairs.shared.tolist() == [[False, True, False]] * 3 + [[True, True, False]] * 2
     assert torch.equal(numbers(pairs.images_a[3:]), numbers(pairs.images_b[3:]))
@@ -101,10 +105,28 @@ def test_a_batch_holds_random_pictures_with_their_labels():
 
 
 def test_classes_without_pictures_do_not_shift_the_others():
-    images = np.zeros((4, 8, 8), dtype=np.uint8)
-    images[:, 0, 0] = [10, 20, 30, 40]
-    data = ColouredDigits(images, np.array([5, 2, 5, 2]), size=8, augmentation=STILL)
-    pairs = data.pairs({"digit": 50}, FACTORS, torch.Generator().manual_seed(0))
+    images = np.zeros((12, 8, 8), dtype=np.uint8)
+    images[:, 0, 0] = np.arange(10, 130, 10)
+    data = ColouredDigits(images, np.array([5, 2] * 6), size=8, augmentation=STILL)
+    pairs = DigitPairs(data, {"digit": 1.0}).draw(50, FACTORS, torch.Generator().manual_seed(0))
     assert len(pairs.images_a) == 50
     same = data.of_classes(torch.tensor([5, 2] * 20), torch.Generator().manual_seed(0))
     assert torch.equal(data.labels[same], torch.tensor([5, 2] * 20))
+
+
+def test_a_digit_without_another_of_its_class_is_in_no_digit_pair():
+    images = np.zeros((13, 16, 16), dtype=np.uint8)
+    images[:, :4, :4] = 255
+    for number, image in enumerate(images):
+        image[8, : number + 1] = 255
+    labels = np.array([*[0, 1] * 6, 2])
+    data = ColouredDigits(images, labels, size=16, augmentation=STILL)
+    pairs = DigitPairs(data, {"digit": 1.0}).draw(400, FACTORS, torch.Generator().manual_seed(0))
+    assert set(numbers(pairs.images_a).tolist()) == set(range(12))
+
+
+def test_too_few_digits_for_pairs_are_refused():
+    few = ColouredDigits(np.zeros((4, 8, 8), np.uint8), np.array([0, 0, 1, 1]), size=8, augmentation=STILL)
+    with pytest.raises(ValueError, match="digit: expected at least two values with two images or more, and 10 differ"):
+        DigitPairs(few, {"digit": 1.0})
+    DigitPairs(few, {"digit": 0.0, "colour": 1.0}).draw(4, FACTORS, torch.Generator().manual_seed(0))

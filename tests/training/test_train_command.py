@@ -161,7 +161,7 @@ def test_a_refusal_that_no_line_of_the_users_led_to_names_none(own, capsys):
 
 def test_the_module_runs_as_a_program():
     result = subprocess.run(
-        [sys.executable, "-m", "iin_training.cli", "run", "nothing"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "iin_training", "run", "nothing"], capture_output=True, text=True, check=False
     )
     assert result.returncode == 2
     assert "expected one of" in result.stderr

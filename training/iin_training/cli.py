@@ -164,7 +164,3 @@ def _lines(error: BaseException, name: str) -> str:
         told = told_of(ValueError().with_traceback(cause.__traceback__), name)  # without a text of its own
         cause = cause.__cause__
     return "" if told in str(error) else told
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,8 @@
 
 import math
 import operator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ __all__ = [
     "Recipe",
     "Transform",
     "deciding",
+    "optimisers",
 ]
 
 
@@ -297,9 +299,19 @@ class PictureRecipe(AnyRun):
 
 
 def deciding(config: Any) -> dict[str, Any]:
-    """The settings in a dataclass of this module that decide the result: all but `workers`."""
+    """The settings in a dataclass of this module that decide the result; where data lies is none of them."""
 
     def kept(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        return {name: value for name, value in pairs if name != "workers"}
+        return {name: value for name, value in pairs if name not in ("workers", "checkpoint_every", "idx_dir")}
 
     return asdict(config, dict_factory=kept)
+
+
+def optimisers(config: Any, path: str = "") -> Iterator[tuple[str, Optimiser]]:
+    """Every schedule in a dataclass, with the dotted path of its field."""
+    for one in fields(config):
+        value = getattr(config, one.name)
+        if isinstance(value, Optimiser):
+            yield path + one.name, value
+        elif is_dataclass(value):
+            yield from optimisers(value, f"{path}{one.name}.")

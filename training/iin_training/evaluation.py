@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iin_training.flows import Flow
+from iin_training.losses import factor_nll
 from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
 from iin_training.stages.latents import PairLatents, at_once
 
-__all__ = ["DRAWN", "Evaluation", "Interpreter", "evaluate", "held_out_latents"]
+__all__ = ["DRAWN", "Evaluation", "Interpreter", "drawn_latents", "evaluate"]
 
 PAIRS = 2000  # held-out pairs that correlations are measured on
 CHUNK = 500  # pictures through the networks at a time, fewer of large ones
 LATENTS = 10_000  # held-out latents for round trip and likelihood
 DRAWN = LATENTS + 2 * PAIRS
-"""Pictures that everything here draws from a held-out source."""
+"""Pictures that everything here draws from a source."""
+BY_HEART = 0.5  # nats a dimension by which training pictures may be likelier than held-out ones without a word
 PROBABILITIES = np.array([0, 0.001, 0.01, *np.arange(0.05, 1, 0.05), 0.99, 0.999, 1])
 
 
@@ -61,6 +63,12 @@ class Interpreter:
         return torch.cat([self.transform(part.to(self.device))[0] for part in latents.split(CHUNK)])
 
     @torch.no_grad()
+    def log_likelihoods(self, latents: Tensor) -> NDArray[np.float64]:
+        """Log-likelihood `(N,)`, nats, of latents `(N, *latent_shape)`."""
+        parts = [self.transform(part.to(self.device)) for part in latents.split(CHUNK)]
+        return torch.cat([-factor_nll(*(one.double().cpu() for one in part)) for part in parts]).numpy()
+
+    @torch.no_grad()
     def images(self, factors: Tensor) -> Tensor:
         """Images `(N, C, H, W)`, on the CPU, of factors `(N, D)`."""
         parts = factors.split(self._chunk)
@@ -77,18 +85,24 @@ class Interpreter:
         return torch.cat([self.model.classify(self.transform.inverse(part)[0]).argmax(dim=1).cpu() for part in parts])
 
 
-def held_out_latents(held_out: PairLatents, run: Run) -> Tensor:
-    """Latents `(LATENTS, *latent_shape)` of both sides of pairs drawn from `held_out`, on the CPU."""
+def drawn_latents(pairs: PairLatents, run: Run, name: str) -> Tensor:
+    """Latents `(LATENTS, *latent_shape)` of both sides of pairs, on the CPU; `name` decides the draws."""
     parts: list[Tensor] = []
     for start in range(0, LATENTS, 2 * CHUNK):
-        parts += held_out.drawn(CHUNK, (RESIDUAL, *held_out.concepts), run.generator("held_out", start))[:2]
+        parts += pairs.drawn(CHUNK, (RESIDUAL, *pairs.concepts), run.generator(name, start))[:2]
     return torch.cat(parts)
 
 
 def evaluate(
-    model: FrozenModel, transform: Flow, layout: FactorLayout, held_out: PairLatents, latents: Tensor, run: Run
+    model: FrozenModel,
+    transform: Flow,
+    layout: FactorLayout,
+    held_out: PairLatents,
+    latents: Tensor,
+    training: PairLatents,
+    run: Run,
 ) -> Evaluation:
-    """Measure what can be said of any model, without a judge from outside.
+    """Measure what can be said of any model, without a judge from outside; warn of a T that learnt by heart.
 
     Args:
         model: the frozen model.
@@ -96,19 +110,26 @@ def evaluate(
         layout: the factors of T.
         held_out: pairs of pictures that no training step saw, with `DRAWN` draws.
         latents: held-out latents for the likelihood, `(N, *latent_shape)`.
-        run: gives randomness and the device.
+        training: the pairs that T was trained on, with `DRAWN` draws.
+        run: gives randomness, the device and the console.
 
     """
     interpreter = Interpreter(model, transform)
-    with torch.no_grad():
-        outputs = [transform(part.to(run.device)) for part in latents.split(CHUNK)]
-    values, log_dets = (torch.cat(column).double().cpu() for column in zip(*outputs, strict=True))
-    log_likelihoods = (-0.5 * (values.square() + np.log(2 * np.pi)).sum(dim=1) + log_dets).numpy()
+    log_likelihoods = interpreter.log_likelihoods(latents)
+    before, after = interpreter.log_likelihoods(drawn_latents(training, run, "training")).mean(), log_likelihoods.mean()
+    if before - after > BY_HEART * layout.size:
+        run.console.print(
+            f"warning: training pictures are much likelier than held-out ones ({before:.1f} and {after:.1f} nats): T "
+            "knows them by heart. More pictures, --transform.noise or fewer --transform.optimiser.steps help",
+            soft_wrap=True,
+        )
     different = len(latents.unique(dim=0))
     figures = {
         "held_out_log_likelihood": Figure(
-            value=float(log_likelihoods.mean()),
-            meaning=f"mean over {len(latents)} draws of held-out pictures ({different} different latents), nats",
+            value=float(after),
+            ceiling=float(before),
+            meaning=f"mean over {len(latents)} latents of held-out pictures, drawn as pairs draw them ({different} "
+            "different latents), nats; ceiling: of training pictures, as they are distorted while training",
         )
     }
     factors = tuple(part.name for part in layout)
@@ -116,9 +137,19 @@ def evaluate(
     a, b = (interpreter.translated(side) for side in sides)
     # The partner in a pair may share a factor; a source from another pair shares it by chance only.
     source = b[torch.randperm(len(b), generator=run.generator("evaluation/sources")).to(b.device)]
-    for name in factors:
-        if name != RESIDUAL:
-            figures |= _shared_figures(a, b, source, layout.slice(name), name, shared[:, factors.index(name)])
+    *sides, shared_before = training.drawn(PAIRS, factors, run.generator("evaluation/training"))
+    before_a, before_b = (interpreter.translated(side) for side in sides)
+    for column, name in enumerate(factors):
+        where = layout.slice(name)
+        chosen, seen = shared[:, column].to(a.device), shared_before[:, column].to(a.device)
+        if name != RESIDUAL and chosen.any():
+            figures[f"{name}_shared"] = Figure(
+                value=_correlation(a[chosen, where], b[chosen, where]),
+                ceiling=_correlation(before_a[seen, where], before_b[seen, where]) if seen.any() else None,
+                floor=_correlation(a[:, where], source[:, where]),
+                meaning=f"correlation of {name} in held-out pairs that share it; ceiling: in training pairs; floor: in "
+                "pictures of different pairs",
+            )
     if model.has_decoder:
         figures |= _edit_figures(interpreter, a, source, layout)
     if model.head is not None:
@@ -131,20 +162,6 @@ def _correlation(first: Tensor, second: Tensor) -> float:
     a, b = (side.double() - side.double().mean(dim=0) for side in (first, second))
     scale = float((a.square().mean() * b.square().mean()).sqrt())
     return float((a * b).mean()) / scale if scale > 0 else 0.0
-
-
-def _shared_figures(a: Tensor, b: Tensor, source: Tensor, where: slice, name: str, shared: Tensor) -> dict[str, Figure]:
-    """How alike a factor is in pairs that share it, and in pictures of different pairs."""
-    if not shared.any():
-        return {}
-    chosen = shared.to(a.device)
-    return {
-        f"{name}_shared": Figure(
-            value=_correlation(a[chosen, where], b[chosen, where]),
-            floor=_correlation(a[:, where], source[:, where]),
-            meaning=f"correlation of {name} in held-out pairs that share it; floor: in pictures of different pairs",
-        )
-    }
 
 
 def _edit_figures(interpreter: Interpreter, a: Tensor, b: Tensor, layout: FactorLayout) -> dict[str, Figure]:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from iin_training.data.images import ImageArray
 from iin_training.data.picture_sets import PictureSet
-from iin_training.evaluation import CHUNK, Interpreter
+from iin_training.evaluation import Interpreter
 from iin_training.flows import Flow
+from iin_training.judging import Sees, share
 from iin_training.models.classifier import Classifier
 from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
@@ -51,20 +52,20 @@ def judge_pictures(
         target = torch.randint(len(labels), (PAIRS,), generator=generator)
         source = _of_other_value(target, labels, generator)
         unrelated = torch.randperm(PAIRS, generator=generator)  # pictures beside which agreement is chance
-        sees = _Sees(judge.to(run.device), run.device)
+        sees = Sees(judge, run.device)
         plain = sees(networks.images(factors[target]))
-        ceiling, chance = _share(plain == labels[target]), _share(plain[unrelated] == labels[target])
+        ceiling, chance = share(plain == labels[target]), share(plain[unrelated] == labels[target])
         figures |= {
             f"judge_{concept}": Figure(
-                value=_share(sees(images) == labels),
+                value=share(sees(images) == labels),
                 floor=_commonest(labels),
                 meaning=f"independent classifier of {concept} on real held-out pictures; floor: the commonest value",
             ),
             f"reconstruction_{concept}": Figure(
                 value=ceiling,
-                ceiling=1.0,
+                ceiling=share(sees(images[target]) == labels[target]),
                 floor=chance,
-                meaning=f"judge sees the {concept} in the plain reconstruction",
+                meaning=f"judge sees the {concept} in the plain reconstruction; ceiling: in the real picture",
             ),
         }
         for part in layout if len(tuple(layout)) > 1 else ():
@@ -74,34 +75,20 @@ def judge_pictures(
             seen = sees(networks.images(mixed))
             if part.name == concept:
                 figures[f"swap_{concept}"] = Figure(
-                    value=_share(seen == labels[source]),
+                    value=share(seen == labels[source]),
                     ceiling=ceiling,
-                    floor=_share(plain == labels[source]),
+                    floor=share(plain == labels[source]),
                     meaning=f"{concept} swapped: judge sees the source's {concept}; floor: nothing swapped",
                 )
             else:
                 figures[f"swap_{part.name}_{concept}_kept"] = Figure(
-                    value=_share(seen == labels[target]),
+                    value=share(seen == labels[target]),
                     ceiling=ceiling,
                     floor=chance,
                     meaning=f"{part.name} swapped: judge sees the target's {concept}",
                 )
         figures |= _prior_figures(networks, layout, concept, sees, generator)
     return figures | _counterfactual_figures(networks, layout, pictures, images, factors)
-
-
-class _Sees:
-    """A judge on whole sets of pictures."""
-
-    def __init__(self, judge: Classifier, device: torch.device) -> None:
-        self._judge, self._device = judge, device
-
-    def logits(self, images: Tensor) -> Tensor:
-        return torch.cat([self._judge(part.to(self._device)).cpu() for part in images.split(CHUNK)])
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """The class, `(N,)`, seen in each image."""
-        return self.logits(images).argmax(dim=1)
 
 
 def _of_other_value(target: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -113,7 +100,7 @@ def _of_other_value(target: Tensor, labels: Tensor, generator: torch.Generator) 
 
 
 def _prior_figures(
-    networks: Interpreter, layout: FactorLayout, concept: str, sees: _Sees, generator: torch.Generator
+    networks: Interpreter, layout: FactorLayout, concept: str, sees: Sees, generator: torch.Generator
 ) -> dict[str, Figure]:
     """Whether the judge recognises samples, and whether the concept's factor decides what it sees."""
     first, second = (torch.randn(SAMPLES, layout.size, generator=generator).to(networks.device) for _ in range(2))
@@ -136,9 +123,9 @@ def _prior_figures(
         independent = sees(networks.images(second))
         second[:, layout.slice(concept)] = first[:, layout.slice(concept)]
         figures[f"prior_{concept}_agreement"] = Figure(
-            value=_share(sees(networks.images(second)) == seen),
+            value=share(sees(networks.images(second)) == seen),
             ceiling=1.0,
-            floor=_share(independent == seen),
+            floor=share(independent == seen),
             meaning=f"two samples with the same {concept} factor, all else drawn anew: judge sees the same {concept}",
         )
     return figures
@@ -185,10 +172,6 @@ def _counterfactual_figures(
             "target's (mean absolute, [0, 1]); ceiling: its plain reconstruction; floor: nothing swapped",
         )
     return figures
-
-
-def _share(hits: Tensor) -> float:
-    return float(hits.double().mean())
 
 
 def _commonest(labels: Tensor) -> float:

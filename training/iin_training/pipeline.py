@@ -9,16 +9,16 @@ from iin_bundle import Bundle, BundleError, FactorLayout, Figure, check_golden, 
 from iin_bundle.factors import RESIDUAL
 from rich.console import Console
 
-from iin_training.config import PictureRecipe
+from iin_training.config import PictureRecipe, optimisers
 from iin_training.curves import draw_curves
-from iin_training.evaluation import DRAWN, Evaluation, evaluate, held_out_latents
+from iin_training.evaluation import DRAWN, Evaluation, drawn_latents, evaluate
 from iin_training.export import Exported, export_bundle, open_runner
 from iin_training.flows import Flow
 from iin_training.graphs import check_exportable
 from iin_training.models.checks import Findings, check_interpretable
 from iin_training.own_model import AnyRecipe, OwnModel
 from iin_training.pictures import draw_pictures
-from iin_training.processes import leads, wait
+from iin_training.processes import check_divides, leads, wait
 from iin_training.quantised_flow import QuantisedFlow, calibration_latents, quantisation_figures
 from iin_training.run import Run
 from iin_training.stages.coloured_digits import DigitsPlan
@@ -69,6 +69,8 @@ def score_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> SizeSc
 
 
 def _plan(recipe: AnyRecipe) -> Plan:
+    for name, schedule in optimisers(recipe):
+        check_divides(schedule.batch_size, f"{name}.batch_size")
     if isinstance(recipe, OwnModel):
         return recipe
     return PicturesPlan(recipe) if isinstance(recipe, PictureRecipe) else DigitsPlan(recipe)
@@ -109,13 +111,14 @@ def _export(recipe: AnyRecipe, subject: Subject, transform: Flow, layout: Factor
     """Measure T and write the bundle."""
     console, model = run.console, subject.model
     held_out = PairLatents(model, subject.held_out, run, draws=DRAWN)
-    served, costs, latents = transform, {}, held_out_latents(held_out, run)
+    served, costs, latents = transform, {}, drawn_latents(held_out, run, "held_out")
     if recipe.bundle.precision == "int8":
         with console.status("quantising"):
             served = QuantisedFlow(transform, calibration_latents(model, subject.pairs, run))
             costs = quantisation_figures(transform, served, latents)
     with console.status("evaluating on held-out pictures"):
-        evaluation = evaluate(model, served, layout, held_out, latents, run)
+        training = PairLatents(model, subject.pairs, run, draws=DRAWN)
+        evaluation = evaluate(model, served, layout, held_out, latents, training, run)
         own = {} if subject.measure is None else subject.measure(model, served, layout)
         evaluation = Evaluation(_joined(own, evaluation.figures | costs), evaluation.log_likelihoods)
         pictures = run.directory / "pictures.png"
@@ -188,8 +191,10 @@ def _number(name: str, field: str, given: Any) -> float:
 
 def _finished(directory: Path, identity: Any) -> Bundle | None:
     """The bundle of an earlier run that was the same, verified again."""
-    path = directory / SETTINGS
-    if not path.is_file() or json.loads(path.read_text()) != identity:
+    try:
+        if json.loads((directory / SETTINGS).read_text()) != identity:
+            return None
+    except (OSError, ValueError):  # there is none, or none that is whole
         return None
     try:
         bundle = read_bundle(directory / "bundle")

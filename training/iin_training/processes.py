@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 __all__ = [
     "average",
     "average_gradients",
+    "check_divides",
     "joined",
     "leads",
     "of_all",
@@ -57,6 +58,15 @@ def wait() -> None:
         distributed.barrier()
 
 
+def check_divides(batch_size: int, field: str = "batch_size") -> None:
+    """Refuse a batch that the processes cannot share."""
+    if batch_size % (count := processes()):
+        raise ValueError(
+            f"{field}: expected a multiple of the {count} processes, got {batch_size}; "
+            "change it, or torchrun's --nproc-per-node"
+        )
+
+
 def share(*batch: Tensor) -> list[Tensor]:
     """The rows of every tensor that are this process's, `(N / processes, ...)` each.
 
@@ -68,11 +78,8 @@ def share(*batch: Tensor) -> list[Tensor]:
     """
     if (count := processes()) == 1:
         return list(batch)
-    if remainder := [len(tensor) for tensor in batch if len(tensor) % count]:
-        raise ValueError(
-            f"batch_size: expected a multiple of the {count} processes, got {remainder[0]}; "
-            "change it, or torchrun's --nproc-per-node"
-        )
+    for tensor in batch:
+        check_divides(len(tensor))
     return [tensor.chunk(count)[distributed.get_rank()] for tensor in batch]
 
 

@@ -1,6 +1,5 @@
 """T as its int8 graphs compute it, in the place of T, and what that costs."""
 
-import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from iin_training.flow_graphs import flow_graph
 from iin_training.flows import Flow
+from iin_training.losses import factor_nll
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.base import PairSource
 from iin_training.quantising import quantise
@@ -94,7 +94,7 @@ def quantisation_figures(flow: Flow, quantised: QuantisedFlow, latents: Tensor) 
         for part in latents.split(CHUNK):
             factors, log_abs_det = transform(part.to(device))
             trips.append((transform.inverse(factors)[0].cpu() - part).abs().flatten(1))
-            likelihoods.append(log_abs_det.double() - 0.5 * (factors.double().square() + np.log(2 * np.pi)).sum(dim=1))
+            likelihoods.append(-factor_nll(factors.double(), log_abs_det.double()))
         errors[transform], log_likelihoods[transform] = torch.cat(trips), torch.cat(likelihoods).cpu()
     difference = (log_likelihoods[quantised] - log_likelihoods[flow]).abs()
     broken = {transform: float((found.amax(dim=1) > BROKEN).double().mean()) for transform, found in errors.items()}

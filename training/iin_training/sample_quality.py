@@ -18,7 +18,7 @@ from iin_training.run import Run
 
 __all__ = ["measure_samples"]
 
-MOST = 10_000  # pictures of each kind, as published distances have them
+MOST = 10_000  # pictures of each kind, as published distances have them where there are as many
 
 
 @torch.no_grad()
@@ -26,7 +26,8 @@ def measure_samples(model: FrozenModel, transform: Flow, pictures: PictureSet, r
     """Kernel (KID) and Frechet (FD) distance of samples from held-out pictures, on features of EfficientNet-Lite0.
 
     Not the usual FID, which has features of Inception-v3: figures of other networks do not compare. As many training
-    pictures, and as many reconstructions, stand beside the samples.
+    pictures, and as many reconstructions of other held-out pictures, stand beside the samples: sets of one size, since
+    both distances depend on it, and without a picture in common with those that they are compared with.
 
     Args:
         model: the frozen model, with a decoder.
@@ -36,10 +37,10 @@ def measure_samples(model: FrozenModel, transform: Flow, pictures: PictureSet, r
 
     """
     networks, generator = Interpreter(model, transform), run.generator("evaluation/samples")
-    count = min(MOST, len(pictures.held_out_images), len(pictures.images))
+    count = min(MOST, len(pictures.held_out_images) // 2, len(pictures.images))
 
-    def some(images: NDArray[np.uint8]) -> Tensor:
-        chosen = torch.randperm(len(images), generator=generator)[:count]
+    def some(images: NDArray[np.uint8], number: int) -> Tensor:
+        chosen = torch.randperm(len(images), generator=generator)[:number]
         return ImageArray(images, value_range=(-1.0, 1.0)).load(chosen, None)
 
     low, high = model.value_range
@@ -47,12 +48,12 @@ def measure_samples(model: FrozenModel, transform: Flow, pictures: PictureSet, r
     def scaled(images: Tensor) -> Tensor:
         return (images - low) * (2 / (high - low)) - 1
 
-    held_out = some(pictures.held_out_images)
+    held_out, others = some(pictures.held_out_images, 2 * count).split(count)
     noise = torch.randn(count, model.size, generator=generator).to(run.device)
     sets = {
         "held_out": held_out,
-        "training": some(pictures.images),
-        "reconstructed": scaled(networks.images(networks.factors((held_out + 1) * ((high - low) / 2) + low))),
+        "training": some(pictures.images, count),
+        "reconstructed": scaled(networks.images(networks.factors((others + 1) * ((high - low) / 2) + low))),
         "sampled": scaled(networks.images(noise)),
         "without_transform": scaled(
             torch.cat([model.decode(part.unflatten(1, model.latent_shape)).cpu() for part in noise.split(CHUNK)])
@@ -79,6 +80,6 @@ def measure_samples(model: FrozenModel, transform: Flow, pictures: PictureSet, r
         figures[f"{kind}-lite0_reconstructed"] = Figure(
             value=found["reconstructed"],
             ceiling=found["training"],
-            meaning=f"{count} plain reconstructions {on}",
+            meaning=f"{count} plain reconstructions of other held-out pictures {on}",
         )
     return figures

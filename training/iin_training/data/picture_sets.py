@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from iin_training.data.digests import digest_of
 from iin_training.data.digits import load_digits
-from iin_training.pairs.digests import digest_of
 
 __all__ = ["PictureSet", "digest_pictures", "load_grey", "pad_pictures"]
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from iin_training.flows.actnorm import ActNorm
@@ -39,6 +40,7 @@ class Flow(FlowBlock):
             total = total + log_abs_det
         return y, total
 
+    @torch.no_grad()
     def initialize(self, batch: Tensor) -> None:
         """Initialise each block on what the blocks before it make of `batch`, `(N, D)`."""
         for block in self.blocks:

@@ -256,7 +256,8 @@ class FrozenModel(nn.Module):
         for role, network in self.networks().items():
             whole = self.encoder if role == "encoder" else network  # of an ONNX graph also its log-variance
             graphs = [module.digest() for module in whole.modules() if isinstance(module, OnnxModule)]
-            structure = re.sub(r"0x[0-9a-f]+", "", str(network))  # addresses differ from run to run
+            # Addresses differ from run to run; the device of a cut model is in its code.
+            structure = re.sub(r"0x[0-9a-f]+|device\(type='\w+'(, index=\d+)?\)", "", str(network))
             digest.update(f"{role}\n{graphs}\n{structure}\n{_code(network)}\n".encode())
             for name, value in network.state_dict().items():
                 digest.update(f"{name} ".encode() + _as_bytes(value))

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from iin_training.data.digests import digest_of
 from iin_training.data.images import Images, printable
 from iin_training.pairs.attribute_tables import Attributes
 from iin_training.pairs.base import PairBatch, Shares, check_count, check_factors, load_pairs, split_evenly
 from iin_training.pairs.classes import Classes
-from iin_training.pairs.digests import digest_of, images_digest
+from iin_training.pairs.digests import images_digest
 
 __all__ = ["SameAttribute"]
 

@@ -8,8 +8,9 @@ import torch
 from iin_bundle.factors import RESIDUAL
 from torch import Tensor
 
+from iin_training.data.digests import digest_of
 from iin_training.data.images import Images
-from iin_training.pairs.digests import digest_of, knows, own_digest
+from iin_training.pairs.digests import knows, own_digest
 
 __all__ = [
     "MIN_PAIRS",

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from iin_training.data.digests import digest_of
 from iin_training.pairs.base import MIN_PAIRS, check_concept
-from iin_training.pairs.digests import digest_of
 
 __all__ = ["Classes", "codes_of"]
 

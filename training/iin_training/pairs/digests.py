@@ -1,30 +1,15 @@
-"""Digests over everything that decides which pairs a source draws."""
+"""What pairs and images say of themselves by an optional method, such as a digest."""
 
-import hashlib
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
+from iin_training.data.digests import digest_of
 from iin_training.data.images import Images
 
-__all__ = ["digest_of", "images_digest", "knows", "own_digest"]
+__all__ = ["images_digest", "knows", "own_digest"]
 
 LOADED = 64  # images at a time
-
-
-def digest_of(*parts: Tensor | str | bool | float | tuple[str | bool | float, ...]) -> str:
-    """Hexadecimal sha256 of `parts`, their order, and of tensors also shape and dtype."""
-    whole = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Tensor):
-            one = hashlib.sha256(repr((str(part.dtype), tuple(part.shape))).encode())
-            one.update(part.detach().cpu().contiguous().numpy().reshape(-1).view(np.uint8).data)
-        else:
-            one = hashlib.sha256(repr(part).encode())
-        whole.update(one.digest())
-    return whole.hexdigest()
 
 
 def knows(thing: Any, name: str, method: str) -> bool:

@@ -7,6 +7,7 @@ import torch
 from iin_bundle.factors import RESIDUAL
 from torch import Tensor
 
+from iin_training.data.digests import digest_of
 from iin_training.pairs.base import (
     PairBatch,
     Shares,
@@ -16,7 +17,6 @@ from iin_training.pairs.base import (
     join_batches,
     split_evenly,
 )
-from iin_training.pairs.digests import digest_of
 
 __all__ = ["EverythingBut", "GenerativeFactors", "Render", "Sampler", "Sharing"]
 

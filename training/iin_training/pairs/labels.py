@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from iin_training.data.digests import digest_of
 from iin_training.data.images import Images
 from iin_training.pairs.base import PairBatch, Shares, check_concept, check_count, load_pairs
 from iin_training.pairs.classes import Classes, codes_of
-from iin_training.pairs.digests import digest_of, images_digest
+from iin_training.pairs.digests import images_digest
 
 __all__ = ["SameLabel", "Unrelated", "Variants"]
 

@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from iin_bundle.factors import RESIDUAL
 
+from iin_training.data.digests import digest_of
 from iin_training.data.images import ImageFiles, Images
 from iin_training.pairs.base import (
     MIN_PAIRS,
@@ -20,7 +21,7 @@ from iin_training.pairs.base import (
     load_pairs,
     split_evenly,
 )
-from iin_training.pairs.digests import digest_of, images_digest
+from iin_training.pairs.digests import images_digest
 from iin_training.pairs.faults import Faults
 from iin_training.pairs.pair_lists import ListedPair, read_pair_list
 

@@ -8,9 +8,9 @@ from typing import Self
 
 import torch
 
+from iin_training.data.digests import digest_of
 from iin_training.data.images import Images
 from iin_training.pairs.base import PairBatch, PairSource, check_count, draw_few, fingerprint, join_batches, over
-from iin_training.pairs.digests import digest_of
 
 __all__ = ["Mixed"]
 

@@ -78,16 +78,18 @@ def animals() -> PictureRecipe:
     return replace(
         _renamed(mnist(), "animals", data=PictureData(source="animals", held_out=1000), concepts={"animal": 1.0}),
         autoencoder=Autoencoder(
-            latent_size=32,
+            latent_size=48,
             width=32,
-            noise_scale=0.15,
-            optimiser=Optimiser(steps=2000, batch_size=48, learning_rate=2e-3),
+            noise_scale=0.12,
+            adversary=Adversary(weight=0.5, width=32),
+            average=0.99,
+            optimiser=Optimiser(steps=5000, batch_size=32, learning_rate=2e-3),
         ),
         transform=Transform(
             blocks=8,
             hidden=256,
             depth=2,
-            optimiser=Optimiser(steps=2500, batch_size=64, learning_rate=1.5e-3),
+            optimiser=Optimiser(steps=4000, batch_size=64, learning_rate=1.5e-3),
         ),
     )
 

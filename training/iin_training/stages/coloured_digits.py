@@ -8,15 +8,17 @@ from iin_bundle import FactorLayout, Figure
 
 from iin_training.config import ClassifierRecipe, Recipe, deciding
 from iin_training.data.colour import STILL, draw, random_colours
-from iin_training.data.coloured_digits import ColouredDigits, DigitPairs
+from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digits import load_digits
 from iin_training.flows import Flow
 from iin_training.judged_digits import classifier_figures, judge_digits
 from iin_training.models.autoencoder import freeze
 from iin_training.models.frozen import FrozenModel
+from iin_training.pairs.digits import DigitPairs
 from iin_training.run import Run
 from iin_training.stages.classifiers import train_hidden_classifier, train_judge
 from iin_training.stages.first_stage import train_first_stage
+from iin_training.stages.transform import given_sizes
 from iin_training.subject import EXAMPLES, PREVIEWS, Subject
 
 __all__ = ["DigitsPlan"]
@@ -49,6 +51,11 @@ class DigitsPlan:
         )
         data = ColouredDigits(digits.images, digits.labels, size=size, augmentation=recipe.data.augmentation)
         held_out = ColouredDigits(digits.held_out_images, digits.held_out_labels, size=size, augmentation=STILL)
+        # What they are too few for, and sizes that cannot be, are told before anything is trained.
+        pairs = DigitPairs(data, asdict(recipe.pairs))
+        held_out_pairs = DigitPairs(held_out, {"digit": 1.0, "colour": 1.0})
+        network = recipe.autoencoder if isinstance(recipe, Recipe) else recipe.classifier
+        given_sizes(recipe.transform, network.latent_size, pairs.concepts)
         if isinstance(recipe, Recipe):
             judge = train_judge(recipe.judge, data.batch, image_shape=(3, size, size), classes=digits.classes, run=run)
             autoencoder = train_first_stage(
@@ -74,8 +81,8 @@ class DigitsPlan:
         chosen = torch.randperm(len(held_out), generator=generator)[torch.arange(EXAMPLES) % len(held_out)]
         return Subject(
             model=model,
-            pairs=DigitPairs(data, asdict(recipe.pairs)),
-            held_out=DigitPairs(held_out, {"digit": 1.0, "colour": 1.0}),
+            pairs=pairs,
+            held_out=held_out_pairs,
             examples=draw(held_out.grey[chosen], random_colours(len(chosen), generator)),
             captions=tuple(f"digit-{int(label)}" for label in held_out.labels[chosen[:PREVIEWS]]),
             data_set=digits.name,

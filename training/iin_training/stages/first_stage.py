@@ -50,7 +50,6 @@ def train_first_stage(
     kept = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     learning = trained + ([] if adversary is None else list(adversary.parameters()))
-    perceptual = None if config.perceptual == "none" else PerceptualDistance(config.perceptual).to(run.device)
     optimiser = torch.optim.Adam(learning, betas=schedule.betas, fused=True)
 
     def prepare(step: int) -> tuple[Tensor, Tensor]:
@@ -59,10 +58,13 @@ def train_first_stage(
         images = draw(schedule.batch_size, generator)
         return images, torch.randn(len(images), config.latent_size, generator=generator)
 
+    perceptual = None  # loaded where a step is left to do
     batches = Batches(prepare, schedule.steps, config.workers)
     for step in run.steps("first_stage", kept, optimiser, schedule, configs.deciding(config)):
         # Once the statistics of batch normalisation have settled they stay, as they will afterwards: those of a batch
         # change the brightness of its pictures from step to step, which blurs what the latent can know of it.
+        if perceptual is None and config.perceptual != "none":
+            perceptual = PerceptualDistance(config.perceptual).to(run.device)
         model.train(step < FIXED_STATISTICS_FROM * schedule.steps)
         images, noise = (part.to(run.device) for part in share(*batches(step)))
         images = images.contiguous(memory_format=torch.channels_last)
@@ -71,13 +73,13 @@ def train_first_stage(
             decoded = model.decode(mean + noise * (0.5 * log_variance).exp()).float()
         terms, reconstruction = _reconstruction(config, model, perceptual, images, decoded)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
-        loss = reconstruction + kl / images[0].numel()
+        prior = kl / images[0].numel()
+        loss = reconstruction + prior
         terms = {"loss": loss, **terms, "kl": kl}
         optimiser.zero_grad()
         if adversary is not None and step >= against.start * schedule.steps:
             terms["deceived"] = -adversary(decoded).mean()
-            weight = _balance(reconstruction, terms["deceived"], model.last_weight)
-            (loss + against.weight * weight * terms["deceived"]).backward(inputs=trained)
+            _backward(model, trained, decoded, reconstruction, terms["deceived"], against.weight, prior)
             terms["adversary"] = _hinge_loss(adversary, images, decoded.detach())
             terms["adversary"].backward()
         else:
@@ -133,16 +135,32 @@ def _reconstruction(
     return terms, distance * (-model.log_scale).exp() + model.log_scale + math.log(2)
 
 
-def _balance(reconstruction: Tensor, deceived: Tensor, weight: nn.Parameter) -> Tensor:
-    """The factor that makes both losses' gradients at the decoder's last layer of the same size.
+def _backward(
+    model: Autoencoder,
+    trained: list[nn.Parameter],
+    decoded: Tensor,
+    reconstruction: Tensor,
+    deceived: Tensor,
+    weight: float,
+    rest: Tensor,
+) -> None:
+    """Leave the gradients of `reconstruction + weight * balance * deceived + rest` in `trained`.
 
+    The balance makes the gradients of the first two at the decoder's last layer of the same size. What follows the
+    decoder is gone through once for each.
     Source: Esser, Rombach, Ommer (CVPR 2021), eq. 7.
     """
+    scale = [model.log_scale] if model.log_scale.requires_grad else []
+    towards, *of_scale = torch.autograd.grad(reconstruction, [decoded, *scale])
+    (against,) = torch.autograd.grad(deceived, decoded)
     wanted, given = (
-        average(torch.autograd.grad(loss, weight, retain_graph=True)[0]).norm() for loss in (reconstruction, deceived)
+        average(torch.autograd.grad(decoded, model.last_weight, gradient, retain_graph=True)[0]).norm()
+        for gradient in (towards, against)
     )
-    balance: Tensor = (wanted / (given + 1e-4)).clamp(max=LARGEST_WEIGHT).detach()
-    return balance
+    balance = (wanted / (given + 1e-4)).clamp(max=LARGEST_WEIGHT)
+    torch.autograd.backward([decoded, rest], [towards + weight * balance * against, None], inputs=trained)
+    for parameter, gradient in zip(scale, of_scale, strict=True):
+        parameter.grad = gradient
 
 
 def _hinge_loss(adversary: PatchDiscriminator, real: Tensor, made: Tensor) -> Tensor:

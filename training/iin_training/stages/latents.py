@@ -18,11 +18,11 @@ from iin_training.pairs.digests import images_digest, knows
 from iin_training.processes import leads
 from iin_training.run import Run
 
-__all__ = ["MOST_BYTES", "PairLatents", "at_once"]
+__all__ = ["MOST_BYTES", "PairLatents", "at_once", "in_parts"]
 
 MOST_BYTES = 2 * 10**9
 """Most memory that latents of a source's images may take; beyond, images are encoded at every draw."""
-ENCODED_AT_ONCE = 64
+ENCODED_AT_ONCE = {"cpu": 64, "cuda": 512}
 PAIRS_AT_ONCE = 2000  # drawn at a time where only latents are wanted, fewer of large pictures
 USUAL = 3 * 64 * 64  # numbers in a picture that is not large
 SILENT_SECONDS = 2.0  # before a progress bar is worth showing
@@ -31,6 +31,12 @@ SILENT_SECONDS = 2.0  # before a progress bar is worth showing
 def at_once(count: int, image_shape: tuple[int, ...]) -> int:
     """`count` pictures, or as many of `image_shape`, (C, H, W), as take the memory of `count` of 64x64 in colour."""
     return max(1, min(count, count * USUAL // math.prod(image_shape)))
+
+
+def in_parts(count: int, most: int) -> list[int]:
+    """`count` in like numbers of at most `most`: a small rest may be too few for a source of several kinds of pairs."""
+    number = math.ceil(count / most)
+    return [count // number + (part < count % number) for part in range(number)]
 
 
 class PairLatents:
@@ -75,7 +81,7 @@ class PairLatents:
     @torch.no_grad()
     def latents(self, drawn: Tensor) -> Tensor:
         """The latents used after training, `(N, *latent_shape)` on the CPU, of rows of a batch; a sampler's means."""
-        return torch.cat([self.posterior(part)[:, 0].cpu() for part in drawn.split(ENCODED_AT_ONCE)])
+        return torch.cat([self.posterior(part)[:, 0].cpu() for part in drawn.split(ENCODED_AT_ONCE[self._device.type])])
 
     def drawn(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw pairs of which only latents are wanted, see `draw_few`.
@@ -87,9 +93,7 @@ class PairLatents:
 
         """
         parts = []
-        number = math.ceil(count / at_once(PAIRS_AT_ONCE, self._model.image_shape))
-        # In like parts: a small rest may be too few for a source of several kinds of pairs.
-        for size in (count // number + (part < count % number) for part in range(number)):
+        for size in in_parts(count, at_once(PAIRS_AT_ONCE, self._model.image_shape)):
             batch = draw_few(self._pairs, size, factors, generator)
             parts.append((self.latents(batch.images_a), self.latents(batch.images_b), batch.shared))
         a, b, shared = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -183,7 +187,7 @@ class _Encoder:
         progress = Progress(*columns, console=self._run.console, transient=True)
         task, started = progress.add_task("encoding", total=len(images)), time.monotonic()
         try:
-            for rows in torch.arange(len(images)).split(ENCODED_AT_ONCE):
+            for rows in torch.arange(len(images)).split(ENCODED_AT_ONCE[self._run.device.type]):
                 batch = images.load(rows, None).to(self._run.device)
                 posteriors[rows] = self._model.posterior(batch).cpu()
                 progress.advance(task, len(rows))

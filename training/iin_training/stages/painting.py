@@ -152,9 +152,10 @@ def train_painter(images: Pictures, sketches: Tensor, schedule: Optimiser, conte
     styles = len(sketches)
     with run.fixed_randomness("painter"):
         painter = Painter(channels=sketches.shape[1], styles=styles).to(run.device)
-    transfer = StyleTransfer(sketches).to(run.device)
+    transfer = None  # loaded where a step is left to do
     optimiser = torch.optim.Adam(painter.parameters(), betas=schedule.betas)
     for step in run.steps("painter", painter, optimiser, schedule, {"content": content, "steps": schedule.steps}):
+        transfer = transfer or StyleTransfer(sketches).to(run.device)
         generator = run.generator("painter", step)
         chosen = torch.randint(len(images), (schedule.batch_size,), generator=generator)
         pictures = load_pictures(images, chosen).to(run.device)

@@ -26,6 +26,7 @@ from iin_training.run import Run
 from iin_training.sample_quality import measure_samples
 from iin_training.stages.classifiers import train_judge
 from iin_training.stages.first_stage import train_first_stage
+from iin_training.stages.transform import given_sizes
 from iin_training.subject import EXAMPLES, PREVIEWS, Subject
 
 __all__ = ["PicturesPlan"]
@@ -66,6 +67,9 @@ class PicturesPlan:
         def draw(count: int, generator: torch.Generator) -> Tensor:
             return data.load(torch.randint(len(data), (count,), generator=generator), generator)
 
+        # What they are too few for, and sizes that cannot be, are told before anything is trained.
+        pairs, held_out_pairs = self._pairs(data, pictures.labels), self._pairs(held_out, pictures.held_out_labels)
+        given_sizes(recipe.transform, recipe.autoencoder.latent_size, pairs.concepts)
         judges = {name: self._train_judge(name, data, shape, run) for name in self._judged()}
         model = freeze(train_first_stage(recipe.autoencoder, draw, image_shape=shape, run=run))
 
@@ -74,11 +78,12 @@ class PicturesPlan:
             # What has no concepts is there to be sampled from.
             return judged if recipe.concepts else judged | measure_samples(model, flow, pictures, run)
 
-        chosen = torch.randperm(len(held_out), generator=run.generator("previews"))[:EXAMPLES]
+        generator = run.generator("previews")
+        chosen = torch.randperm(len(held_out), generator=generator)[torch.arange(EXAMPLES) % len(held_out)]
         return Subject(
             model=model,
-            pairs=self._pairs(data, pictures.labels),
-            held_out=self._pairs(held_out, pictures.held_out_labels),
+            pairs=pairs,
+            held_out=held_out_pairs,
             examples=held_out.load(chosen, None),
             captions=tuple(self._caption(int(index)) for index in chosen[:PREVIEWS]),
             data_set=pictures.name,

@@ -1,6 +1,6 @@
 """Estimate factor sizes, and train the interpretation network T on the latents of a frozen model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -20,9 +20,9 @@ from iin_training.optimising import update
 from iin_training.pairs.base import PairSource, fingerprint
 from iin_training.processes import average_gradients, of_all, of_share, share
 from iin_training.run import Run
-from iin_training.stages.latents import PairLatents
+from iin_training.stages.latents import PairLatents, at_once, in_parts
 
-__all__ = ["SizeScores", "choose_sizes", "score_concepts", "train_transform"]
+__all__ = ["SizeScores", "choose_sizes", "given_sizes", "score_concepts", "train_transform"]
 
 PAIRS_FOR_SIZES = 2000  # a concept
 PAIRS_AT_ONCE = 500
@@ -63,15 +63,15 @@ def score_concepts(model: FrozenModel, pairs: PairSource, run: Run) -> SizeScore
     found: dict[str, list[tuple[Tensor, Tensor]]] = {concept: [] for concept in pairs.concepts}
     wanting = list(pairs.concepts)
     for step in range(DRAWS_FOR_SIZES):
-        batch = source.draw(PAIRS_AT_ONCE, factors, run.generator("sizes", step))
-        rows = {
-            concept: (batch.shared.sum(dim=1) == 1) & batch.shared[:, factors.index(concept)] for concept in wanting
-        }
-        for concept, chosen in rows.items():
-            if chosen.any():
-                sides = (batch.images_a[chosen], batch.images_b[chosen])
-                a, b = (source.posterior(drawn)[:, 0].cpu() for drawn in sides)
-                found[concept].append((a, b))
+        generator = run.generator("sizes", step)
+        for size in in_parts(PAIRS_AT_ONCE, at_once(PAIRS_AT_ONCE, model.image_shape)):
+            batch = source.draw(size, factors, generator)
+            for concept in wanting:
+                chosen = (batch.shared.sum(dim=1) == 1) & batch.shared[:, factors.index(concept)]
+                if chosen.any():
+                    sides = (batch.images_a[chosen], batch.images_b[chosen])
+                    a, b = (source.posterior(drawn)[:, 0].cpu() for drawn in sides)
+                    found[concept].append((a, b))
         wanting = [concept for concept in wanting if sum(len(a) for a, _ in found[concept]) < PAIRS_FOR_SIZES]
         if not wanting or (step + 1 >= DRAWS_WITHOUT_ANY and not all(found.values())):
             break
@@ -92,16 +92,28 @@ def choose_sizes(
     config: configs.Transform, model: FrozenModel, pairs: PairSource, run: Run
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Sizes of the residual and of each concept, and the scores they come from (none where set by hand)."""
+    if (sizes := given_sizes(config, model.size, pairs.concepts)) is not None:
+        return sizes, {}
+    scores = score_concepts(model, pairs, run).by(config.size_estimator)
+    return allot_sizes(scores, model.size), scores
+
+
+def given_sizes(config: configs.Transform, size: int, concepts: Sequence[str]) -> dict[str, int] | None:
+    """Sizes of the residual and of each concept, of `size` dimensions in all, where they are set by hand.
+
+    Raises:
+        ValueError: where they cannot be those of `concepts`.
+
+    """
     if config.sizes is None:
-        scores = score_concepts(model, pairs, run).by(config.size_estimator)
-        return allot_sizes(scores, model.size), scores
-    rest = model.size - sum(config.sizes.values())
-    if set(config.sizes) != set(pairs.concepts) or rest < 1 or min(config.sizes.values(), default=1) < 1:
+        return None
+    rest = size - sum(config.sizes.values())
+    if set(config.sizes) != set(concepts) or rest < 1 or min(config.sizes.values(), default=1) < 1:
         raise ValueError(
-            f"transform.sizes: expected a positive size for each of {', '.join(pairs.concepts) or 'no concepts'} that "
-            f"leave at least 1 of {model.size} dimensions to the residual, got {config.sizes}"
+            f"transform.sizes: expected a positive size for each of {', '.join(concepts) or 'no concepts'} that "
+            f"leave at least 1 of {size} dimensions to the residual, got {config.sizes}"
         )
-    return {RESIDUAL: rest, **{concept: config.sizes[concept] for concept in pairs.concepts}}, {}
+    return {RESIDUAL: rest, **{concept: config.sizes[concept] for concept in concepts}}
 
 
 def _build_transform(config: configs.Transform, latent_shape: tuple[int, ...], run: Run) -> Flow:
@@ -143,7 +155,9 @@ def train_transform(
             latents = findings.dequantised(latents, generator)
         return latents, batch.shared.to(run.device), batch.similarity_or(config.similarity).to(run.device)
 
-    initial = draw_latents(INITIAL_BATCH, run.generator("initial"), of_all)[0]
+    generator = run.generator("initial")
+    parts = in_parts(INITIAL_BATCH, at_once(INITIAL_BATCH, model.image_shape))
+    initial = torch.cat([draw_latents(part, generator, of_all)[0] for part in parts])
     spread = config.noise * initial.std(dim=0)
     flow.initialize(initial)
     optimiser = torch.optim.Adam(flow.parameters(), betas=schedule.betas, fused=True)

@@ -1,0 +1,85 @@
+"""Pairs of coloured digits that share the digit, the colour, or everything but the colour."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from iin_training.data.colour import draw, jitter, random_colours
+from iin_training.data.coloured_digits import ColouredDigits
+from iin_training.data.digests import digest_of
+from iin_training.pairs.base import PairBatch
+from iin_training.pairs.classes import Classes
+
+__all__ = ["PAIR_KINDS", "DigitPairs"]
+
+# Which concepts the two pictures of a pair share, by kind of pair.
+PAIR_KINDS: Mapping[str, frozenset[str]] = {
+    "digit": frozenset({"digit"}),
+    "colour": frozenset({"colour"}),
+    "all_but_colour": frozenset({"digit", "residual"}),
+    "nothing": frozenset(),
+}
+
+
+class DigitPairs:
+    """A source of pairs of coloured digits, in fixed shares of each kind; see `PairSource`."""
+
+    concepts = ("digit", "colour")
+
+    def __init__(self, data: ColouredDigits, weights: Mapping[str, float]) -> None:
+        """Draw from `data`; `weights`, by name of `PAIR_KINDS`, are relative to their sum.
+
+        Raises:
+            ValueError: where weights are negative or all 0, or too few digits have another of their class.
+
+        """
+        if min(weights.values()) < 0 or not sum(weights.values()) > 0:
+            raise ValueError(f"pairs: expected weights of at least 0, not all 0, got {dict(weights)}")
+        self._data, self._weights = data, dict(weights)
+        if weights.get("digit"):
+            labels = data.labels.numpy()
+            self._classes = Classes("digit", labels, range(data.classes), balanced=False, drop_single=True)
+
+    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
+        """Draw pairs, see `PairSource.draw`; what does not divide goes to the commonest kind."""
+        total = sum(self._weights.values())
+        counts = {kind: int(count * weight / total) for kind, weight in self._weights.items()}
+        counts[max(self._weights, key=lambda kind: self._weights[kind])] += count - sum(counts.values())
+        kinds = {kind: number for kind, number in counts.items() if number}
+        sides = [self._pairs_of(kind, number, generator) for kind, number in kinds.items()]
+        shared = [
+            torch.tensor([name in PAIR_KINDS[kind] for name in factors]).expand(number, -1)
+            for kind, number in kinds.items()
+        ]
+        return PairBatch(torch.cat([a for a, _ in sides]), torch.cat([b for _, b in sides]), torch.cat(shared))
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over the digits and the share of each kind, in their order."""
+        total = sum(self._weights.values())
+        shares = ((kind, float(weight / total)) for kind, weight in self._weights.items())
+        return digest_of("DigitPairs", self._data.digest(), *shares)
+
+    def _pairs_of(self, kind: str, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        first, second = self._chosen(kind, count, generator)
+        grey = self._grey(first, generator)
+        other_grey = grey if kind == "all_but_colour" else self._grey(second, generator)
+        colours = random_colours(count, generator)
+        other_colours = colours if kind == "colour" else random_colours(count, generator)
+        return draw(grey, colours), draw(other_grey, other_colours)
+
+    def _chosen(self, kind: str, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Positions `(count,)` of the digits on both sides, two different ones where not all but the colour is shared.
+
+        One digit twice would share the residual as well.
+        """
+        if kind == "digit":
+            return self._classes.draw(count, generator)
+        first = torch.randint(len(self._data), (count,), generator=generator)
+        if kind == "all_but_colour":
+            return first, first
+        second = torch.randint(len(self._data) - 1, (count,), generator=generator)
+        return first, second + (second >= first)
+
+    def _grey(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        return jitter(self._data.grey[chosen], self._data.augmentation, generator)
