@@ -268,16 +268,17 @@ _COMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser], No
 
 
 def _picture(path: str) -> Picture:
+    """The file at `path`; OSError, which is no wrong usage to argparse, where it is no picture."""
     try:
         data = Path(path).read_bytes()
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")):
             return Picture(path, data)
     except UnidentifiedImageError:
-        raise argparse.ArgumentTypeError(f"{path}: expected a PNG, JPEG or WebP file, got something else") from None
+        raise OSError(f"{path}: expected a PNG, JPEG or WebP file, got something else") from None
     except Image.DecompressionBombError as error:
-        raise argparse.ArgumentTypeError(f"{path}: {error}") from None
+        raise OSError(f"{path}: {error}") from None
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot read {path}: {error.strerror or error}") from None
+        raise OSError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _replace(text: str) -> Replace:

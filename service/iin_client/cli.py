@@ -6,7 +6,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from iin_client.arguments import build_parser
 from iin_client.channel import Tls
@@ -30,11 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 1: a call failed; 2: wrong usage or an unreadable or unwritable file.
     """
     parser = build_parser()
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         _check(options)
         with _connect(options) as client:
+            if options.command in _ENDINGS:
+                _check_decoder(options.command, client.get_model())
             _COMMANDS[options.command](client, options)
+        if options.command in _ENDINGS:
+            print(_written(options.output))
     except CallError as error:
         return _fail(str(error), 1)
     except (OSError, ValueError) as error:
@@ -48,17 +55,15 @@ def _fail(message: str, code: int) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
+    if options.command in _ENDINGS:
+        _check_output(options.output, _ENDINGS[options.command])
     if options.command == "edit":
         if not options.edits:
             raise ValueError("edit: expected at least one of --replace, --set, --resample, --shift, got none")
         if options.strength is not None and not any(isinstance(edit, Replace) for edit in options.edits):
             raise ValueError("--strength: expected a --replace for it to apply to, got none; leave it out")
-    if options.command == "traverse":
-        if options.factors and options.line is not None:
-            raise ValueError("--factor: expected --to or --random beside it, got --line, which names its own; drop one")
-        if options.output.suffix.lower() not in _FILMS:
-            known = ", ".join(_FILMS)
-            raise ValueError(f"--output: expected a name that ends in {known}, got {options.output}; choose one")
+    if options.command == "traverse" and options.factors and options.line is not None:
+        raise ValueError("--factor: expected --to or --random beside it, got --line, which names its own; drop one")
     if options.command == "gallery" and len(options.pictures) < 2:
         raise ValueError("gallery: expected at least 2 pictures, got 1; give another one to swap factors with")
     if options.command == "sample":
@@ -67,6 +72,31 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"--fix: expected every factor at most once, got {', '.join(factors)}; drop one")
         if options.count < 1:
             raise ValueError(f"--count: expected at least 1, got {options.count}; leave it out for 64")
+
+
+def _check_output(output: Path, endings: Sequence[str]) -> None:
+    """Refuse what could not be written once the service has done its work."""
+    if output.suffix.lower() not in endings:
+        raise ValueError(f"--output: expected a name that ends in {' or '.join(endings)}, got {output}; choose one")
+    if not (output.parent.is_dir() and os.access(output if output.exists() else output.parent, os.W_OK)):
+        raise ValueError(
+            f"--output: expected a file in a folder that is there and can be written to, got {output}; "
+            f"make {output.parent}, or name another"
+        )
+
+
+def _check_decoder(command: str, model: Model) -> None:
+    if all(graph.role != "decoder" for graph in model.graphs):
+        raise ValueError(
+            f"{command}: expected a model with a decoder, which draws pictures, got {model.name} {model.version} "
+            "without one; iin interpret shows its factors"
+        )
+
+
+def _written(output: Path) -> str:
+    """What was written, in a line."""
+    with Image.open(output) as picture:
+        return f"{output}: {picture.width} x {picture.height} pixels"
 
 
 def _connect(options: argparse.Namespace) -> Client:
@@ -202,7 +232,12 @@ def _gallery(client: Client, options: argparse.Namespace) -> None:
     page.save(options.output, format="PNG")
 
 
-_FILMS = (".png", ".gif", ".webp")
+_ENDINGS = {
+    "edit": (".png",),
+    "sample": (".png",),
+    "traverse": (".png", ".gif", ".webp"),
+    "gallery": (".png",),
+}
 _COMMANDS = {
     "describe": _describe,
     "interpret": _interpret,

@@ -10,6 +10,9 @@ __all__ = ["CallError", "Violation", "call_error"]
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _OWN_DEADLINE = "Deadline Exceeded"  # as gRPC has it, where the service has words of its own
+# Of the name in the metadata `application`; only Ray knows the calls that it advises.
+_RAYS_ADVICE = " Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
+_RAYS_UNNAMED = "Application metadata not set"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,13 @@ def call_error(error: Any, *, address: str, timeout: float) -> CallError:
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             message = f"{details} (RESOURCE_EXHAUSTED); send fewer items a call or try again later"
         case grpc.StatusCode.NOT_FOUND:
-            message = f"{details} (NOT_FOUND); name one of the models served at {address} as application"
+            what = details.removesuffix(_RAYS_ADVICE).removesuffix(".")
+            if what == _RAYS_UNNAMED:
+                what = "no application is named, which only a service of one model allows"
+            message = (
+                f"{what} (NOT_FOUND); name one of the models served at {address} with --application (in Python "
+                "application=), iin models lists them"
+            )
         case grpc.StatusCode.UNIMPLEMENTED:
             message = f"{address} does not serve iin_api.v1.InterpretationService ({details})"
         case _:

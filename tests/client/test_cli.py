@@ -1,12 +1,57 @@
 """The command line teaches, refuses what is wrong, and keeps the order of edits."""
 
+import io
+from concurrent import futures
+from contextlib import contextmanager
+
+import grpc
 import pytest
+from iin_api.v1 import interpretation_pb2 as pb
+from iin_api.v1.interpretation_pb2_grpc import (
+    InterpretationServiceServicer,
+    add_InterpretationServiceServicer_to_server,
+)
 from iin_client import Replace, Resample, SetValue, Shift
 from iin_client.arguments import build_parser
 from iin_client.cli import main
 from PIL import Image
 
 COMMANDS = ["describe", "interpret", "edit", "sample", "gallery"]
+
+
+class Drawing(InterpretationServiceServicer):
+    """Serves a model of some graphs, whose every image is red."""
+
+    def __init__(self, *roles):
+        self.roles = roles
+
+    def GetModel(self, request, context):
+        graphs = [pb.Graph(role=role) for role in self.roles]
+        return pb.GetModelResponse(model=pb.Model(name="mine", version="3", graphs=graphs))
+
+    def Edit(self, request, context):
+        return pb.EditResponse(images=self._images(len(request.targets)), factors=pb.Tensor(shape=[0, 1]))
+
+    def Sample(self, request, context):
+        yield pb.SampleResponse(images=self._images(request.count), factors=pb.Tensor(shape=[0, 1]))
+
+    def Traverse(self, request, context):
+        yield pb.TraverseResponse(images=self._images(request.frames), factors=pb.Tensor(shape=[0, 1]))
+
+    def _images(self, count):
+        red = io.BytesIO()
+        Image.new("RGB", (4, 4), "red").save(red, format="PNG")
+        return pb.Images(encoded=[red.getvalue()] * count)
+
+
+@contextmanager
+def serving(service):
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    add_InterpretationServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    yield f"localhost:{port}"
+    server.stop(grace=None).wait()
 
 
 @pytest.fixture
@@ -74,7 +119,6 @@ def test_the_address_comes_from_the_option_then_the_environment(monkeypatch):
         ("--shift", "colour=1,2:1", "expected one distance before the colon, got 1,2"),
         ("--resample", "residual=-1", "expected a whole number, at least 0, as seed, got -1"),
         ("--replace", "=a.png", "expected FACTOR=SOURCE, got =a.png"),
-        ("--replace", "digit=absent.png", "cannot read absent.png: No such file or directory"),
     ],
 )
 def test_a_wrong_edit_is_a_usage_error_that_says_why(option, value, message, picture, capsys):
@@ -87,6 +131,16 @@ def test_a_wrong_edit_is_a_usage_error_that_says_why(option, value, message, pic
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["edit", "PICTURE", "--replace", "digit=absent.png", "-o", "x.png"], "iin: cannot read absent.png: No such"),
+        (["sample", "-o", "x.xyz"], "--output: expected a name that ends in .png, got x.xyz; choose one"),
+        (["edit", "PICTURE", "--set", "a=1", "-o", "x"], "--output: expected a name that ends in .png, got x; choose"),
+        (["gallery", "PICTURE", "PICTURE", "-o", "x.gif"], "--output: expected a name that ends in .png, got x.gif"),
+        (["traverse", "PICTURE", "--random", "1", "-o", "x.jpg"], "ends in .png or .gif or .webp, got x.jpg"),
+        (
+            ["sample", "-o", "absent/x.png"],
+            "a folder that is there and can be written to, got absent/x.png; make ab",
+        ),
+        (["sample", "-o", "PICTURE/x.png"], "that is there and can be written to, got "),
         (["edit", "PICTURE", "-o", "x.png"], "expected at least one of --replace, --set"),
         (
             ["edit", "PICTURE", "--set", "a=1", "--strength", "1", "-o", "x.png"],
@@ -108,10 +162,8 @@ def test_wrong_usage_exits_with_2_and_a_message(arguments, message, picture, cap
 def test_a_file_that_is_no_picture_is_named(tmp_path, capsys):
     path = tmp_path / "notes.png"
     path.write_text("not a picture")
-    with pytest.raises(SystemExit) as caught:
-        main(["interpret", str(path)])
-    assert caught.value.code == 2
-    assert f"{path}: expected a PNG, JPEG or WebP file, got something else" in capsys.readouterr().err
+    assert main(["interpret", str(path)]) == 2
+    assert capsys.readouterr().err == f"iin: {path}: expected a PNG, JPEG or WebP file, got something else\n"
 
 
 def test_a_failed_call_exits_with_1_and_one_line(capsys):
@@ -120,3 +172,33 @@ def test_a_failed_call_exits_with_1_and_one_line(capsys):
     assert captured.out == ""
     assert captured.err.startswith("iin: nothing answers at localhost:1; is the service running")
     assert captured.err.count("\n") == 1
+
+
+DRAWN = [
+    ["edit", "PICTURE", "--set", "a=1"],
+    ["edit", "PICTURE", "PICTURE", "--set", "a=1"],
+    ["sample", "-n", "2"],
+    ["traverse", "PICTURE", "--random", "1", "-n", "2"],
+]
+
+
+@pytest.mark.parametrize("arguments", DRAWN)
+def test_what_was_written_is_told_with_its_size(arguments, picture, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    words = [word.replace("PICTURE", picture) for word in arguments]
+    with serving(Drawing("encoder", "decoder")) as address:
+        assert main([*words, "-o", str(out), "--address", address]) == 0
+    with Image.open(out) as written:
+        assert capsys.readouterr().out == f"{out}: {written.width} x {written.height} pixels\n"
+
+
+@pytest.mark.parametrize("arguments", [*DRAWN, ["gallery", "PICTURE", "PICTURE"]])
+def test_a_model_that_draws_nothing_is_told_with_the_command_that_suits_it(arguments, picture, tmp_path, capsys):
+    words = [word.replace("PICTURE", picture) for word in arguments]
+    with serving(Drawing("encoder", "transform")) as address:
+        assert main([*words, "-o", str(tmp_path / "out.png"), "--address", address]) == 2
+    assert capsys.readouterr().err == (
+        f"iin: {words[0]}: expected a model with a decoder, which draws pictures, got mine 3 without one; "
+        "iin interpret shows its factors\n"
+    )
+    assert not (tmp_path / "out.png").exists()

@@ -29,7 +29,7 @@ def convert(error):
             "RESOURCE_EXHAUSTED",
             "queue is full (RESOURCE_EXHAUSTED); send fewer items a call or try again later",
         ),
-        ("NOT_FOUND", "queue is full (NOT_FOUND); name one of the models served at host:9000 as application"),
+        ("NOT_FOUND", "queue is full (NOT_FOUND); name one of the models served at host:9000 with --application (in "),
         ("UNIMPLEMENTED", "host:9000 does not serve iin_api.v1.InterpretationService (queue is full)"),
         ("INTERNAL", "queue is full (INTERNAL)"),
     ],
@@ -39,6 +39,25 @@ def test_the_message_fits_the_status(code, message):
     assert str(error).startswith(message)
     assert error.code is grpc.StatusCode[code]
     assert error.violations == ()
+
+
+@pytest.mark.parametrize(
+    ("rays", "ours"),
+    [
+        (
+            "Application metadata not set.",
+            "no application is named, which only a service of one model allows (NOT_FOUND)",
+        ),
+        ("Application 'digist' not found.", "Application 'digist' not found (NOT_FOUND)"),
+    ],
+)
+def test_a_model_that_is_not_named_is_told_without_ray(rays, ours):
+    advice = "Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
+    error = convert(failure(grpc.StatusCode.NOT_FOUND, f"{rays} {advice}"))
+    assert str(error) == (
+        f"{ours}; name one of the models served at host:9000 with --application (in Python application=), "
+        "iin models lists them"
+    )
 
 
 def test_the_callers_own_deadline_is_told_in_seconds():

@@ -9,6 +9,7 @@ import pytest
 from iin_client import (
     Edited,
     FactorSlice,
+    Graph,
     Images,
     ImageSpec,
     Interpretations,
@@ -49,7 +50,7 @@ def model(channels=3):
         log_likelihood_quantiles=(),
         evaluation=(),
         round_trip_error=0,
-        graphs=(),
+        graphs=(Graph(role="decoder", sha256="", bytes=0),),
         recipe="",
         data_set="",
         created="",

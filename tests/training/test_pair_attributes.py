@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iin_training.data.images import ImageArray
+from iin_training.data.images import ImageArray, ImageFiles
 from iin_training.pairs import SameAttribute, read_attributes
 from iin_training.pairs.attribute_tables import BINS, MANY
+from PIL import Image
 from rich.console import Console
 
 IMAGES = 60
@@ -191,7 +192,11 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
 
 BAD_TABLES = {
     "empty": ("", r"t\.csv:1: expected a header"),
-    "semicolons": ("file;size\n1.png;3\n", r"t\.csv:1: expected a header .* separated by commas"),
+    "semicolons": (
+        "file;size\n1.png;3\n",
+        r"t\.csv:1: expected a header .*by commas, got 'file;size'; save it with commas between columns$",
+    ),
+    "one column": ("file\n1.png\n", r"t\.csv:1: expected a header with file and at least one concept.* got 'file'$"),
     "header only": ("file,size\n", r"t\.csv:1: expected a row for each picture, got none"),
     "short row": ("file,size\n1.png,1\n\n2.png\n", r"t\.csv:4: expected 2 cells, as in the header, got 1"),
     "long row": ("file,size\n1.png,1,2\n", r"t\.csv:2: expected 2 cells, as in the header, got 3"),
@@ -200,7 +205,7 @@ BAD_TABLES = {
     "residual": ("file,residual\n1.png,1\n", r"t\.csv:1: name of a column: expected a name .* got 'residual'"),
     "no name": ("file,size,\n1.png,1,2\n", r"t\.csv:1: name of a column: expected a name .* got ''"),
     "same names": ("file,size,size\n1.png,1,2\n", r"t\.csv:1: expected each name of a column once"),
-    "not UTF-8": ("file,größe\n1.png,1\n".encode("latin-1"), r"t\.csv: expected a CSV file in UTF-8"),
+    "not UTF-8": ("file,größe\n1.png,1\n".encode("latin-1"), r"t\.csv: expected a CSV .*; save it as UTF-8"),
     "celeba cut off": ("3\nBald Smiling\n1.jpg 1 -1\n", r"t\.csv:1: expected 3 rows, as this line says, got 1"),
     "celeba row": ("1\nBald Smiling\n1.jpg 1\n", r"t\.csv:3: expected 3 cells, as in the header, got 2"),
     "celeba without names": ("1\n\n1.jpg 1\n", r"t\.csv:2: expected a header"),
@@ -285,3 +290,88 @@ def test_pictures_without_a_row_are_counted_in_a_warning(tmp_path):
     whole = read_attributes(write_csv(tmp_path / "t.csv", usual_rows()))
     SameAttribute(Named(), whole, ["size"], console=Console(file=said))
     assert not said.getvalue()
+
+
+def test_a_text_among_many_numbers_is_told_with_column_line_and_remedy(tmp_path):
+    rows = [(f"{number}.png", "gross" if number in (7, 8) else number, "") for number in range(100)]
+    path = write_csv(tmp_path / "t.csv", rows, ("file", "size", "age"))
+    with pytest.raises(ValueError, match=r"t\.csv:9: size: expected a number, as in most rows, got 'gross'") as caught:
+        read_attributes(path)
+    remedy = (
+        "mend it or leave it empty, or name the column in read_attributes' `categorical` where its numbers are names"
+    )
+    assert str(caught.value).endswith(remedy)
+    assert len(read_attributes(path, categorical=["size"]).columns["size"].values) == 99
+
+
+@pytest.mark.parametrize(
+    ("many", "texts"), [(MANY - 1, 1), (99, 10)], ids=["few different numbers", "many different texts"]
+)
+def test_numbers_and_texts_may_be_categories_side_by_side(tmp_path, many, texts):
+    values = [*range(many), *(f"other {number}" for number in range(texts))]
+    rows = [(f"{number}.png", value) for number, value in enumerate(values)]
+    column = read_attributes(write_csv(tmp_path / "t.csv", rows, ("file", "size"))).columns["size"]
+    assert column.values == tuple(map(str, values))
+
+
+class Renamed(Named):
+    """The same images under other names."""
+
+    def __init__(self, names):
+        super().__init__()
+        self._names = names
+
+    def name(self, index):
+        return self._names[index]
+
+
+def told_of_rows(names, images, tmp_path):
+    """What the source says where the rows of its table are named `names`."""
+    said = io.StringIO()
+    rows = [(name, *rest) for name, (_, *rest) in zip(names, usual_rows(), strict=True)]
+    SameAttribute(images, read_attributes(write_csv(tmp_path / "t.csv", rows)), ["size"], console=Console(file=said))
+    return said.getvalue()
+
+
+def test_rows_that_name_no_picture_are_counted_in_a_warning(tmp_path):
+    names = [f"{number:03}.PNG" if number in (3, 4) else f"{number:03}.png" for number in range(IMAGES)]
+    first, second = told_of_rows(names, Named(), tmp_path).splitlines()
+    assert first.startswith("warning: 2 of 60 images have no row in the table and are left out, such as 003.png; its")
+    assert first.endswith("named such as 003.PNG")
+    assert second == (
+        "warning: 2 of 60 rows of the table name no image here, such as 003.PNG; names differ in capital letters alone"
+    )
+
+
+def test_rows_of_other_pictures_are_told_where_every_picture_has_its_row(tmp_path):
+    said = io.StringIO()
+    table = read_attributes(write_csv(tmp_path / "t.csv", [*usual_rows(), ("test/1.png", "round", 1, 2)]))
+    SameAttribute(Named(), table, ["size"], console=Console(file=said))
+    assert said.getvalue() == "note: 1 of 61 rows of the table name no image here, such as test/1.png\n"
+
+
+def test_rows_of_pictures_that_were_left_out_as_broken_are_not_told_again(tmp_path):
+    paths = [tmp_path / f"{number:03}.png" for number in range(IMAGES)]
+    for path in paths:
+        Image.new("L", (4, 4)).save(path)
+    paths[3].write_bytes(b"broken")
+    said, quiet = io.StringIO(), Console(quiet=True)
+    images = ImageFiles(paths, size=(4, 4), channels=1, max_broken=0.1, console=quiet)
+    table = read_attributes(write_csv(tmp_path / "t.csv", usual_rows()))
+    SameAttribute(images, table, ["size"], console=Console(file=said))
+    assert not said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("image", "row", "difference"),
+    [
+        ("a/{}.png", "a\\{}.png", "backslashes for /"),
+        ("\u00e4{}.png", "a\u0308{}.png", r"the Unicode form of a letter \(NFC or NFD\)"),
+        ("{}.png", "{}.PNG", "capital letters"),
+    ],
+    ids=["backslashes", "NFD", "case"],
+)
+def test_where_no_name_matches_it_is_told_what_they_differ_in(tmp_path, image, row, difference):
+    images, rows = ([name.format(number) for number in range(IMAGES)] for name in (image, row))
+    with pytest.raises(ValueError, match=f"; they differ in {difference} alone, so write those of the table as the"):
+        told_of_rows(rows, Renamed(images), tmp_path)

@@ -175,7 +175,7 @@ BAD = {
     "similarity nearly 1": ("csv", ROW + "1,2,digit,0.99999999999\n", ":2: similarity: expected a number in [0, 1)"),
     "similarity a word": ("csv", ROW + "1,2,digit,high\n", ":2: similarity: expected a number in [0, 1), got 'high'"),
     "similarity nan": ("csv", ROW + "1,2,digit,nan\n", ":2: similarity"),
-    "not UTF-8": ("csv", "größe".encode("latin-1"), "expected a list of pairs in UTF-8"),
+    "not UTF-8": ("csv", "größe".encode("latin-1"), "; save it as UTF-8, a spreadsheet calls it 'CSV UTF-8'"),
     "nothing listed": ("csv", ROW, "expected a list of pairs, got none"),
     "empty json": ("jsonl", "\n", "expected a list of pairs, got none"),
     "no json": ("jsonl", "\n{1}\n", ":2: expected a JSON object on one line"),
@@ -219,3 +219,10 @@ def test_a_set_of_too_few_pairs_is_refused(tmp_path):
 def test_a_missing_list_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"pairs\.csv: expected a readable list of pairs: No such file"):
         ListedPairs(numbered(), tmp_path / "pairs.csv")
+
+
+def test_a_slip_in_the_name_of_a_factor_is_told_with_its_line_and_the_name_that_was_meant(tmp_path):
+    rows = [*pairs_of("digit;colour"), ("30", "31", "digits;colour", ""), *pairs_of("style")]
+    with pytest.raises(ValueError, match=rf"pairs\.csv:{2 + MIN_PAIRS}: expected at least .* got 1 that") as caught:
+        ListedPairs(numbered(), write_csv(tmp_path / "pairs.csv", rows))
+    assert str(caught.value).endswith("share colour;digits; list more, or take these out; or is digits to be digit?")

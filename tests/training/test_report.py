@@ -135,3 +135,13 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(capsys, tmp_path, content
 def test_more_than_a_folder_is_wrong_usage(capsys, tmp_path):
     assert main(["report", str(tmp_path), "--seed", "1"]) == 2
     assert "RUN_DIR: expected nothing after it, got --seed 1" in capsys.readouterr().err
+
+
+def test_a_finished_run_that_cannot_be_written_to_is_told_all_the_same(digits_bundle, capsys, tmp_path):
+    directory = shutil.copytree(digits_bundle.parent, tmp_path / "run")
+    (directory / "curves.png").unlink()
+    (directory / "curves.png").mkdir()  # root may write to any folder, but to no folder as a file
+    assert main(["report", str(directory)]) == 0
+    told = words(capsys.readouterr())
+    assert f"warning: curves.png was not drawn: [Errno 21] Is a directory: '{directory / 'curves.png'}'" in told
+    assert f"drawn: {directory / 'pictures.png'} finished: iin-serve {directory / 'bundle'}" in told

@@ -63,4 +63,6 @@ def test_samples_through_the_true_transform_look_real(tmp_path, value_range):
         figure, reconstructed = figures[name], figures[f"{name}_reconstructed"]
         assert figure.ceiling < 0.1 * figure.floor  # real pictures; noise that T did not translate
         assert figure.value < 0.1 * figure.floor
-        assert reconstructed.value < 0.5 * figure.value  # of the same pictures, but for rounding
+        assert reconstructed.value < 0.1 * figure.floor
+    # As far as real pictures are from others: none is compared with its own reconstruction.
+    assert figures["FD-lite0_reconstructed"].value > 0.5 * figures["FD-lite0"].ceiling

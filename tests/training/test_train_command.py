@@ -1,5 +1,7 @@
 """The command `iin-train`: it teaches, refuses what is wrong, and hands overrides to the recipe."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,12 +44,13 @@ def test_help_of_a_recipe_explains_every_option_and_its_default(recipe, capsys):
     [
         (["run"], "usage: iin-train run RECIPE"),
         (["walk"], "usage: iin-train run RECIPE"),
+        (["rum", "digits"], "iin-train: COMMAND: expected one of run, scores, sketches, report, got 'rum'\n"),
         (
             ["run", "nothing"],
-            f"RECIPE: expected one of {', '.join(RECIPES)}, or FILE.py:FUNCTION",
+            f"iin-train: RECIPE: expected one of {', '.join(RECIPES)}, or FILE.py:FUNCTION",
         ),
     ],
-    ids=["no recipe", "unknown command", "unknown recipe"],
+    ids=["no recipe", "unknown command", "mistyped command", "unknown recipe"],
 )
 def test_wrong_usage_ends_with_two_and_the_reason_on_the_error_stream(arguments, said, capsys):
     assert main(arguments) == 2
@@ -165,3 +168,55 @@ def test_the_module_runs_as_a_program():
     )
     assert result.returncode == 2
     assert "expected one of" in result.stderr
+
+
+STOP = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+
+
+@pytest.mark.parametrize("file", ["tyro.py", "mine.py"], ids=["of ours", "of the user's file"])
+def test_an_interruption_of_an_import_is_told_in_a_line(file, tmp_path, monkeypatch):
+    (tmp_path / file).write_text(STOP)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    result = subprocess.run(
+        [sys.executable, "-m", "iin_training", "run", f"{tmp_path}/mine.py:mine"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "iin-train: interrupted\n")
+
+
+def test_an_interruption_says_whether_there_is_something_to_go_on_from(capsys, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_recipe", interrupted)
+    arguments = ["run", "digits", "--run-dir", str(tmp_path)]
+    assert main(arguments) == 130
+    told = f"interrupted before the first checkpoint in {tmp_path}; run the same command again\n"
+    assert capsys.readouterr().out == told
+    (tmp_path / "checkpoints/judge").mkdir(parents=True)
+    (tmp_path / "checkpoints/judge/checkpoint.json").write_text("{}")
+    assert main(arguments) == 130
+    assert f"again to go on from the last checkpoint in {tmp_path}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_run_directory_that_cannot_be_made_is_told_with_the_remedy(below, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert main(["run", "digits", "--run-dir", f"{tmp_path}/file{below}"]) == 1
+    told = capsys.readouterr().err
+    field = f"iin-train: --run-dir: expected a folder that can be made and written to, got {tmp_path}/file{below} ("
+    assert told.startswith(field)
+    assert told.endswith("; name another\n")
+    assert "Errno" not in told
+
+
+def test_a_run_directory_that_cannot_be_written_to_is_told_with_the_remedy(capsys, tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / "metrics.jsonl"))
+
+    monkeypatch.setattr(cli, "run_recipe", refused)
+    assert main(["run", "digits", "--run-dir", str(tmp_path)]) == 1
+    told = f"got {tmp_path} (Read-only file system: {tmp_path}/metrics.jsonl); name another"
+    assert told in capsys.readouterr().err

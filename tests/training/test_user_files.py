@@ -57,7 +57,7 @@ def test_a_file_without_the_recipe_ends_with_two_and_says_why(write, capsys, tex
     assert main(["run", f"{file}:{function}"]) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("RECIPE: ")
+    assert told.err.startswith("iin-train: RECIPE: ")
     assert said.split("\n")[0] in told.err
     assert said.removesuffix("\n") in told.err
     assert "Traceback" not in told.err

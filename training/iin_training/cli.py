@@ -53,6 +53,7 @@ examples:
 A run that was interrupted goes on where it was when it is started again.
 """
 COMMANDS = ("run", "scores", "sketches", "report")
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)  # may not be written, whatever the name
 R = TypeVar("R")
 
 
@@ -70,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if given[0] not in COMMANDS or len(given) < 2:
         print(usage(), file=sys.stderr)
+        if given[0] not in COMMANDS:
+            _fail(f"COMMAND: expected one of {', '.join(COMMANDS)}, got {given[0]!r}")
         return 2
     if given[1] in ("-h", "--help"):
         print(usage())
@@ -79,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         recipe = find_recipe(given[1])
     except ValueError as error:
-        print(f"RECIPE: {error}", file=sys.stderr)
+        _fail(f"RECIPE: {error}")
         return 2
     with joined():
         return _run(given[0], given[1], recipe, given[2:])
@@ -117,7 +120,7 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
             return 0
         bundle = run_recipe(command.recipe, run_dir, console)
     except (ValueError, BundleError, ExportError, RuntimeError, FloatingPointError, OSError) as error:
-        _fail(f"{error}{_remedy(error, run_dir)}{_lines(error, name)}")
+        _fail(f"{_explained(error, run_dir)}{_lines(error, name)}")
         return 1
     except Exception as error:
         if name in RECIPES:
@@ -125,7 +128,11 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
         _fail(told_of(error, name))
         return 1
     except KeyboardInterrupt:
-        console.print(f"interrupted; run the same command again to go on from the last checkpoint in {run_dir}")
+        if any(run_dir.glob("checkpoints/*/checkpoint.json")):
+            told = f"interrupted; run the same command again to go on from the last checkpoint in {run_dir}"
+        else:
+            told = f"interrupted before the first checkpoint in {run_dir}; run the same command again"
+        console.print(told, soft_wrap=True, markup=False)
         return 130
     console.print(quality_table(bundle.manifest))
     console.print(f"meanings: {bundle.directory / 'MODEL_CARD.md'}\nserve it with: iin-serve {bundle.directory}")
@@ -134,7 +141,7 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
 
 def _report(arguments: list[str]) -> int:
     if len(arguments) > 1:
-        print(f"RUN_DIR: expected nothing after it, got {' '.join(arguments[1:])}", file=sys.stderr)
+        _fail(f"RUN_DIR: expected nothing after it, got {' '.join(arguments[1:])}")
         return 2
     try:
         show_report(Path(arguments[0]), Console())
@@ -148,11 +155,19 @@ def _fail(told: str) -> None:
     Console(stderr=True).print(Text.assemble(("iin-train: ", "red"), told), soft_wrap=True)
 
 
-def _remedy(error: Exception, run_dir: Path) -> str:
-    """What to do about a full disk, which no message of the system says."""
-    if isinstance(error, OSError) and (error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)):
-        return f"; make room for {run_dir} and run the same command again, it goes on from the last checkpoint"
-    return ""
+def _explained(error: Exception, run_dir: Path) -> str:
+    """An error's text, and what to do about a disk that is full or a folder that cannot be written to."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+        return f"{error}; make room for {run_dir} and run the same command again, it goes on from the last checkpoint"
+    file = Path(error.filename) if isinstance(error.filename, str) and error.filename else None
+    if file and (run_dir.is_relative_to(file) or (error.errno in REFUSED and file.is_relative_to(run_dir))):
+        return (
+            f"--run-dir: expected a folder that can be made and written to, got {run_dir} ({error.strerror}: {file}); "
+            "name another"
+        )
+    return str(error)
 
 
 def _lines(error: BaseException, name: str) -> str:

@@ -82,7 +82,7 @@ class Optimiser:
     betas: tuple[float, float] = (0.9, 0.99)
     """Decay rates of Adam's moments."""
     clip_norm: float = 1.0
-    """Largest norm of the gradient; 0 leaves it as it is."""
+    """Largest norm of the gradient, an adversary's left out; 0 leaves it as it is."""
 
     def __post_init__(self) -> None:
         """Refuse what no optimiser can do."""

@@ -74,7 +74,8 @@ def allot_sizes(scores: Mapping[str, float], size: int) -> dict[str, int]:
         shown = {name: round(score, 3) for name, score in scores.items()}
         raise ValueError(
             f"factor sizes: {', '.join(empty)} would get 0 of {size} dimensions (scores {shown}); "
-            "use the reference estimator or set the sizes by hand"
+            "set the sizes by hand (transform.sizes) or take a model with larger latents; where the estimator is "
+            "paper, reference gives concepts more"
         )
     sizes["residual"] = size - sum(n for name, n in sizes.items() if name != "residual")
     return sizes

@@ -34,7 +34,7 @@ Round trip `|inverse(transform(z)) - z|`: at most {round_trip:.2e} over held-out
 ## Origin
 
 - recipe `{recipe}`, seed {seed}, code at commit {commit}, exported {created}
-- data: {data_set} (sha256 of pictures and labels {data_sha})
+- data: {data_set} (sha256 of it, or of what decides the pairs drawn from it: {data_sha})
 - libraries: {versions}
 
 ## Limits

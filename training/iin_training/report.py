@@ -50,7 +50,10 @@ def show_report(directory: Path, console: Console) -> None:
             f"RUN_DIR: expected the directory of a run that has begun to train, got {directory}, which has no metrics; "
             "give what --run-dir named, or build/RECIPE"
         )
-    draw_curves(metrics, directory / "curves.png")
+    try:
+        draw_curves(metrics, directory / "curves.png")
+    except OSError as error:  # a finished run may be kept where nothing can be written
+        console.print(f"warning: curves.png was not drawn: {error}", soft_wrap=True, markup=False, highlight=False)
     table = Table(title="stages of training", title_justify="left")
     for column in ("stage", "updates", "of", "minutes"):
         table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
@@ -66,7 +69,7 @@ def show_report(directory: Path, console: Console) -> None:
         sizes = [stage.settings["factors"] for stage in stages if "factors" in stage.settings]
         told = ", ".join(f"{name} {size}" for part in sizes for name, size in part.items())
         console.print(f"factor sizes: {told or 'not known yet'}", markup=False)
-    console.print(f"drawn: {', '.join(map(str, drawn))}", soft_wrap=True, markup=False)
+    console.print(f"drawn: {', '.join(map(str, drawn)) or 'nothing'}", soft_wrap=True, markup=False)
     console.print(_state(directory, stages), soft_wrap=True, markup=False)
 
 

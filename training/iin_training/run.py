@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -30,6 +32,7 @@ from iin_training.processes import average, leads, same_everywhere, wait
 __all__ = ["Run"]
 
 LOG_EVERY = 20  # steps between lines of the metrics file
+TELL_EVERY = 10.0  # seconds between lines of progress, where no bar can be drawn
 
 
 class Run:
@@ -110,6 +113,7 @@ class Run:
         with self._progress() as progress:
             task = progress.add_task(stage, total=schedule.steps, completed=done, note="")
             self._note = partial(progress.update, task)
+            told = time.monotonic()
             for step in range(done, schedule.steps):
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate(schedule, step)
@@ -120,6 +124,9 @@ class Run:
                     if leads():
                         save_checkpoint(folder, step + 1, model, optimiser, settings)
                     wait()  # so that nobody is further than the checkpoint that a crash would leave
+                if not self.console.is_interactive and time.monotonic() - told >= TELL_EVERY:
+                    told = time.monotonic()
+                    self._tell(progress.tasks[task])
 
     def record(self, stage: str, step: int, **values: torch.Tensor) -> None:
         """Write scalar `values` of a step to the metrics file, now and then; stop at a loss that is not finite."""
@@ -166,6 +173,12 @@ class Run:
         partial = self.metrics_path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         partial.replace(self.metrics_path)
+
+    def _tell(self, task: Task) -> None:
+        """A line for a file or a pipe, where the progress bar shows at the end only."""
+        left = "?" if task.time_remaining is None else timedelta(seconds=round(task.time_remaining))
+        line = f"{task.description}: update {task.completed:.0f} of {task.total:.0f}, {left} left"
+        self.console.print(f"{line}  {task.fields['note']}".rstrip(), markup=False, highlight=False, soft_wrap=True)
 
     def _progress(self) -> Progress:
         return Progress(

@@ -17,7 +17,7 @@ from iin_training.stages.transform import score_concepts
 from PIL import Image
 from rich.console import Console
 
-from .conftest import COMMANDS, PYTHON
+from .conftest import COMMANDS, PYTHON, SIZES
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
 
@@ -43,7 +43,8 @@ def test_a_command_runs(finished, line):
 
 def test_the_bundle_is_whole_and_has_the_concept_as_a_factor(folder, finished):
     manifest = read_bundle(folder / "build/mine/bundle").manifest
-    assert {part.name: part.size for part in manifest.layout} == {"residual": 8, "digit": 4}
+    _, name, size = SIZES.split()
+    assert {part.name: part.size for part in manifest.layout} == {"residual": 12 - int(size), name: int(size)}
     assert set(manifest.graphs) == {"encoder", "transform", "inverse", "decoder"}
     assert (manifest.name, manifest.provenance.recipe) == ("mine", "mine")
     assert (manifest.image.shape, manifest.image.minimum, manifest.image.maximum) == ((1, 28, 28), 0.0, 1.0)

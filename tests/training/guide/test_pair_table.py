@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -31,6 +32,10 @@ def tables(folder):
         f"{a},{b},{shared}," for shared in ("digit", "!digit") for a, b in itertools.pairwise(files[: MIN_PAIRS + 1])
     ]
     (folder / "pairs.csv").write_text(pairs + "\n".join(more))
+    (lines,) = (block for kind, block in BLOCKS if kind == "json")
+    others = (row.split(",") for row in more)
+    objects = [json.dumps({"image_a": a, "image_b": b, "shared": [shared]}) for a, b, shared, _ in others]
+    (folder / "pairs.jsonl").write_text(lines + "\n".join(objects))
 
 
 CONCEPTS = {
@@ -76,3 +81,8 @@ def test_a_source_of_pairs_is_made_by_its_line(names, source):
     assert batch.images_a.shape == batch.images_b.shape == (16, 1, 28, 28)
     assert 0 <= batch.images_a.min() < batch.images_a.max() <= 1
     assert bool(batch.shared.any()) == (source != "Unrelated")
+
+
+def test_a_list_of_pairs_says_the_same_as_json_lines(names):
+    listed = [eval(code_of("ListedPairs").replace("pairs.csv", name), names) for name in ("pairs.csv", "pairs.jsonl")]
+    assert listed[0].digest() == listed[1].digest()

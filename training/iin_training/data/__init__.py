@@ -1,1 +1,1 @@
-"""Images to train on: fetching, reading, drawing in colour, pairing."""
+"""Images to train on: fetching, reading, checking, distorting, drawing in colour."""

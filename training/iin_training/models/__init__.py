@@ -1,1 +1,1 @@
-"""Networks trained before T: the first stage that is interpreted, and the judge of its pictures."""
+"""Networks other than T: what is interpreted, what judges its pictures, and what training needs beside them."""

@@ -97,6 +97,12 @@ class FrozenModel(nn.Module):
                 f"value_range: expected two finite values, black below full intensity, got {value_range}; "
                 "for example (0.0, 1.0)"
             )
+        for role, part in (("encoder", encoder), ("decoder", decoder), ("head", head)):
+            if not isinstance(part, nn.Module) and (role == "encoder" or part is not None):
+                raise ValueError(
+                    f"{role}: expected a torch module or an OnnxModule, got {type(part).__name__}; "
+                    "give one, or wrap a function in a module"
+                )
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.value_range = (float(value_range[0]), float(value_range[1]))
         self.encoder, self.decoder, self.head = encoder, decoder, head

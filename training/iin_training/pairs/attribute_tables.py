@@ -20,6 +20,7 @@ MANY = 20
 """A numeric column of more different values than this is binned."""
 BINS = 10
 """Quantiles that it is binned into."""
+FEW = 10  # times as many different numbers as texts, and the texts of a column are mistakes
 MISSING = {"", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None"}  # as R, pandas and databases write it; and nan
 
 
@@ -43,6 +44,8 @@ class Attributes:
     """Name of the picture of each of N rows."""
     columns: Mapping[str, Attribute]
     """The columns by name of the concept, in the table's order."""
+    lines: tuple[int, ...] = ()
+    """Line of each row, from 1."""
 
 
 def read_attributes(path: Path, *, categorical: Collection[str] = ()) -> Attributes:
@@ -56,7 +59,7 @@ def read_attributes(path: Path, *, categorical: Collection[str] = ()) -> Attribu
       its values, separated by blanks.
 
     Values are categories. Only a column of numbers with more than `MANY` different values is binned into at most
-    `BINS` quantiles, so that "same value" means "same bin".
+    `BINS` quantiles, so that "same value" means "same bin". A few texts in such a column are refused.
 
     Args:
         path: the table, UTF-8.
@@ -78,13 +81,19 @@ def read_attributes(path: Path, *, categorical: Collection[str] = ()) -> Attribu
     except OSError as error:
         raise ValueError(f"{path}: expected a readable table of attributes: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: expected a CSV file in UTF-8: {error}") from error
+        raise ValueError(
+            f"{path}: expected a CSV file in UTF-8: {error}; save it as UTF-8, a spreadsheet calls it 'CSV UTF-8'"
+        ) from error
     faults.raise_any()
     unknown = sorted(set(categorical) - set(table.columns))
     if unknown:
         raise ValueError(
             f"categorical: expected columns of {path} ({', '.join(table.columns)}), got {', '.join(unknown)}"
         )
+    for name, column in table.columns.items():
+        if name not in categorical:
+            _check_numbers(name, column, table.lines, faults)
+    faults.raise_any()
     return replace(
         table,
         columns={
@@ -96,27 +105,31 @@ def read_attributes(path: Path, *, categorical: Collection[str] = ()) -> Attribu
 
 def _read_csv(file: Iterable[str], faults: Faults) -> Attributes:
     reader = csv.reader(file)
-    names = [name.strip() for name in next(reader, [])][1:]
+    header = next(reader, [])
+    names = [name.strip() for name in header][1:]
     rows = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
-    return _collect(1, names, rows, "file and at least one concept, separated by commas", faults)
+    if not names:
+        given = "".join(header)
+        told = f"expected a header with file and at least one concept, separated by commas, got {given!r}"
+        faults.add(1, told + ("; save it with commas between columns" if ";" in given or "\t" in given else ""))
+        return Attributes((), {})
+    return _collect(1, names, rows, faults)
 
 
 def _read_celeba(count: int, file: Iterable[str], faults: Faults) -> Attributes:
     lines = iter(file)
     names = next(lines, "").split()
-    table = _collect(2, names, ((line, text.split()) for line, text in enumerate(lines, 3)), "names", faults)
+    if not names:
+        faults.add(2, "expected a header with the names of the attributes, got none")
+        return Attributes((), {})
+    table = _collect(2, names, ((line, text.split()) for line, text in enumerate(lines, 3)), faults)
     if len(table.files) != count:
         faults.add(1, f"expected {count} rows, as this line says, got {len(table.files)}; is the file whole?")
     return table
 
 
-def _collect(
-    header: int, names: Sequence[str], rows: Iterator[tuple[int, list[str]]], columns: str, faults: Faults
-) -> Attributes:
+def _collect(header: int, names: Sequence[str], rows: Iterator[tuple[int, list[str]]], faults: Faults) -> Attributes:
     """The table of `rows` (line, cells); cells are kept as codes, since the same few texts come again and again."""
-    if not names:
-        faults.add(header, f"expected a header with the names of columns ({columns}), got no concept")
-        return Attributes((), {})
     for name in names:
         try:
             check_concept(name, "name of a column")
@@ -149,7 +162,28 @@ def _collect(
             name: Attribute(np.array(column, np.int64), tuple(known))
             for name, column, known in zip(names, codes, values, strict=True)
         },
+        tuple(lines.values()),
     )
+
+
+def _check_numbers(name: str, column: Attribute, lines: Sequence[int], faults: Faults) -> None:
+    """Note the few texts in a column of many numbers: with them every number would be a category of its own."""
+    texts = [code for code, value in enumerate(column.values) if not _is_number(value)]
+    if len(column.values) - len(texts) <= max(MANY, FEW * len(texts)):
+        return
+    for code in texts:
+        faults.add(
+            lines[int(np.argmax(column.codes == code))],
+            f"{name}: expected a number, as in most rows, got {column.values[code]!r}; mend it or leave it empty, or "
+            "name the column in read_attributes' `categorical` where its numbers are names",
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _numbers_understood(column: Attribute) -> Attribute:

@@ -1,21 +1,30 @@
 """Pairs of images with the same value of an attribute."""
 
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from iin_training.data.digests import digest_of
-from iin_training.data.images import Images, printable
+from iin_training.data.images import ImageFiles, Images, printable
 from iin_training.pairs.attribute_tables import Attributes
 from iin_training.pairs.base import PairBatch, Shares, check_count, check_factors, load_pairs, split_evenly
 from iin_training.pairs.classes import Classes
 from iin_training.pairs.digests import images_digest
 
 __all__ = ["SameAttribute"]
+
+SPELLINGS: Mapping[str, Callable[[str], str]] = {
+    "backslashes for /": lambda name: name.replace("\\", "/"),
+    "the Unicode form of a letter (NFC or NFD)": lambda name: unicodedata.normalize("NFC", name),
+    "capital letters": str.casefold,
+}
+"""What names that mean the same file may differ in, and how that is evened out."""
 
 
 class SameAttribute:
@@ -42,7 +51,7 @@ class SameAttribute:
             concepts: the columns to learn, in their order; None takes all.
             balanced: draw every value as often as any other, however rare it is; False: as often as its images are.
             drop_single: leave out values of one single image instead of refusing them.
-            console: shows a warning where images have no row.
+            console: shows a warning where images have no row, or rows no image.
 
         Raises:
             ValueError: where no row names an image, a column does not exist, or cannot be paired.
@@ -57,22 +66,7 @@ class SameAttribute:
                 f"concepts: expected one or more columns of the table ({', '.join(attributes.columns)}), each once, "
                 f"got {', '.join(self.concepts) or 'none'}"
             )
-        row_of = {file: row for row, file in enumerate(attributes.files)}
-        rows = np.array([row_of.get(images.name(index), -1) for index in range(len(images))], np.int64)
-        without = np.flatnonzero(rows < 0)
-        if len(without) == len(rows):
-            raise ValueError(
-                f"attributes: expected files named as the images are, such as {images.name(0)}, got names such as "
-                f"{attributes.files[0]}; give ImageFiles the folder that these names are relative to"
-            )
-        if len(without):
-            (console or Console()).print(
-                f"warning: {len(without)} of {len(rows)} images have no row in the table and are left out, such as "
-                f"{printable(images.name(int(without[0])))}; its files are named such as {attributes.files[0]}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+        rows = _joined(images, attributes, console or Console())
         self._images = images
         self._classes = []
         for name in self.concepts:
@@ -104,3 +98,44 @@ class SameAttribute:
         """Hexadecimal sha256 over images, groups of equal values, concepts and settings; not over names of values."""
         groups = (classes.digest() for classes in self._classes)
         return digest_of("SameAttribute", self.concepts, images_digest(self._images), *groups)
+
+
+def _joined(images: Images, attributes: Attributes, console: Console) -> NDArray[np.int64]:
+    """The row of each image, `(N,)`, -1 where there is none; `ValueError` where that is so for all."""
+    row_of = {file: row for row, file in enumerate(attributes.files)}
+    rows = np.array([row_of.get(images.name(index), -1) for index in range(len(images))], np.int64)
+    without = [images.name(int(index)) for index in np.flatnonzero(rows < 0)]
+    named = set(rows.tolist())
+    known = images.left_out if isinstance(images, ImageFiles) else frozenset[str]()  # told of when they were read
+    over = [file for row, file in enumerate(attributes.files) if row not in named and file not in known]
+    difference = _difference(without, over)
+    if len(without) == len(rows):
+        remedy = "give ImageFiles the folder that these names are relative to"
+        if difference:
+            remedy = f"they differ in {difference} alone, so write those of the table as the images are named"
+        raise ValueError(
+            f"attributes: expected files named as the images are, such as {printable(images.name(0))}, got names "
+            f"such as {attributes.files[0]}; {remedy}"
+        )
+    told = []
+    if without:
+        told.append(
+            f"warning: {len(without)} of {len(rows)} images have no row in the table and are left out, such as "
+            f"{printable(without[0])}; its files are named such as {(over or attributes.files)[0]}"
+        )
+    if over:  # where every image has its row, the table is most likely that of other images too
+        told.append(
+            f"{'warning' if without else 'note'}: {len(over)} of {len(attributes.files)} rows of the table name no "
+            f"image here, such as {over[0]}" + (f"; names differ in {difference} alone" if difference else "")
+        )
+    for line in told:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return rows
+
+
+def _difference(names: Sequence[str], files: Sequence[str]) -> str:
+    """What alone sets some of a table's `files` apart from `names` of images; empty where nothing does."""
+    for what, even in SPELLINGS.items():
+        if {even(name) for name in names} & {even(file) for file in files}:
+            return what
+    return ""

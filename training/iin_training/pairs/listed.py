@@ -1,8 +1,9 @@
 """Pairs that the user lists in a file."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
@@ -52,8 +53,10 @@ class ListedPairs:
         left_out = images.left_out if isinstance(images, ImageFiles) else frozenset[str]()
         faults = Faults(path)
         by_set: dict[Shares, list[tuple[int, int, float]]] = {}
+        lines: dict[Shares, int] = {}
         for pair in read_pair_list(path, faults):
             rows = by_set.setdefault(pair.shares, [])
+            lines.setdefault(pair.shares, pair.line)
             if not _unknown_told(pair, numbers, left_out, faults):
                 similarity = math.nan if pair.similarity is None else pair.similarity
                 if pair.image_a in numbers and pair.image_b in numbers:
@@ -64,8 +67,9 @@ class ListedPairs:
         for shares, rows in by_set.items():
             if (different := len({frozenset(row[:2]) for row in rows})) < MIN_PAIRS:
                 raise ValueError(
-                    f"{path}: expected at least {MIN_PAIRS} different pairs of readable images for each set of shared "
-                    f"factors, got {different} that share {shares}; list more, or take these out"
+                    f"{path}:{lines[shares]}: expected at least {MIN_PAIRS} different pairs of readable images for "
+                    f"each set of shared factors, got {different} that share {shares}; list more, or take these out"
+                    + _meant(shares, by_set)
                 )
         self._images = images
         self._sets = list(by_set)
@@ -112,6 +116,15 @@ class ListedPairs:
         """Hexadecimal sha256 over images, sets of shared factors, pairs and similarities, in the list's order."""
         sets = (shares.key for shares in self._sets)
         return digest_of("ListedPairs", images_digest(self._images), *sets, *self._numbers, *self._similarity)
+
+
+def _meant(shares: Shares, listed: Iterable[Shares]) -> str:
+    """The question whether a name in `shares` is a slip for one in the other sets that are listed."""
+    others = {name for other in listed if other != shares for name in other.concepts} - shares.concepts
+    for name in sorted(shares.concepts):
+        if near := get_close_matches(name, sorted(others), n=1, cutoff=0.8):
+            return f"; or is {name} to be {near[0]}?"
+    return ""
 
 
 def _unknown_told(pair: ListedPair, numbers: dict[str, int], left_out: frozenset[str], faults: Faults) -> bool:

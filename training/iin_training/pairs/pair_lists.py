@@ -60,7 +60,9 @@ def read_pair_list(path: Path, faults: Faults) -> Iterator[ListedPair]:
     except OSError as error:
         raise ValueError(f"{path}: expected a readable list of pairs: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: expected a list of pairs in UTF-8: {error}") from error
+        raise ValueError(
+            f"{path}: expected a list of pairs in UTF-8: {error}; save it as UTF-8, a spreadsheet calls it 'CSV UTF-8'"
+        ) from error
 
 
 def _read_csv(file: Iterable[str], faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
