@@ -1,6 +1,7 @@
 """What a bundle says about itself: the contents of `manifest.json`."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,12 @@ class LogLikelihoodQuantiles:
 
     def quantile(self, log_likelihood: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of held-out images less likely than each value given, `(N,)` in [0, 1]."""
-        return np.interp(log_likelihood, self.values, self.probabilities)
+        return np.interp(log_likelihood, *self._curve)
+
+    @cached_property
+    def _curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`values` and `probabilities` as arrays, which every batch needs."""
+        return np.array(self.values), np.array(self.probabilities)
 
 
 @dataclass(frozen=True, kw_only=True)

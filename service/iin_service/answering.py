@@ -20,8 +20,10 @@ from iin_service.recording import Recorder
 __all__ = ["Answering", "CallContext", "Fault", "Kept"]
 
 Answer = TypeVar("Answer")
+Request = TypeVar("Request", bound=Message)
 
-MAX_BYTES_HELD = 512 * 1024 * 1024  # of all requests under way in a replica
+MAX_BYTES_HELD = 512 * 1024 * 1024  # of all requests under way in a replica; half as many of answers not taken
+MAX_STREAMS = 256  # of requests, open at once: each holds a place of the replica, busy or not
 MOST_CHARACTERS = 2000  # of a message, which travels in metadata, twice
 STATUS_DETAILS = "grpc-status-details-bin"
 CODES: dict[type[ServiceError], StatusCode] = {
@@ -91,26 +93,30 @@ class Kept:
         self.waiting += size
         self._answering.waits(size)
 
-    def begun(self, size: int) -> None:
-        """It begins."""
+    def begun(self, size: int, most: int) -> None:
+        """It begins, and keeps `most` bytes for its answer until that is there: no answer to it has more."""
         self.messages += 1
         self.read(-size)
+        self._keep(most)
 
-    def answered(self, size: int) -> None:
-        """There is an answer of `size` bytes."""
-        self.bytes += size
-        self._answering.keep(size)
+    def answered(self, size: int, most: int) -> None:
+        """There is an answer of `size` bytes in place of the `most` that were kept for it."""
+        self._keep(size - most)
 
     def taken(self, size: int) -> None:
-        """An answer of `size` bytes is handed over."""
+        """An answer of `size` bytes is the caller's."""
         self.messages -= 1
-        self.answered(-size)
+        self._keep(-size)
 
     def dropped(self) -> None:
         """All of it is let go."""
         self.messages = 0
         self.read(-self.waiting)
-        self.answered(-self.bytes)
+        self._keep(-self.bytes)
+
+    def _keep(self, size: int) -> None:
+        self.bytes += size
+        self._answering.keep(size)
 
 
 class Answering:
@@ -119,29 +125,30 @@ class Answering:
     def __init__(self, recorder: Recorder) -> None:
         """Calls are counted by `recorder`."""
         self._recorder = recorder
-        self._bytes = self._lasting = self._waiting = self._kept = 0
+        self._bytes = self._lasting = self._waiting = self._kept = self._streams = 0
         self._left = asyncio.Event()
         """Set whenever a request begins or leaves, or an answer is taken."""
 
     async def once(
         self,
         rpc: str,
-        request: Message,
+        size: int,
         answer: Callable[[], Awaitable[Answer]],
         failed: Callable[[Fault], Answer],
         *,
         kept: Kept | None = None,
+        most: int = 0,
     ) -> Answer:
-        """The answer to one request, or what `failed` makes of the reason that there is none.
+        """The answer to one request of `size` bytes, or what `failed` makes of the reason that there is none.
 
         One of a stream, with what that has `kept`, waits for room where the replica holds too much, and leaves half
-        of it to the others.
+        of it to the others; no answer to it has more than `most` bytes.
         """
         with self._counted(rpc) as outcome:
             try:
                 if kept is not None:
-                    await self._begun(request, kept)
-                with self._held(request):
+                    await self._begun(size, most, kept)
+                with self._held(size):
                     return await answer()
             except Exception as error:
                 fault = Fault(error)
@@ -162,7 +169,7 @@ class Answering:
             fault.set_on(context)
             return nothing
 
-        return await self.once(rpc, request, answer, failed)
+        return await self.once(rpc, request.ByteSize(), answer, failed)
 
     async def stream(
         self, rpc: str, request: Message, answers: AsyncGenerator[Answer], context: CallContext
@@ -174,7 +181,7 @@ class Answering:
         """
         with self._counted(rpc) as outcome:
             try:
-                with self._held(request, lasting=True):
+                with self._held(request.ByteSize(), lasting=True):
                     async with aclosing(answers):
                         async for one in answers:
                             yield one
@@ -183,14 +190,51 @@ class Answering:
                 outcome.code = fault.code.name
                 fault.set_on(context)
 
-    async def messages(self, requests: AsyncIterator[Message], kept: Kept) -> AsyncGenerator[Message]:
-        """The messages of a stream, each read when there is room for it, or when all before it have begun."""
+    @contextmanager
+    def opened(self) -> Iterator[Kept]:
+        """A place for a stream of requests; who leaves it lets go of all that the stream keeps.
+
+        Raises:
+            Overloaded: where there is none left.
+
+        """
+        if self._streams >= MAX_STREAMS:
+            raise Overloaded(f"{MAX_STREAMS} streams of requests are open, as many as may be")
+        kept = Kept(self)
+        self._streams += 1
+        try:
+            yield kept
+        finally:
+            self._streams -= 1
+            kept.dropped()
+
+    def ended(self, rpc: str, error: ServiceError, context: CallContext) -> None:
+        """A stream of requests is refused or given up, which counts as a call that took no time."""
+        fault = Fault(error)
+        fault.set_on(context)
+        self._recorder.call(rpc, fault.code.name, 0.0)
+
+    async def messages(self, requests: AsyncIterator[Request], kept: Kept) -> AsyncGenerator[tuple[Request, int]]:
+        """The messages of a stream and their bytes, each read when there is room, or when all before it have begun.
+
+        Raises:
+            InvalidInput: where one cannot be read; those before it are answered.
+
+        """
+        number = 0
         async for message in requests:
-            kept.read(message.ByteSize())
-            yield message
+            number += 1
+            size = message.ByteSize()
+            kept.read(size)
+            yield message, size
             while kept.waiting and self._waiting + self._bytes > MAX_BYTES_HELD // 2:
                 self._left.clear()
                 await self._left.wait()
+        # Serve ends a stream with a message that it cannot read as if the caller had ended it, but for this.
+        if getattr(requests, "is_cancelled", bool)():
+            raise InvalidInput(
+                f"requests[{number}]", "a message of this RPC", "bytes that are none", "send those from it on again"
+            )
 
     def waits(self, size: int) -> None:
         """Count so many bytes of messages more, or less, that are read and wait until they may begin."""
@@ -199,30 +243,29 @@ class Answering:
             self._left.set()
 
     def keep(self, size: int) -> None:
-        """Count so many bytes of answers more, or less, that wait to be taken."""
+        """Count so many bytes of answers more, or less, that are made or wait to be taken."""
         self._kept += size
         if size < 0:
             self._left.set()
 
-    async def _begun(self, request: Message, kept: Kept) -> None:
+    async def _begun(self, size: int, most: int, kept: Kept) -> None:
         """Wait for room for a message of a stream, after those before it."""
         async with kept.turn:
-            while not self._room(request, kept):
+            while not self._room(size, most, kept):
                 self._left.clear()
                 await self._left.wait()
-            kept.begun(request.ByteSize())
+            kept.begun(size, most)
 
-    def _room(self, request: Message, kept: Kept) -> bool:
+    def _room(self, size: int, most: int, kept: Kept) -> bool:
         """Whether a request of a stream may begin; one at a time always may, whoever else takes no answers."""
-        if kept.messages and self._kept > MAX_BYTES_HELD // 2:
+        if kept.messages and self._kept + most > MAX_BYTES_HELD // 2:
             return False
         short = self._bytes - self._lasting
-        return not short or short + request.ByteSize() <= MAX_BYTES_HELD // 2
+        return not short or short + size <= MAX_BYTES_HELD // 2
 
     @contextmanager
-    def _held(self, request: Message, *, lasting: bool = False) -> Iterator[None]:
+    def _held(self, size: int, *, lasting: bool = False) -> Iterator[None]:
         """Count the bytes of a request as held while it is worked on; a lone request is always let in."""
-        size = request.ByteSize()
         bounds = [(self._bytes, MAX_BYTES_HELD), *([(self._lasting, MAX_BYTES_HELD // 2)] if lasting else [])]
         for held, most in bounds:
             if held and held + size > most:

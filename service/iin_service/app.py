@@ -78,13 +78,19 @@ def _deployment(cpus: int, gpus: float, **options: Any) -> serve.Deployment:
     return deployment
 
 
-def start_ray(folder: Path, *, cpus: int, gpus: float) -> None:
-    """Start a Ray of our own with its files in `folder`."""
+def start_ray(folder: Path, *, replicas: int, cpus: int, gpus: float) -> None:
+    """Start a Ray of our own with its files in `folder` and room for replicas of so many `cpus` and `gpus` each.
+
+    `gpus` is a whole number where it is above 1.
+    """
+    whole_gpus = int(replicas * gpus) or None
+    if 0 < gpus < 1:  # of one GPU each: what is left of it does not add up with what is left of another
+        whole_gpus = math.ceil(replicas / int(1 / gpus))
     ray.init(
         address="local",
         _temp_dir=str(folder / "ray"),
-        num_cpus=cpus,
-        num_gpus=math.ceil(gpus) or None,  # Ray counts whole GPUs, replicas take fractions
+        num_cpus=replicas * cpus,
+        num_gpus=whole_gpus,
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         logging_level=logging.ERROR,
@@ -160,7 +166,12 @@ def _check_served(options: ServeOptions) -> None:
     wanted = responses.model(read_bundle(options.bundle).manifest)
     handle = serve.get_app_handle(options.application)
     for _ in range(4 * options.replicas):
-        found = pb.GetModelResponse.FromString(handle.describe.remote().result(timeout_s=DESCRIBE_SECONDS))
+        try:
+            found = pb.GetModelResponse.FromString(handle.describe.remote().result(timeout_s=DESCRIBE_SECONDS))
+        except (RayServeException, ray.exceptions.RayError, TimeoutError) as error:
+            raise RuntimeError(
+                f"--update: expected {options.application} to say what it serves, got {error}; ask it by iin describe"
+            ) from error
         if found.model != wanted:
             raise RuntimeError(
                 f"--update: {options.bundle} was refused, and the bundle before it is still served; the replicas' log "

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import math
 import os
 import signal
 import subprocess
@@ -97,6 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
         usage.error(wrong)
     try:
         return _serve(given, words[cut + 1 :])
+    except KeyboardInterrupt:
+        return 130  # before it was ready
     except (BundleError, OSError, RuntimeError, ValueError) as error:
         print(f"iin-serve: {error}", file=sys.stderr)
         return 1
@@ -107,7 +108,10 @@ def _wrong(given: argparse.Namespace) -> str | None:
     checks = (
         (1 <= given.replicas <= PORTS_PER_KIND, f"--replicas: expected 1 to {PORTS_PER_KIND}, got {given.replicas}"),
         (given.cpus >= 1, f"--cpus: expected at least 1, got {given.cpus}"),
-        (0 <= given.gpus < math.inf, f"--gpus: expected at least 0, got {given.gpus:g}"),
+        (
+            0 <= given.gpus <= 1 or (given.gpus > 1 and given.gpus.is_integer()),
+            f"--gpus: expected 0 to 1, or a whole number above, got {given.gpus:g}",
+        ),
         (0 <= given.port <= 65535, f"--port: expected 0 to 65535, got {given.port}; 0 takes a free one"),
         (
             given.address is not None or not given.update,
@@ -120,8 +124,8 @@ def _wrong(given: argparse.Namespace) -> str | None:
 def _serve(given: argparse.Namespace, command: list[str]) -> int:
     bundles = _by_name(given.bundles, given.name)  # a bad bundle fails here, before anything is started
     host = given.host or ("127.0.0.1" if given.address is None else "0.0.0.0")
-    free, http_port = free_ports(2)
-    port = given.port or free
+    ports = (one for one in free_ports(7) if one != given.port)  # two for Serve, four for a cluster of our own
+    port, http_port = given.port or next(ports), next(ports)
     if given.address is None and not port_is_free(port, host):
         raise OSError(f"--port: expected a free port, but something listens on {port}; choose another, or 0")
     for number in STOP_SIGNALS:
@@ -129,7 +133,7 @@ def _serve(given: argparse.Namespace, command: list[str]) -> int:
     settings = serve_settings(haproxy=given.proxy == "haproxy")
     before = os.environ.copy()  # for the command, which is no part of Ray
     with guarded_folder() if given.address is None else contextlib.nullcontext() as folder:
-        os.environ |= settings | (private_cluster(folder) if folder is not None else {})
+        os.environ |= settings | (private_cluster(folder, ports) if folder is not None else {})
 
         # Ray reads its settings when it is imported.
         from iin_service import app
@@ -139,8 +143,8 @@ def _serve(given: argparse.Namespace, command: list[str]) -> int:
         print(f"iin-serve: {what} {', '.join(bundles)} ...", file=sys.stderr, flush=True)
         try:
             if folder is not None:
-                head, count = "127.0.0.1", given.replicas * len(bundles)
-                app.start_ray(folder, cpus=count * given.cpus, gpus=count * given.gpus)
+                head = "127.0.0.1"
+                app.start_ray(folder, replicas=given.replicas * len(bundles), cpus=given.cpus, gpus=given.gpus)
             else:
                 head = app.join_ray(given.address, settings)
             for number in STOP_SIGNALS:  # Ray installed its own
@@ -157,10 +161,8 @@ def _serve(given: argparse.Namespace, command: list[str]) -> int:
                 print(f"updated: {', '.join(bundles)}")
                 return 0
             endpoint = f"{head if host == '0.0.0.0' else host}:{port}"
-            _wait_until_ready(endpoint, deployed)
+            _wait_until_ready(endpoint, deployed, private=folder is not None)
             return _until_done(command, endpoint, before, deployed)
-        except KeyboardInterrupt:
-            return 130  # before it was ready
         finally:
             for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # a second one would leave half of it running
@@ -190,7 +192,7 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _wait_until_ready(endpoint: str, applications: list[str]) -> None:
+def _wait_until_ready(endpoint: str, applications: list[str], *, private: bool) -> None:
     """Return once a replica of each application answers through the ingress."""
     with grpc.insecure_channel(endpoint, [("grpc.enable_http_proxy", 0)]) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -198,10 +200,12 @@ def _wait_until_ready(endpoint: str, applications: list[str]) -> None:
             for application in applications:
                 _check(stub, application)
         except grpc.RpcError as error:
+            likely = "the machine may be too busy; try again with less beside it, or fewer replicas"
+            if not private:
+                likely = "if Serve ran on the cluster before, it must have been started with this port and its services"
             raise RuntimeError(
                 f"{endpoint}: expected the health service to answer within {READY_SECONDS} s, got "
-                f"{error.code().name}: {error.details()}. If Serve was running on the cluster before, it must have "
-                "been started with this gRPC port and these services"
+                f"{error.code().name}: {error.details()}; {likely}"
             ) from error
 
 

@@ -2,16 +2,38 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from iin_bundle import FactorLayout
+from numpy.typing import NDArray
 
 from iin_service.errors import InvalidInput
 from iin_service.stage import Array
 
-__all__ = ["LEAST_TRUNCATION", "Edit", "Replace", "Resample", "SetValue", "Shift", "apply_edit", "draw_prior"]
+__all__ = [
+    "LEAST_TRUNCATION",
+    "Edit",
+    "Purpose",
+    "Replace",
+    "Resample",
+    "SetValue",
+    "Shift",
+    "added",
+    "apply_edit",
+    "draw_prior",
+]
 
 LEAST_TRUNCATION = 0.1  # of 100 draws 8 are kept
+
+
+class Purpose(IntEnum):
+    """What is drawn: a seed gives each its own values, so that what is drawn anew is not what it replaces."""
+
+    SAMPLE = 0
+    RESAMPLE = 1
+    WALK = 2
+    RESPONSE = 3
 
 
 @dataclass(frozen=True)
@@ -81,24 +103,53 @@ def _changed(operation: Replace | SetValue | Resample | Shift, before: Array, wh
         case SetValue(values):
             return values
         case Resample(seed, temperature):
-            return np.float32(temperature) * draw_prior(seed, range(len(before)), size)[:, where]
+            drawn = draw_prior(seed, range(len(before)), size, temperature=temperature, purpose=Purpose.RESAMPLE)
+            return drawn[:, where]
         case Shift(direction, distance):
             unit = direction / np.linalg.norm(direction.astype(np.float64))
             return before + (distance * unit).astype(np.float32)
 
 
-def draw_prior(seed: int, indices: Sequence[int], size: int, truncation: float | None = None) -> Array:
-    """Standard normal vectors `(len(indices), size)`, each decided by `seed` and its index alone.
+def added(before: Array, after: Array, edit: Edit, layout: FactorLayout) -> NDArray[np.bool_]:
+    """Where, `(N, D)`, `edit` gave more of the magnitude of `after`, `(N, D)`, than it kept of `before`, `(N, D)`."""
+    where, result = layout.slice(edit.factor), np.zeros(after.shape, bool)
+    match edit.operation:
+        case Replace(_, strength):
+            kept = np.float32(1 - strength) * before[:, where]
+        case Shift():
+            kept = before[:, where]
+        case _:
+            kept = np.zeros_like(before[:, where])
+    with np.errstate(over="ignore"):  # more than any kept
+        result[:, where] = np.abs(after[:, where] - kept) > np.abs(kept)
+    return result
 
-    A counter-based generator (Philox) is keyed by both, so the i-th draw of a seed is the same
-    whatever is drawn beside it, on any replica. Values beyond `truncation` are drawn again from the
-    same generator (the truncation trick of Brock, Donahue, Simonyan, ICLR 2019).
+
+def draw_prior(
+    seed: int,
+    indices: Sequence[int],
+    size: int,
+    truncation: float | None = None,
+    temperature: float = 1.0,
+    purpose: Purpose = Purpose.SAMPLE,
+) -> Array:
+    """Standard normal vectors `(len(indices), size)` times `temperature`, each decided by purpose, seed and index.
+
+    A counter-based generator (Philox) is keyed by seed and index, so the i-th draw of a seed is the same
+    whatever is drawn beside it, on any replica. The purpose is the highest word of its counter, which no draw
+    reaches. Values beyond `truncation` are drawn again from the same generator (the truncation trick of Brock,
+    Donahue, Simonyan, ICLR 2019). An overflow gives infinities.
     """
-    rows = []
-    for index in indices:
-        generator = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
-        row = generator.standard_normal(size, dtype=np.float32)
+    drawn = np.empty((len(indices), size), np.float32)
+    philox = np.random.Philox(key=0)
+    generator, start = np.random.Generator(philox), philox.state  # given another key, it is that of a new generator
+    start["state"]["counter"][3] = purpose
+    for row, index in zip(drawn, indices, strict=True):
+        start["state"]["key"][:] = seed, index
+        philox.state = start
+        generator.standard_normal(dtype=np.float32, out=row)
         while truncation is not None and (beyond := np.flatnonzero(np.abs(row) > truncation)).size:
             row[beyond] = generator.standard_normal(len(beyond), dtype=np.float32)
-        rows.append(row)
-    return np.stack(rows)
+    with np.errstate(over="ignore"):
+        drawn *= np.float32(temperature)
+    return drawn

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -11,9 +11,9 @@ import numpy as np
 from iin_bundle import Manifest
 from numpy.typing import NDArray
 
-from iin_service.edits import Replace, apply_edit, draw_prior
+from iin_service.edits import Purpose, Replace, added, apply_edit, draw_prior
 from iin_service.errors import InvalidInput, Unsupported
-from iin_service.graphs import Graphs
+from iin_service.graphs import Compute, Graphs
 from iin_service.items import Decoded, Given, Interpreted, Limits, PendingEdit, Response, Trace, Wanted
 from iin_service.recording import Recorder, Silent
 from iin_service.stage import Array, Outputs, Run
@@ -22,8 +22,11 @@ from iin_service.walks import Interpolation, LinearWalk, RandomWalk, Walk, walk
 __all__ = ["Engine"]
 
 HEAD = ("head",)
+TARGET = -1  # in place of the index of an edit
 BLAMED = {Interpolation: "interpolation", LinearWalk: "linear.distance", RandomWalk: "random.temperature"}
-NUMBERS_AT_ONCE = 16_384  # of factors drawn or edited: up to here quicker than waking a thread for them
+# Drawn or edited in the event loop itself: about 0.1 ms at most, where waking a thread takes 0.05.
+NUMBERS_AT_ONCE = 8_192
+ROW = 256  # numbers whose draw takes as long as the start of a vector's own generator
 T = TypeVar("T")
 
 
@@ -31,14 +34,19 @@ class Engine:
     """One model: interpret, edit, sample, traverse, respond."""
 
     def __init__(
-        self, manifest: Manifest, runner: Callable[[str], Run], limits: Limits, recorder: Recorder | None = None
+        self,
+        manifest: Manifest,
+        runner: Callable[[str], Run],
+        limits: Limits,
+        recorder: Recorder | None = None,
+        compute: Compute | None = None,
     ) -> None:
-        """`runner(role)` gives the function that runs a graph on a batch."""
+        """`runner(role)` gives the function that runs a graph on a batch; engines of a replica share `compute`."""
         self.manifest = manifest
         self.layout = manifest.layout
         self.limits = limits
         self._recorder = recorder or Silent()
-        self._graphs = Graphs(manifest, runner, limits, self._recorder)
+        self._graphs = Graphs(manifest, runner, limits, self._recorder, compute or Compute(limits, self._recorder))
 
     async def factors_of(self, given: Given, trace: Trace) -> Array:
         """Factors, `(n, D)`, of anything given."""
@@ -68,11 +76,8 @@ class Engine:
             if HEAD in self._graphs:
                 ((probabilities,),) = await self._graphs.run(HEAD, found.latents, trace, _field_of_all(given))
                 found = replace(found, probabilities=probabilities)
-        row = 0
-        for one in given:
-            if one.kind == "image":
-                self._recorder.likelihoods(found.quantiles[row : row + len(one.items)])
-            row += len(one.items)
+        images = np.repeat([one.kind == "image" for one in given], [len(one.items) for one in given])
+        self._recorder.likelihoods(found.quantiles[images])
         return found
 
     async def _interpret_one(self, given: Given, trace: Trace) -> Interpreted:
@@ -90,32 +95,41 @@ class Engine:
     ) -> Decoded:
         """Targets with all edits applied in order, decoded.
 
-        Targets and sources go through the encoder and the transform together. A source of one item
-        serves all targets, one of N items goes item by item.
+        Targets and sources go through the encoder and the transform together, a source that several edits share
+        once. A source of one item serves all targets, one of N items goes item by item.
         """
         self._check(wanted)
-        given = [*targets, *(pending.source for pending in edits if pending.source is not None)]
+        sources = {id(pending.source): pending.source for pending in edits if pending.source is not None}
+        given = [*targets, *sources.values()]
         async with self._graphs.admitted(given, trace):
             found = await self._factors_of_all(given, trace)
-            factors, sources = _joined(found[: len(targets)]), iter(found[len(targets) :])
-            largest = [np.abs(factors).max(axis=1)]  # of each target before and after each edit
-            for pending in edits:
-                edit = pending.edit
-                if pending.source is not None:
-                    assert isinstance(edit.operation, Replace)
-                    edit = replace(edit, operation=replace(edit.operation, source=next(sources)))
-                numbers = factors.size * len(edits)
-                factors = await _aside(numbers, apply_edit, factors, edit, self.layout, pending.field)
-                largest.append(np.abs(factors).max(axis=1))
+            factors, of_sources = _joined(found[: len(targets)]), dict(zip(sources, found[len(targets) :], strict=True))
+            rows = len(edits) * (4 + len(factors))  # an edit takes as long as the draw of four more
+            factors, givers = await self._aside(rows, self._edited, factors, edits, of_sources)
 
             def to_blame(row: int) -> str:
-                """The last edit that changed the largest value of a target, if it has grown, or else the target."""
-                *earlier, last = (one[row] for one in largest)
-                if last <= earlier[0]:
-                    return _field_of_all(targets)(row)
-                return next(edits[index].field for index in reversed(range(len(edits))) if earlier[index] != last)
+                """What gave the largest value of a target."""
+                giver = givers[row, np.abs(factors[row]).argmax()]
+                return _field_of_all(targets)(row) if giver == TARGET else edits[giver].field
 
             return await self._decoded(factors, wanted, trace, to_blame)
+
+    def _edited(
+        self, factors: Array, edits: Sequence[PendingEdit], sources: Mapping[int, Array]
+    ) -> tuple[Array, NDArray[np.intp]]:
+        """`factors`, `(N, D)`, after all edits, and the edit that gave most of each value, `(N, D)`, or `TARGET`.
+
+        `sources` has the factors of a source by its `id`.
+        """
+        givers = np.full(factors.shape, TARGET)
+        for index, pending in enumerate(edits):
+            edit = pending.edit
+            if pending.source is not None:
+                assert isinstance(edit.operation, Replace)
+                edit = replace(edit, operation=replace(edit.operation, source=sources[id(pending.source)]))
+            before, factors = factors, apply_edit(factors, edit, self.layout, pending.field)
+            givers[added(before, factors, edit, self.layout)] = index
+        return factors, givers
 
     async def sample(
         self,
@@ -131,28 +145,34 @@ class Engine:
     ) -> AsyncGenerator[tuple[int, Decoded, Trace]]:
         """Draws from the prior in order: the index of the first, some of them, and where their time went.
 
-        `field` is where the temperature stands in the request, for error messages.
+        `field` is where the temperature stands in the request, for error messages; `fixed` is in its order.
         """
         self._check(wanted)
         sources = [value for _, value in fixed if isinstance(value, Given)]
-        held: list[tuple[str, Array]] = []
+        found: Iterator[Array] = iter(())
         if sources:
             async with self._graphs.admitted(sources, trace):
-                for name, value in fixed:
-                    if isinstance(value, Given):
-                        value = (await self.factors_of(value, trace))[0, self.layout.slice(name)]
-                    held.append((name, value))
-        else:
-            held = [(name, value) for name, value in fixed if not isinstance(value, Given)]
-        size, blamed = min(count, self.limits.samples_per_message), "fixed" if held else field
+                found = iter(await self._factors_of_all(sources, trace))
+        held, fields = [], [field] * self.layout.size  # what gives each value of a sample
+        for index, (name, value) in enumerate(fixed):
+            where, blamed = self.layout.slice(name), f"fixed[{index}].set.values"
+            if isinstance(value, Given):
+                blamed, value = value.field, next(found)[0, where]
+            held.append((where, value))
+            fields[where] = [blamed] * len(value)
+
+        def to_blame(row: int) -> str:
+            """What gives the largest value of a sample."""
+            return fields[int(np.abs(factors[row]).argmax())]
+
+        size = min(count, self.limits.samples_per_message)
         for first in range(0, count, size):
             indices = range(first, min(first + size, count))
-            numbers = len(indices) * self.layout.size
-            drawn = await _aside(numbers, draw_prior, seed, indices, self.layout.size, truncation)
-            factors: Array = np.float32(temperature) * drawn
-            for name, values in held:
-                factors[:, self.layout.slice(name)] = values
-            yield first, await self._admitted_decoded(factors, wanted, trace, lambda _: blamed), trace
+            rows = len(indices) if truncation is None else math.inf  # drawn again and again
+            factors = await self._aside(rows, draw_prior, seed, indices, self.layout.size, truncation, temperature)
+            for where, values in held:
+                factors[:, where] = values
+            yield first, await self._admitted_decoded(factors, wanted, trace, to_blame), trace
             trace = Trace(patient=True)
 
     async def traverse(
@@ -175,8 +195,7 @@ class Engine:
         frames = walk(begin, path, count, self.layout)
         size = min(count, self.limits.samples_per_message)
         for first in range(0, count, size):
-            parts: list[Array] = await _aside(size * self.layout.size, list, islice(frames, size))
-            factors = np.concatenate(parts)
+            factors = np.concatenate(await asyncio.to_thread(list, islice(frames, size)))
             grown = np.abs(factors).max(axis=1) > np.abs(begin).max()
             fields = [blamed if one else start.field for one in grown]
             yield first, await self._admitted_decoded(factors, wanted, trace, fields.__getitem__), trace
@@ -222,12 +241,15 @@ class Engine:
             rows = slice(first, min(first + size, len(found)))
             place, item, draw = np.unravel_index(np.arange(rows.start, rows.stop), shape)
             # The same draws for every item: it responds alone as it does in company.
-            noise = await _aside(len(draw) * self.layout.size, draw_prior, seed, draw.tolist(), self.layout.size)
-            changed = np.where(belongs[place], np.float32(temperature) * noise, items[item])
+            indices = draw.tolist()
+            how = seed, indices, self.layout.size, None, temperature, Purpose.RESPONSE
+            noise = await self._aside(len(draw), draw_prior, *how)
+            changed = np.where(belongs[place], noise, items[item])
             async with self._graphs.admitted([Given("factors", changed, "temperature")], patient):
                 found[rows] = await self._classes(changed, patient, lambda _: "temperature")
-        drawn = found.reshape(*shape, -1)
-        return before, [_response(name, one, before.argmax(axis=1)) for name, one in zip(factors, drawn, strict=True)]
+        classes = before.argmax(axis=1)
+        drawn = zip(factors, found.reshape(*shape, -1), strict=True)
+        return before, [await asyncio.to_thread(_response, name, one, classes) for name, one in drawn]
 
     async def _classes(self, factors: Array, trace: Trace, field_of: Callable[[int], str]) -> Array:
         """Class probabilities of factor vectors `(n, D)`."""
@@ -251,6 +273,12 @@ class Engine:
             ((probabilities,),) = await self._graphs.run(HEAD, latents, trace, field_of)
         latents = latents if wanted.latents else None
         return Decoded(factors=factors, images=images, latents=latents, probabilities=probabilities)
+
+    async def _aside(self, rows: float, function: Callable[..., T], *arguments: Any) -> T:
+        """What `function` gives for the arguments, in a thread if it takes longer than a few `rows` drawn."""
+        if rows * (ROW + self.layout.size) <= NUMBERS_AT_ONCE:
+            return function(*arguments)
+        return await asyncio.to_thread(function, *arguments)
 
     def _check(self, wanted: Wanted) -> None:
         if wanted.images and ("inverse", "decoder") not in self._graphs:
@@ -282,13 +310,6 @@ def _field_of_all(given: Sequence[Given]) -> Callable[[int], str]:
 
 def _joined(parts: Sequence[Array]) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-async def _aside(numbers: int, function: Callable[..., T], *arguments: Any) -> T:
-    """What `function` gives for the arguments, in a thread if it works on many numbers: the event loop goes on."""
-    if numbers <= NUMBERS_AT_ONCE:
-        return function(*arguments)
-    return await asyncio.to_thread(function, *arguments)
 
 
 async def _together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

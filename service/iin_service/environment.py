@@ -3,6 +3,7 @@
 import os
 import random
 import socket
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
@@ -43,9 +44,8 @@ def serve_settings(*, haproxy: bool) -> dict[str, str]:
     return settings
 
 
-def private_cluster(folder: Path) -> dict[str, str]:
-    """Settings for a Ray of our own whose files are in `folder`; it clashes with no other on the machine."""
-    ports = iter(free_ports(4))
+def private_cluster(folder: Path, ports: Iterator[int]) -> dict[str, str]:
+    """Settings for a Ray of our own with its files in `folder` and four of `ports`; it clashes with no other."""
     first = _free_range(2 * PORTS_PER_KIND)
     middle, last = first + PORTS_PER_KIND, first + 2 * PORTS_PER_KIND
     return {

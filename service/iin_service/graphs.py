@@ -1,10 +1,10 @@
-"""The graphs of one bundle behind their queues: batches, bounds, and who is to blame for an overflow."""
+"""The graphs of bundles behind their queues: batches, bounds, and who is to blame for an overflow."""
 
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import numpy as np
 from iin_bundle import Manifest
@@ -15,7 +15,7 @@ from iin_service.items import Given, Limits, Trace
 from iin_service.recording import Recorder
 from iin_service.stage import Array, Outputs, Run, Stage
 
-__all__ = ["Graphs"]
+__all__ = ["Compute", "Graphs"]
 
 LOG_2PI = math.log(2 * math.pi)
 # What a call can ask for in one go: the ways into the factors, out of them, and the head. A row is one queue, so
@@ -29,26 +29,63 @@ GRAPHS_IN_A_ROW: tuple[tuple[str, ...], ...] = (
 )
 
 
-class Graphs:
-    """Runs rows of graphs for all calls of a replica.
+class Compute:
+    """What the graphs of a replica share; also those of a bundle that goes, while calls that began on it end.
 
-    All share one compute slot and one thread: the number of cores a graph uses is the sessions' business,
-    and the event loop stays free.
+    All run in one slot and one thread: the number of cores a graph uses is the sessions' business, and the event
+    loop stays free.
     """
 
-    def __init__(self, manifest: Manifest, runner: Callable[[str], Run], limits: Limits, recorder: Recorder) -> None:
-        """`runner(role)` gives the function that runs a graph on a batch."""
-        self._limits, self._recorder = limits, recorder
-        self._scorer = _Scorer(manifest)
+    def __init__(self, limits: Limits, recorder: Recorder) -> None:
+        """Nothing is under way."""
+        self.slot = asyncio.Semaphore(1)
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._most, self._recorder = limits.max_queued_items, recorder
         self._items = 0
         self._left = asyncio.Event()
         """Set whenever items leave."""
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        slot = asyncio.Semaphore(1)
+        self._turn = asyncio.Lock()
+        """Held by the patient call that waits for room: none overtakes it, and one that leaves wakes it alone."""
+
+    @asynccontextmanager
+    async def admitted(self, items: int, *, patient: bool) -> AsyncIterator[None]:
+        """See `Graphs.admitted`."""
+        if patient:
+            async with self._turn:
+                while self._items and self._items + items > self._most // 2:
+                    self._left.clear()
+                    await self._left.wait()
+        if self._items and self._items + items > self._most:
+            raise Overloaded(f"{self._items} items are under way and at most {self._most} may be; retry later")
+        self._count(items)
+        try:
+            yield
+        finally:
+            self._count(-items)
+            self._left.set()
+
+    def _count(self, items: int) -> None:
+        self._items += items
+        self._recorder.under_way(self._items)
+
+
+class Graphs:
+    """Runs rows of graphs of one bundle."""
+
+    def __init__(
+        self, manifest: Manifest, runner: Callable[[str], Run], limits: Limits, recorder: Recorder, compute: Compute
+    ) -> None:
+        """`runner(role)` gives the function that runs a graph on a batch; all graphs of a replica share `compute`."""
+        self._recorder, self._compute = recorder, compute
+        self._scorer = _Scorer(manifest)
 
         def stage(runs: dict[str, Run]) -> Stage:
             return Stage(
-                runs, slot=slot, executor=self._executor, max_batch_size=limits.max_batch_size, recorder=recorder
+                runs,
+                slot=compute.slot,
+                executor=compute.executor,
+                max_batch_size=limits.max_batch_size,
+                recorder=recorder,
             )
 
         plain = {role: runner(role) for role in manifest.graphs}
@@ -65,29 +102,17 @@ class Graphs:
         """Whether the bundle has all graphs of `row`."""
         return row in self._rows
 
-    @asynccontextmanager
-    async def admitted(self, given: Iterable[Given], trace: Trace) -> AsyncIterator[None]:
-        """Count a call's items as under way; a lone call is always admitted.
+    def admitted(self, given: Iterable[Given], trace: Trace) -> AbstractAsyncContextManager[None]:
+        """Count a call's items as under way in the replica; a lone call is always admitted.
 
         An item waits for at most one stage at a time, so this bounds every queue. A call that is patient waits for
-        room, and leaves half of it to those that are not.
-        """
-        items, most = sum(len(one.items) for one in given), self._limits.max_queued_items
-        while trace.patient and self._items and self._items + items > most // 2:
-            self._left.clear()
-            await self._left.wait()
-        if self._items and self._items + items > most:
-            raise Overloaded(f"{self._items} items are under way and at most {most} may be; retry later")
-        self._count(items)
-        try:
-            yield
-        finally:
-            self._count(-items)
-            self._left.set()
+        room, after those that waited before, and leaves half of it to those that are not.
 
-    def _count(self, items: int) -> None:
-        self._items += items
-        self._recorder.under_way(self._items)
+        Raises:
+            Overloaded: where there is no room for a call that is not patient.
+
+        """
+        return self._compute.admitted(sum(len(one.items) for one in given), patient=trace.patient)
 
     async def run(
         self, row: tuple[str, ...], items: Array, trace: Trace, field_of: Callable[[int], str]

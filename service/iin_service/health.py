@@ -1,7 +1,7 @@
 """grpc.health.v1.Health of a replica: one that answers is serving."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -36,7 +36,7 @@ class Health:
             return HealthCheckResponse()
         return HealthCheckResponse(status=HealthCheckResponse.SERVING)
 
-    async def watch(self, request: HealthCheckRequest, context: CallContext) -> AsyncIterator[HealthCheckResponse]:
+    async def watch(self, request: HealthCheckRequest, context: CallContext) -> AsyncGenerator[HealthCheckResponse]:
         """The status once; the stream then stays open until the caller or the replica ends it."""
         if self._watchers >= MAX_WATCHERS:
             context.set_code(StatusCode.RESOURCE_EXHAUSTED)

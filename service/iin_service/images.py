@@ -2,11 +2,15 @@
 
 import functools
 import io
+import re
+import struct
+import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from iin_bundle import ImageSpec
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from iin_service.errors import InvalidInput, short
 
@@ -14,11 +18,29 @@ __all__ = ["MAX_PIXELS", "decode_picture", "encode_picture", "open_picture"]
 
 MAX_PIXELS = 16_777_216  # of the files of one call together: 4096 x 4096, decoded 50 MB
 Image.MAX_IMAGE_PIXELS = None  # counted here, before any is decoded
-PngImagePlugin.MAX_TEXT_MEMORY = PngImagePlugin.MAX_TEXT_CHUNK  # nobody reads a file's texts; Pillow inflates 64 MB
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE, JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 FORMATS = ("PNG", "JPEG", "WEBP")
-# 16-bit and float pictures would be clipped, not scaled, by a conversion to 8 bits.
-DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+# All that Pillow gets to see of a PNG: nobody reads the others, and a profile or text may inflate to a megabyte.
+CHUNKS_READ = {b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND"}
+# Each takes Pillow microseconds, however small; 64 MiB by libpng have 8,192 chunks.
+MAX_CHUNKS = 16_384
+# A scan of a few bytes takes as long as the whole picture; encoders write 10 to 20, and segments of 64 kB.
+MAX_SCANS, MAX_SEGMENTS = 100, 1_000
+SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")  # nothing of the kind is in the data of a scan
+SCAN, END = b"\xda", b"\xd9"
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type of a PNG
+# First column and row of each pass of an interlaced PNG, and the steps to the next ones.
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+INFLATED_AT_ONCE = 1 << 20
+TURNS = {  # that set a picture upright, by its orientation in EXIF
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def open_picture(data: bytes, spec: ImageSpec, *, resize: bool, field: str) -> Image.Image:
@@ -26,16 +48,20 @@ def open_picture(data: bytes, spec: ImageSpec, *, resize: bool, field: str) -> I
 
     Raises:
         InvalidInput: for `field`, where the file is not a PNG, JPEG or WebP picture of 8 bits, is too large,
-            or is of another size and `resize` is false.
+            has too many parts, or is of another size and `resize` is false.
 
     """
     if not data:
         raise InvalidInput(field, "a PNG, JPEG or WebP file", "0 bytes")
+    is_png = data.startswith(PNG_SIGNATURE)
+    if data.startswith(JPEG_SIGNATURE):
+        _check_segments(data, field)
+    file = io.BytesIO(_trimmed(data, field) if is_png else data)
     try:
-        if data.startswith(PNG_SIGNATURE):  # spares Pillow's search for the format
-            image: Image.Image = PngImagePlugin.PngImageFile(io.BytesIO(data))
+        if is_png:  # spares Pillow's search for the format
+            image: Image.Image = PngImagePlugin.PngImageFile(file)
         else:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(file, formats=FORMATS)
     except Exception as error:
         raise _unreadable(len(data), field, error) from error
     size, wanted = (image.width, image.height), (spec.width, spec.height)
@@ -43,12 +69,49 @@ def open_picture(data: bytes, spec: ImageSpec, *, resize: bool, field: str) -> I
         raise InvalidInput(field, f"at most {MAX_PIXELS} pixels", f"{size[0]}x{size[1]}", "send a smaller picture")
     if not resize and wanted not in (size, size[::-1]):  # EXIF may turn it on its side
         raise _wrong_size(field, wanted, size)
-    if image.mode in DEEP_MODES:
-        raise InvalidInput(field, "8 bits a channel", f"mode {image.mode}", "convert it to 8 bits")
+    # Of these formats PNG alone has more; Pillow would clip them in a grey picture, and cut them in another.
+    if isinstance(image, PngImagePlugin.PngImageFile) and ";16" in str(image.tile):  # by how it is to be unpacked
+        raise InvalidInput(field, "8 bits a channel", "16", "convert it to 8 bits")
     # What some cameras write as JPEG, with previews behind the picture.
     if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
         raise InvalidInput(field, "a still picture", f"{frames} frames")
     return image
+
+
+def _check_segments(data: bytes, field: str) -> None:
+    """Refuse a JPEG of many segments or scans; what follows its end, like a film, does not count."""
+    position = scans = 0
+    for _ in range(MAX_SEGMENTS + 1):  # the start is none
+        found = SEGMENT.search(data, position)
+        if found is None or found[1] == END:
+            return
+        scans += found[1] == SCAN
+        if scans > MAX_SCANS:
+            raise InvalidInput(field, f"at most {MAX_SCANS} scans in a JPEG", "more", "save it anew")
+        position = found.end()
+        if position > len(JPEG_SIGNATURE):
+            position += int.from_bytes(data[position : position + 2])
+    raise InvalidInput(field, f"at most {MAX_SEGMENTS} segments in a JPEG", "more", "save it anew")
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind of each chunk, where it begins, and where the next one does."""
+    position = len(PNG_SIGNATURE)
+    while position + 8 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, position)
+        yield kind, position, position + length + 12
+        position += length + 12
+
+
+def _trimmed(png: bytes, field: str) -> bytes:
+    """A PNG without the chunks that nobody reads."""
+    parts = [PNG_SIGNATURE]
+    for index, (kind, begin, end) in enumerate(_chunks(png)):
+        if index == MAX_CHUNKS:
+            raise InvalidInput(field, f"at most {MAX_CHUNKS} chunks in a PNG", "more", "save it anew")
+        if kind in CHUNKS_READ:
+            parts.append(png[begin:end])
+    return b"".join(parts)
 
 
 def decode_picture(image: Image.Image, spec: ImageSpec, *, resize: bool, field: str) -> NDArray[np.float32]:
@@ -63,10 +126,10 @@ def decode_picture(image: Image.Image, spec: ImageSpec, *, resize: bool, field: 
     mode = "RGB" if spec.channels == 3 else "L"
     with image:
         try:
+            if isinstance(image, PngImagePlugin.PngImageFile):
+                _load_whole(image)
             image.load()
-            if image.info or image.format != "PNG":  # a bare PNG has nothing that could turn it
-                ImageOps.exif_transpose(image, in_place=True)
-            pixels = _on_black(image)
+            pixels = _on_black(_upright(image))
             pixels = pixels if pixels.mode == mode else pixels.convert(mode)
         except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
             raise _unreadable(None, field, error) from error
@@ -82,6 +145,42 @@ def decode_picture(image: Image.Image, spec: ImageSpec, *, resize: bool, field: 
 def _values_of_levels(spec: ImageSpec) -> NDArray[np.float32]:
     """Value in the model's range of each of the 256 levels of a channel."""
     return np.linspace(spec.minimum, spec.maximum, 256, dtype=np.float32)
+
+
+def _load_whole(image: PngImagePlugin.PngImageFile) -> None:
+    """Decode a PNG. One whose data ends before its last row is an error, where Pillow leaves black what is missing."""
+    file, interlaced = image.fp, "interlace" in image.info
+    assert file is not None
+    image.load()
+    last_row = (0, image.height - 1, image.width, image.height)
+    if not interlaced and image.crop(last_row).getbbox(alpha_only=False) is not None:
+        return  # it is not black, so it was there
+    file.seek(0)
+    data = file.read()
+    bits = data[24] * CHANNELS[data[25]]  # of a pixel
+    width, height = image.size
+    missing = 0  # bytes, of which each row has one more for its filter
+    for column, row, right, down in PASSES if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((column - width) // right), -((row - height) // down)
+        missing += rows * (1 + (columns * bits + 7) // 8) if columns > 0 else 0
+    inflater = zlib.decompressobj()
+    for kind, begin, end in _chunks(data):
+        given = data[begin + 8 : end - 4] if kind == b"IDAT" else b""
+        while missing and (found := inflater.decompress(given, min(missing, INFLATED_AT_ONCE))):
+            missing -= len(found)
+            given = inflater.unconsumed_tail
+    if missing:
+        raise ValueError("rows are missing")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    if not image.info and image.format == "PNG":  # has nothing that could turn it
+        return image
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # nearly anything, on EXIF that is odd; the pixels are whole
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _unreadable(size: int | None, field: str, error: Exception) -> InvalidInput:

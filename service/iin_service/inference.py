@@ -124,13 +124,12 @@ class InferenceRpcs:
         if not 0 <= strength <= 1:
             raise InvalidInput(given["strength"].field, "a number in [0, 1]", f"{strength:g}")
         names = [bytes(name).decode(errors="replace") for name in _needed(given, "factor").array]
-        if len(set(names)) < len(names) or len(names) * len(source.items) > self._engine.limits.max_items:
-            limit = f"every factor once, and {self._engine.limits.max_items} sources for all of them together"
-            raise InvalidInput(given["factor"].field, limit, f"{len(names)} names and {len(source.items)} sources")
-        for name in names:
+        field = given["factor"].field
+        for index, name in enumerate(names):
             if name not in self._engine.layout:
-                field = given["factor"].field
                 raise InvalidInput(field, f"names out of {', '.join(self._engine.layout.names)}", repr(name))
+            if name in names[:index]:
+                raise InvalidInput(field, "every factor once", f"{name!r} again")
         edits = [PendingEdit(Edit(name, Replace(NOTHING, strength)), source, source.field) for name in names]
         return _outputs([await self._engine.edit([target], edits, self._wanted, trace)])
 

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -17,29 +17,34 @@ from iin_service.images import MAX_PIXELS, decode_picture, open_picture
 from iin_service.items import Given, Kind, Limits, Trace
 from iin_service.recording import Recorder, Silent
 from iin_service.stage import Array
+from iin_service.tensors import axes
 
-__all__ = ["InputReader"]
+__all__ = ["InputReader", "new_decoders"]
 
 # Up to here, all pictures of a call together, decoding is quicker than waking a thread for it.
 PIXELS_DECODED_AT_ONCE, BYTES_DECODED_AT_ONCE = 65_536, 65_536
-INFLATED = (
-    b"iCCP",
-    b"iTXt",
-    b"zTXt",
-)  # chunks of PNG that a small file can hold megabytes in, each inflated on opening
 DECODERS = 2  # threads that decode at once: each may hold a picture of the largest size
+
+
+def new_decoders() -> Executor:
+    """Threads for pictures alone: a call that is given up while its picture is decoded leaves the thread at work."""
+    return ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
 
 
 class InputReader:
     """Reads the items of requests to one model."""
 
-    def __init__(self, manifest: Manifest, limits: Limits, recorder: Recorder | None = None) -> None:
-        """`manifest` gives shapes to check against, `limits` how many items a call may have."""
+    def __init__(
+        self, manifest: Manifest, limits: Limits, recorder: Recorder | None = None, decoders: Executor | None = None
+    ) -> None:
+        """`manifest` gives shapes to check against, `limits` how many items a call may have.
+
+        All readers of a replica share its `decoders`.
+        """
         self.manifest = manifest
         self.limits = limits
         self._recorder = recorder or Silent()
-        # Its own: a call that is given up while its picture is decoded leaves the thread at work.
-        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        self._decoders = decoders or new_decoders()
         self._shapes = {
             "image": manifest.image.shape,
             "latent": manifest.latent_shape,
@@ -59,6 +64,15 @@ class InputReader:
         if total > self.limits.max_items:
             raise self.too_many(field, total)
         return [Given.joined(given)] if len({one.kind for one in given}) == 1 else given
+
+    def most_items(self, inputs: Sequence[pb.Input]) -> int:
+        """How many items `inputs` have, at most: by what they say, of which nothing is checked yet."""
+        items = 0
+        for one in inputs[: self.limits.max_items]:
+            kind = one.WhichOneof("value")
+            many = kind in self._shapes and len(getattr(one, kind).shape) > len(self._shapes[kind])
+            items += max(1, getattr(one, kind).shape[0]) if many else 1
+        return min(items, self.limits.max_items)
 
     async def input(self, value: pb.Input, field: str, *, resize: bool, trace: Trace) -> Given:
         """One input as an array of items."""
@@ -86,7 +100,7 @@ class InputReader:
         trace.file_bytes += len(data)
         open_it = partial(self._opened, data, field, resize=resize, trace=trace)
         decode = partial(decode_picture, spec=self.manifest.image, resize=resize, field=field)
-        if trace.file_bytes > BYTES_DECODED_AT_ONCE or any(chunk in data for chunk in INFLATED):
+        if trace.file_bytes > BYTES_DECODED_AT_ONCE:
             return await self._in_thread(lambda: decode(open_it()))
         picture = open_it()
         if trace.pixels > PIXELS_DECODED_AT_ONCE:
@@ -110,10 +124,10 @@ class InputReader:
         return picture
 
     def _tensor(self, tensor: pb.Tensor, item: tuple[int, ...], field: str) -> Array:
-        shape = tuple(tensor.shape)
+        shape = tuple(tensor.shape[: len(item) + 2])  # one more than it may have
         if shape == item:
             shape = (1, *item)
-        self._check_shape(shape, item, f"{field}.shape", tuple(tensor.shape))
+        self._check_shape(shape, item, f"{field}.shape", tensor.shape)
         expected = 4 * math.prod(shape)
         if len(tensor.data) != expected:
             raise InvalidInput(
@@ -128,9 +142,9 @@ class InputReader:
         self._check_shape(values.shape, self._shapes[kind], f"{field}.shape", values.shape)
         return Given(kind, _finite(values, field), field)
 
-    def _check_shape(self, shape: tuple[int, ...], item: tuple[int, ...], field: str, given: tuple[int, ...]) -> None:
+    def _check_shape(self, shape: tuple[int, ...], item: tuple[int, ...], field: str, given: Sequence[int]) -> None:
         if shape[1:] != item or len(shape) != len(item) + 1 or shape[0] < 1:
-            raise InvalidInput(field, f"{list(item)} or {['N', *item]} with N >= 1", str(list(given)))
+            raise InvalidInput(field, f"{list(item)} or {['N', *item]} with N >= 1", axes(given))
         if shape[0] > self.limits.max_items:
             raise self.too_many(field.removesuffix(".shape"), shape[0])
 

@@ -11,7 +11,7 @@ class Recorder(Protocol):
     """Takes note of what happens; every method is quick and never fails."""
 
     def call(self, rpc: str, code: str, seconds: float) -> None:
-        """A call, or a message of a stream of requests, was answered with the status `code`."""
+        """A call, or a message of a stream of requests, was answered with the status `code`, or such a stream ended."""
 
     def batch(self, stage: str, items: int, queue_seconds: float, compute_seconds: float) -> None:
         """A graph ran on a batch whose oldest item had waited for `queue_seconds`."""

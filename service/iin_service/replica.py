@@ -19,9 +19,10 @@ from ray.serve.exceptions import RayServeException
 
 from iin_service.answering import Answering
 from iin_service.engine import Engine
+from iin_service.graphs import Compute
 from iin_service.health import Health
 from iin_service.inference import InferenceRpcs
-from iin_service.inputs import InputReader
+from iin_service.inputs import InputReader, new_decoders
 from iin_service.items import Limits
 from iin_service.log import logger
 from iin_service.metrics import Metrics
@@ -55,10 +56,19 @@ class Replica:
         """The bundle follows in `reconfigure`."""
         logger.addHandler(logging.StreamHandler(sys.__stderr__))  # not Serve's: Ray shows it where iin-serve runs
         self._threads, self._gpu, self._gpu_memory_bytes = threads, gpu, gpu_memory_bytes
+        gc.set_threshold(20_000, 20, 20)
+        sys.setswitchinterval(SWITCH_SECONDS)
+        # What is bounded in a replica is counted here: calls that began on the bundle before one go on beside it.
+        self._limits = Limits()
         self._health = Health()
         self._metrics = Metrics()
         self._answering = Answering(self._metrics)
-        self._serving = False
+        self._compute = Compute(self._limits, self._metrics)
+        self._decoders = new_decoders()
+        self._listed: set[str] = set()
+        """Applications of this service's kind."""
+        self._loaded: dict[str, Any] | None = None
+        """What the bundle that is served was named in."""
         self._verify: Callable[[], object]
         """Raises where the graphs do not give what the bundle says."""
         self._rpcs: InterpretationRpcs
@@ -75,16 +85,19 @@ class Replica:
             BundleError: where there is none before it, as any other fault.
 
         """
+        if user_config == self._loaded:  # Ray calls also where only the replica's rank has changed
+            self._metrics.bundle_refused(False)
+            return
         try:
             loaded = await asyncio.to_thread(self._load, user_config["bundle"])
             self._verify, self._rpcs, self._inference = loaded
         except Exception as error:
-            if not self._serving:
+            if self._loaded is None:
                 raise
             logger.error("bundle refused, the one before is still served: %s", error)
             self._metrics.bundle_refused(True)
             return
-        self._serving = True
+        self._loaded = user_config
         self._metrics.bundle_refused(False)
         _tidy()
         # Calls that began on the bundle before hold it for a while.
@@ -108,14 +121,11 @@ class Replica:
         sessions = Sessions(bundle, threads=self._threads, gpu=self._gpu, gpu_memory_bytes=self._gpu_memory_bytes)
         verify = partial(check_golden, bundle, sessions.run)
         verify()
-        gc.set_threshold(20_000, 20, 20)
-        sys.setswitchinterval(SWITCH_SECONDS)
-        limits = Limits()
-        engine = Engine(bundle.manifest, sessions.runner, limits, self._metrics)
-        items = InputReader(bundle.manifest, limits, self._metrics)
+        engine = Engine(bundle.manifest, sessions.runner, self._limits, self._metrics, self._compute)
+        items = InputReader(bundle.manifest, self._limits, self._metrics, self._decoders)
         return (
             verify,
-            InterpretationRpcs(engine, RequestReader(items), self._answering, _list_models),
+            InterpretationRpcs(engine, RequestReader(items), self._answering, partial(_list_models, self._listed)),
             InferenceRpcs(engine, items, self._answering),
         )
 
@@ -221,8 +231,9 @@ class Replica:
         self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
     ) -> "AsyncIterator[health_pb2.HealthCheckResponse]":
         """See grpc/health/v1/health.proto."""
-        async for response in self._health.watch(request, grpc_context):
-            yield response
+        async with aclosing(self._health.watch(request, grpc_context)) as responses:
+            async for response in responses:
+                yield response
 
 
 def _tidy() -> None:
@@ -248,27 +259,41 @@ def _raise_for_proxy(context: "RayServegRPCContext") -> None:
         raise _Failed(context.details())
 
 
-async def _list_models() -> list[pb.ServedModel]:
-    """Every application of this service's kind, asked for its model."""
-    status, handles = await asyncio.to_thread(_applications)
+async def _list_models(listed: set[str]) -> list[pb.ServedModel]:
+    """Every application of this service's kind, asked for its model; see `_applications`."""
+    states, handles = await asyncio.to_thread(_applications, listed)
     found = await asyncio.gather(*(_described(handle) for handle in handles.values()))
     return [
         pb.ServedModel(
-            application=name, state=STATES.get(status[name], pb.APPLICATION_STATE_UNSPECIFIED), description=description
+            application=name, state=STATES.get(states[name], pb.APPLICATION_STATE_UNSPECIFIED), description=description
         )
         for name, description in zip(handles, found, strict=True)
     ]
 
 
-def _applications() -> tuple[dict[str, str], dict[str, Any]]:
-    """State and handle of each application of this service's kind; asks Serve's controller, and waits for it."""
+def _applications(listed: set[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """State and handle of each application of this service's kind; asks Serve's controller, and waits for it.
+
+    `listed` keeps their names from question to question: one that is being deleted has no deployments any more.
+    """
     applications = serve.status().applications
-    names = [name for name, one in applications.items() if DEPLOYMENT in one.deployments]
-    states = {name: applications[name].status.name for name in names}
-    return states, {name: serve.get_app_handle(name) for name in names}
+    listed.intersection_update(applications)
+    listed.update(name for name, one in applications.items() if DEPLOYMENT in one.deployments)
+    states = {name: one.status.name for name, one in applications.items() if name in listed}
+    return states, {name: _handle(name) for name in states}
 
 
-async def _described(handle: Any) -> pb.GetModelResponse | None:  # Any: Ray's handles are not typed here
+def _handle(name: str) -> Any:  # Any: Ray's handles are not typed here
+    """A handle of an application, None if it is being deleted or gone."""
+    try:
+        return serve.get_app_handle(name)
+    except RayServeException:
+        return None
+
+
+async def _described(handle: Any) -> pb.GetModelResponse | None:
+    if handle is None:
+        return None  # its state says why
     try:
         return pb.GetModelResponse.FromString(await asyncio.wait_for(handle.describe.remote(), DESCRIBE_SECONDS))
     except (RayServeException, ray.exceptions.RayError, TimeoutError):

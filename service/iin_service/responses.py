@@ -1,6 +1,7 @@
 """From the engine's results to response messages."""
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +14,31 @@ from iin_service.images import MAX_PIXELS, encode_picture
 from iin_service.items import Decoded, Interpreted, Limits, Response, Trace
 from iin_service.stage import Array
 
-__all__ = ["MAX_MESSAGE_BYTES", "edited", "frames", "interpretation", "limits", "model", "responses", "samples"]
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "edited",
+    "frames",
+    "interpretation",
+    "limits",
+    "model",
+    "most_bytes",
+    "responses",
+    "samples",
+]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 VALUES_ENCODED_AT_ONCE = 16 * 3 * 32 * 32  # up to here encoding is quicker than waking a thread for it
+
+# Of an answer beside its arrays: an error in its place; of each item: what a file has beside pixels, and its timing.
+MESSAGE_BYTES, ITEM_BYTES = 16_384, 1024
+
+
+def most_bytes(manifest: Manifest, items: int) -> int:
+    """What no answer to an InterpretRequest or EditRequest with so many inputs or targets is larger than."""
+    head = manifest.graphs.get("head")
+    classes = int(head.outputs[0].shape[1]) if head else 0
+    numbers = math.prod(manifest.image.shape) + 2 * manifest.size + classes
+    return MESSAGE_BYTES + items * (4 * numbers + ITEM_BYTES)
 
 
 def interpretation(result: Interpreted, trace: Trace) -> pb.InterpretResponse:

@@ -1,23 +1,22 @@
 """InterpretationService: each RPC converts, calls the engine and converts back."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_service import responses
-from iin_service.answering import Answering, CallContext, Fault, Kept
+from iin_service.answering import Answering, CallContext, Fault
 from iin_service.engine import Engine
-from iin_service.errors import Idle, Overloaded
+from iin_service.errors import Idle, InvalidInput, Overloaded
 from iin_service.items import Trace
 from iin_service.requests import RequestReader
 from iin_service.streams import answered_in_order
 
 __all__ = ["InterpretationRpcs", "ListModels"]
 
-MAX_STREAMS = 256  # of requests, open at once: each holds a place of the replica, busy or not
 IDLE_SECONDS = 300.0  # that a stream of requests stays open without a message either way
 LISTED_SECONDS = 1.0  # that an answer to ListModels is kept: each asks Serve's controller, which has all else to do
 ListModels = Callable[[], Awaitable[list[pb.ServedModel]]]
@@ -31,7 +30,6 @@ class InterpretationRpcs:
         """Answer with `engine`; `list_models` knows of the other models."""
         self._engine, self._read, self._answering, self._list_models = engine, reader, answering, list_models
         self._listed: asyncio.Task[list[pb.ServedModel]] | None = None
-        self._streams = 0
 
     async def interpret(self, request: pb.InterpretRequest, context: CallContext) -> pb.InterpretResponse:
         """Translate images or latents into factors."""
@@ -107,26 +105,44 @@ class InterpretationRpcs:
         self, requests: AsyncIterator[pb.InterpretStreamRequest], context: CallContext
     ) -> AsyncGenerator[pb.InterpretStreamResponse]:
         """Interpret each message of a stream."""
-        return self._stream("InterpretStream", requests, self._interpreted, pb.InterpretStreamResponse, context)
+        return self._stream(
+            "InterpretStream",
+            requests,
+            lambda request: request.inputs,
+            self._interpreted,
+            pb.InterpretStreamResponse,
+            context,
+        )
 
     def edit_stream(
         self, requests: AsyncIterator[pb.EditStreamRequest], context: CallContext
     ) -> AsyncGenerator[pb.EditStreamResponse]:
         """Edit each message of a stream."""
-        return self._stream("EditStream", requests, self._edited, pb.EditStreamResponse, context)
+        return self._stream(
+            "EditStream", requests, lambda request: request.targets, self._edited, pb.EditStreamResponse, context
+        )
 
     # Any: the messages of the two streams have the same fields and no common type.
     async def _stream(
         self,
         rpc: str,
         requests: AsyncIterator[Any],
+        answered_for: Callable[[Any], Sequence[pb.Input]],
         work: Callable[[Any, Trace], Awaitable[Any]],
         kind: Any,
         context: CallContext,
     ) -> AsyncGenerator[Any]:
-        """The answer, of a `kind`, that `work` finds for each message; bulk work waits its turn when there is much."""
+        """The answer, of a `kind`, that `work` finds for each message; bulk work waits its turn when there is much.
 
-        async def answer(message: Any) -> Any:
+        An answer has as many items as the `answered_for` of its request.
+        """
+
+        async def answer(read: tuple[Any, int]) -> tuple[Any, int]:
+            """The answer and its bytes to a message and its own: counted once, which costs as much as sending does."""
+            message, size = read
+            items = self._read.items.most_items(answered_for(message.request))
+            most = responses.most_bytes(self._engine.manifest, items) + len(message.item_id.encode())
+
             async def answered() -> Any:
                 response = await work(message.request, Trace(patient=True))
                 return kind(item_id=message.item_id, response=response)
@@ -134,27 +150,23 @@ class InterpretationRpcs:
             def failed(fault: Fault) -> Any:
                 return kind(item_id=message.item_id, error=_item_error(fault))
 
-            found = await self._answering.once(rpc, message, answered, failed, kept=kept)
-            kept.answered(found.ByteSize())
-            return found
+            found = await self._answering.once(rpc, size, answered, failed, kept=kept, most=most)
+            size = found.ByteSize()
+            kept.answered(size, most)
+            return found, size
 
-        if self._streams >= MAX_STREAMS:
-            Fault(Overloaded(f"{MAX_STREAMS} streams of requests are open, as many as may be")).set_on(context)
-            return
-        kept, window = Kept(self._answering), self._engine.limits.stream_window
-        self._streams += 1  # until the call ends, which for a caller that does not read is after it was given up
-        messages = self._answering.messages(requests, kept)
-        answers = answered_in_order(messages, answer, window, idle_seconds=IDLE_SECONDS, given_up=kept.dropped)
+        window = self._engine.limits.stream_window
         try:
-            async with aclosing(answers):
-                async for one in answers:
-                    kept.taken(one.ByteSize())
-                    yield one
-        except Idle as error:
-            Fault(error).set_on(context)
-        finally:
-            self._streams -= 1
-            kept.dropped()
+            # Until the call ends, which for a caller that does not read is after it was given up.
+            with self._answering.opened() as kept:
+                messages = self._answering.messages(requests, kept)
+                answers = answered_in_order(messages, answer, window, idle_seconds=IDLE_SECONDS, given_up=kept.dropped)
+                async with aclosing(answers):
+                    async for found, size in answers:
+                        yield found
+                        kept.taken(size)
+        except (Idle, InvalidInput, Overloaded) as error:
+            self._answering.ended(rpc, error, context)
 
     def description(self) -> pb.GetModelResponse:
         """The model and the limits."""

@@ -43,7 +43,8 @@ class Sessions:
         for role, graph in bundle.manifest.graphs.items():
             path = bundle.graph_path(role)
             try:
-                session = ort.InferenceSession(path, options, providers=providers)
+                # A fault of the GPU is raised: by itself onnxruntime would go on, slowly, on the CPU.
+                session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
             except Exception as error:  # onnxruntime raises classes of its own for every fault
                 raise BundleError(f"{graph.file.path}: onnxruntime cannot load it: {error}") from error
             if gpu and "CUDAExecutionProvider" not in session.get_providers():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from iin_bundle import FactorLayout
 
-from iin_service.edits import Edit, Replace, Shift, apply_edit, draw_prior
+from iin_service.edits import Edit, Purpose, Replace, Shift, apply_edit, draw_prior
 from iin_service.stage import Array
 
 __all__ = ["Interpolation", "LinearWalk", "RandomWalk", "Walk", "walk"]
@@ -80,8 +80,8 @@ def _random_walk(start: Array, path: RandomWalk, count: int, layout: FactorLayou
     frame = start
     yield frame
     for index in range(1, count):
-        moved = np.float32(kept) * frame + np.float32(noise) * draw_prior(
-            path.seed, range(index, index + 1), layout.size
-        )
+        drawn = draw_prior(path.seed, [index], layout.size, temperature=noise, purpose=Purpose.WALK)
+        with np.errstate(over="ignore", invalid="ignore"):  # looked for where the frame is decoded
+            moved = np.float32(kept) * frame + drawn
         frame = np.where(moves, moved, frame)
         yield frame

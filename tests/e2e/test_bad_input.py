@@ -48,15 +48,23 @@ def saved(image, kind="PNG"):
     return file.getvalue()
 
 
-def bomb():
-    """A valid PNG of 20,000 x 20,000 black pixels in 400 kB."""
+def black(size, rows):
+    """A grey PNG of `size` x `size` pixels that has so many black rows; 20,000 are a bomb in 400 kB."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
-    rows = zlib.compress(bytes(20_001) * 20_000, 9)
+    header = struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(1 + size) * rows, 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def many_scans():
+    """A progressive JPEG that repeats its last scan."""
+    file = io.BytesIO()
+    Image.new("L", (32, 32), 128).save(file, "JPEG", progressive=True)
+    data = file.getvalue()[:-2]
+    return data + data[data.rindex(b"\xff\xda") :] * 200 + b"\xff\xd9"
 
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
@@ -70,10 +78,12 @@ HOSTILE = {
     "no bytes": (interpret(pb.Input(encoded_image=b"")), "inputs[0].encoded_image", "0 bytes"),
     "truncated": (interpret(pb.Input(encoded_image=saved(NOISE)[:-99])), "inputs[0].encoded_image", "do not decode"),
     "bomb": (
-        ("Interpret", pb.InterpretRequest(inputs=[pb.Input(encoded_image=bomb())], resize=True)),
+        ("Interpret", pb.InterpretRequest(inputs=[pb.Input(encoded_image=black(20_000, 20_000))], resize=True)),
         "inputs[0].encoded_image",
         "pixels",
     ),
+    "half a picture": (interpret(pb.Input(encoded_image=black(32, 16))), "inputs[0].encoded_image", "rows are missing"),
+    "many scans": (interpret(pb.Input(encoded_image=many_scans())), "inputs[0].encoded_image", "at most 100 scans"),
     "wrong size": (
         interpret(pb.Input(encoded_image=saved(NOISE.resize((31, 32))))),
         "inputs[0].encoded_image",
@@ -173,6 +183,21 @@ HOSTILE = {
     "sample without format": (sample(format=0), "format", "IMAGE_FORMAT_PNG"),
     "infinite temperature": (sample(temperature=np.inf), "temperature", "finite"),
     "extreme temperature": (sample(temperature=3e38), "temperature", "overflow"),
+    "extreme temperature beside a fixed factor": (
+        sample(temperature=1e38, fixed=[pb.FixedFactor(factor="digit", set=pb.SetValue(values=[0] * 7))]),
+        "temperature",
+        "overflow",
+    ),
+    "a huge source": (
+        sample(
+            fixed=[
+                pb.FixedFactor(factor="digit", set=pb.SetValue(values=[0] * 7)),
+                pb.FixedFactor(factor="residual", source=pb.Input(factors=tensor([32], 3e38))),
+            ]
+        ),
+        "fixed[1].source.factors",
+        "overflow",
+    ),
     "nothing fixed": (sample(fixed=[pb.FixedFactor(factor="digit")]), "fixed[0].value", "a source or set"),
     "fixed twice": (
         sample(fixed=[pb.FixedFactor(factor="digit", source=GOOD)] * 2),
@@ -229,10 +254,13 @@ def test_a_message_past_the_limit_is_refused_and_the_service_lives(stub, client)
     assert client.get_model().name == "digits"
 
 
-def test_bytes_that_are_no_message_are_refused_and_the_service_lives(service, client):
+@pytest.mark.parametrize(
+    ("method", "data"), [("Interpret", b"\xff\xff\xff"), ("Sample", b"\xff"), ("Edit", b"\x12\x03\x0a\x01\xff")]
+)
+def test_bytes_that_are_no_message_are_refused_and_the_service_lives(method, data, service, client):
     with grpc.insecure_channel(service.address) as channel:
-        raw = channel.unary_unary("/iin_api.v1.InterpretationService/Interpret")
+        raw = channel.unary_unary(f"/iin_api.v1.InterpretationService/{method}")
         with pytest.raises(grpc.RpcError) as caught:
-            raw(b"\xff\xff\xff", timeout=60)
-    assert caught.value.code() is not grpc.StatusCode.OK
+            raw(data, timeout=60)
+    assert caught.value.code() is grpc.StatusCode.UNKNOWN
     assert client.get_model().name == "digits"

@@ -52,8 +52,9 @@ def test_interpret_prints_a_table_or_json(service, pictures):
 
 def test_edit_writes_a_picture(service, pictures, tmp_path):
     out = tmp_path / "out.png"
-    iin(service, "edit", pictures[0], "--replace", f"digit={pictures[1]}", "--strength", "0.5", "-o", out)
+    told = iin(service, "edit", pictures[0], "--replace", f"digit={pictures[1]}", "--strength", "0.5", "-o", out)
     assert Image.open(out).size == (32, 32)
+    assert told == f"{out}: 32 x 32 pixels\n"
 
 
 def test_sample_writes_a_grid(service, pictures, tmp_path):
@@ -93,7 +94,9 @@ def test_a_bad_bundle_fails_before_anything_starts(digits_bundle, tmp_path):
     [
         (("--replicas", "0"), "--replicas: expected 1 to "),
         (("--cpus", "0"), "--cpus: expected at least 1, got 0"),
-        (("--gpus", "-1"), "--gpus: expected at least 0, got -1"),
+        (("--gpus", "-1"), "--gpus: expected 0 to 1, or a whole number above, got -1"),
+        (("--gpus", "1.5"), "--gpus: expected 0 to 1, or a whole number above, got 1.5"),
+        (("--gpus", "nan"), "--gpus: expected 0 to 1, or a whole number above, got nan"),
         (("--port", "99999"), "--port: expected 0 to 65535, got 99999; 0 takes a free one"),
         (("--update",), "--update: expected the cluster where the application runs, got none; add --address"),
     ],
@@ -113,6 +116,15 @@ def test_a_port_in_use_is_told(digits_bundle):
         result = iin_serve(digits_bundle, "--port", str(port))
     assert result.returncode == 1
     assert f"something listens on {port}" in result.stderr
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_ray_is_imported_is_no_mistake(digits_bundle, tmp_path, monkeypatch, signal_):
+    (tmp_path / "ray.py").write_text(f"import os, time\nos.kill(os.getpid(), {signal_:d})\ntime.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    result = iin_serve(digits_bundle, "--port", "0")
+    assert result.returncode == 130
+    assert "Traceback" not in result.stderr
 
 
 def test_serving_while_a_command_runs_returns_its_code(digits_bundle):
@@ -165,8 +177,12 @@ def test_two_applications_on_a_cluster_that_is_joined(cluster, digits_bundle, tm
         for name in ("one", "other"):
             with Client(first.address, application=name) as client:
                 assert client.get_model().name == "digits"
-        with Client(first.address, application="third") as client, pytest.raises(CallError, match="NOT_FOUND"):
+        told = r"Application 'third' not found \(NOT_FOUND\); name one of the models served at .* iin models lists them"
+        with Client(first.address, application="third") as client, pytest.raises(CallError, match=told):
             client.get_model()
+        told = iin(first, "describe", code=1)
+        assert told.startswith("iin: no application is named, which only a service of one model allows (NOT_FOUND); ")
+        assert "Ray" not in told
         assert second.address == first.address
 
 

@@ -106,6 +106,21 @@ def test_typed_contents_are_answered_by_typed_contents(inference):
     assert (outputs["log_likelihood"].datatype, len(outputs["log_likelihood"].contents.fp64_contents)) == ("FP64", 1)
 
 
+def test_a_source_serves_all_factors_that_are_named(inference):
+    targets, sources = np.random.default_rng(0).standard_normal((2, 200, 32), dtype=np.float32)
+    names = b"".join(len(name).to_bytes(4, "little") + name for name in (b"digit", b"colour", b"residual"))
+    given = [tensor(shape=[200, 32]), tensor("source_factors", shape=[200, 32]), tensor("factor", "BYTES", [3])]
+    found = inference.ModelInfer(
+        pb.ModelInferRequest(
+            model_name="edit",
+            inputs=given,
+            outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name="factors")],
+            raw_input_contents=[targets.tobytes(), sources.tobytes(), names],
+        )
+    )
+    assert np.array_equal(np.frombuffer(found.raw_output_contents[0], "<f4").reshape(200, 32), sources)
+
+
 def tensor(name="factors", datatype="FP32", shape=(1, 32), **contents):
     found = pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape)
     if contents:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 
+import grpc
 import numpy as np
 import pytest
 from grpc import StatusCode
@@ -25,6 +26,23 @@ def test_answers_come_in_order_and_a_bad_item_spoils_no_other(client, pictures):
     for index, answer in enumerate(answers):
         if answer.result is not None:
             np.testing.assert_allclose(answer.result.factors[0], alone[index % len(pictures)], atol=1e-4)
+
+
+@pytest.mark.parametrize("broken", [b"\x0a\xff", b"\x0a\x02\xff\xfe"], ids=["cut", "no text"])
+def test_a_message_that_cannot_be_read_ends_the_stream_with_an_error_after_the_answers_before_it(
+    service, pictures, broken
+):
+    message = pb.InterpretStreamRequest(
+        item_id="good", request=pb.InterpretRequest(inputs=[pb.Input(encoded_image=pictures[0].read_bytes())])
+    ).SerializeToString()
+    with grpc.insecure_channel(service.address) as channel:
+        call = channel.stream_stream("/iin_api.v1.InterpretationService/InterpretStream")
+        answers = call(iter([message] * 3 + [broken] + [message] * 3), timeout=60)
+        assert len(list(itertools.islice(answers, 3))) == 3
+        with pytest.raises(grpc.RpcError) as ended:
+            next(answers)
+    assert ended.value.code() == StatusCode.INVALID_ARGUMENT
+    assert "requests[3]: expected a message of this RPC, got bytes that are none" in ended.value.details()
 
 
 def test_large_messages_wait_for_room_and_none_is_refused(client):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from iin_bundle import FactorLayout
-from iin_service.edits import Edit, Replace, Resample, SetValue, Shift, apply_edit, draw_prior
+from iin_service.edits import Edit, Purpose, Replace, Resample, SetValue, Shift, apply_edit, draw_prior
 from iin_service.errors import InvalidInput
 
 LAYOUT = FactorLayout.from_sizes({"residual": 5, "digit": 3, "colour": 2})
@@ -78,7 +78,16 @@ def test_resampling_draws_every_target_anew_and_again_the_same():
 
 def test_resampling_takes_the_factors_part_of_a_whole_draw_times_the_temperature():
     after = apply_edit(vectors(4), Edit("digit", Resample(7, 0.8)), LAYOUT)
-    np.testing.assert_array_equal(after[:, DIGIT], np.float32(0.8) * draw_prior(7, range(4), 10)[:, DIGIT])
+    whole = draw_prior(7, range(4), 10, purpose=Purpose.RESAMPLE)
+    np.testing.assert_array_equal(after[:, DIGIT], np.float32(0.8) * whole[:, DIGIT])
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+def test_what_a_seed_gives_a_purpose_tells_nothing_of_the_others(purpose):
+    one = draw_prior(3, range(20_000), 4, purpose=purpose)
+    for other in set(Purpose) - {purpose}:
+        found = np.corrcoef(one.T, draw_prior(3, range(20_000), 4, purpose=other).T)[:4, 4:]
+        np.testing.assert_allclose(found, 0, atol=0.03)
 
 
 @settings(deadline=None, max_examples=20, derandomize=True)
@@ -87,6 +96,39 @@ def test_a_draw_depends_on_seed_and_index_alone(seed, start, size):
     together = draw_prior(seed, range(start, start + 5), size)
     alone = draw_prior(seed, range(start + 3, start + 4), size)
     np.testing.assert_array_equal(together[3:4], alone)
+
+
+@pytest.mark.parametrize(
+    ("seed", "index", "truncation", "bits"),
+    [
+        (0, 0, None, "4665753dd6ed7e3c520c95bf"),
+        (7, 9999, None, "38568f3f418972bfa5da1a3f"),
+        (7, 9999, 0.5, "ad5686bef80a6bbe10ededbe"),
+        (2**64 - 1, 5, None, "8c938cbd0e6aaa3d5f7a13be"),
+    ],
+)
+def test_a_seed_gives_what_it_gave_in_earlier_releases(seed, index, truncation, bits):
+    for before in ([], [3], [index]):  # whatever the generator did before
+        drawn = draw_prior(seed, [*before, index], 3, truncation)
+        assert drawn[-1].astype("<f4").tobytes().hex() == bits
+
+
+@pytest.mark.parametrize(
+    ("purpose", "bits"),
+    [
+        (Purpose.SAMPLE, "38568f3f418972bfa5da1a3f"),
+        (Purpose.RESAMPLE, "d1c1473f4e51db3fec068f3f"),
+        (Purpose.WALK, "e007f9bc029f663f2a5feebe"),
+        (Purpose.RESPONSE, "6fe2bdbf8347af3e4f1d063f"),
+    ],
+)
+def test_a_seed_gives_every_purpose_what_it_gave_it_in_earlier_releases(purpose, bits):
+    assert draw_prior(7, [9999], 3, purpose=purpose)[0].astype("<f4").tobytes().hex() == bits
+
+
+@pytest.mark.filterwarnings("error")
+def test_draws_that_overflow_are_infinite_and_print_nothing():
+    assert np.isinf(draw_prior(0, range(100), 10, temperature=3e38)).any()
 
 
 def test_draws_are_standard_normal_and_independent():

@@ -2,14 +2,17 @@
 
 import asyncio
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
 from iin_bundle import read_bundle
-from iin_service.edits import Edit, Replace, Resample, SetValue
+from iin_service import engine as engines
+from iin_service.edits import Edit, Replace, Resample, SetValue, Shift
 from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, Overloaded, Unsupported
 from iin_service.items import Given, Limits, PendingEdit, Trace, Wanted
+from iin_service.recording import Silent
 from iin_service.sessions import Sessions
 from iin_service.walks import LinearWalk
 
@@ -42,16 +45,16 @@ def edit(engine, targets, *edits):
     return asyncio.run(engine.edit([targets], list(edits), Wanted(), Trace()))
 
 
-def sample(engine, count, fixed=(), temperature=1.0, seed=7):
+def sample(engine, count, fixed=(), temperature=1.0, seed=7, truncation=None, trace=None):
     async def collect():
         parts = engine.sample(
             count,
             seed=seed,
             temperature=temperature,
-            truncation=None,
+            truncation=truncation,
             fixed=list(fixed),
             wanted=Wanted(),
-            trace=Trace(),
+            trace=trace or Trace(),
         )
         return [(first, result) async for first, result, _ in parts]
 
@@ -143,7 +146,67 @@ def test_an_overflow_that_an_edit_or_a_fixed_factor_makes_is_not_blamed_on_anyth
     assert caught.value.field == "edits[1]"
     with pytest.raises(InvalidInput) as caught:
         sample(engine, 2, fixed=[("colour", huge)])
-    assert caught.value.field == "fixed"
+    assert caught.value.field == "fixed[0].set.values"
+
+
+@pytest.mark.parametrize(
+    ("edits", "field"),
+    [
+        ([("residual", SetValue, 5e37), ("digit", SetValue, 0)], "edits[0]"),  # 1e38 of the target is gone
+        ([("digit", SetValue, 5e37)], "edits[0]"),  # smaller than what it replaces, and too large still
+        ([("digit", SetValue, 5e37), ("colour", SetValue, 0)], "edits[0]"),
+        ([("digit", Shift, 1e36)], "targets[0].factors"),  # next to 1e38 nothing
+        ([("digit", Shift, 2e38)], "edits[0]"),
+        ([("digit", Replace, 1e37)], "targets[0].factors"),  # of 1e38 half is left
+        ([("digit", Replace, 3e38)], "edits[0]"),
+        ([("residual", SetValue, 1), ("colour", Shift, 1)], "targets[0].factors"),
+    ],
+)
+def test_an_overflow_is_blamed_on_what_gave_the_largest_value(edits, field, engine, bundle):
+    layout = bundle.manifest.layout
+
+    def pending(index, factor, kind, value):
+        values = np.full(layout.size_of(factor), value, np.float32)
+        if kind is Replace:
+            source = Given("factors", np.full((1, layout.size), value, np.float32), "source")
+            return PendingEdit(Edit(factor, Replace(source.items, 0.5)), source, f"edits[{index}]")
+        if kind is Shift:
+            direction = np.zeros_like(values)
+            direction[0] = 1
+            return PendingEdit(Edit(factor, Shift(direction, value)), field=f"edits[{index}]")
+        return PendingEdit(Edit(factor, SetValue(values)), field=f"edits[{index}]")
+
+    factors = np.zeros((1, layout.size), np.float32)
+    factors[:, layout.slice("digit")] = 1e38
+    with pytest.raises(InvalidInput) as caught:
+        edit(
+            engine, Given("factors", factors, "targets[0].factors"), *(pending(i, *one) for i, one in enumerate(edits))
+        )
+    assert caught.value.field == field
+
+
+def test_an_overflow_of_a_sample_is_blamed_on_its_largest_part(engine, bundle):
+    layout = bundle.manifest.layout
+    zeros = np.zeros(layout.size_of("digit"), np.float32)
+    huge = Given("factors", np.full((1, layout.size), 3e38, np.float32), "fixed[1].source.factors")
+
+    def blamed(fixed, temperature):
+        with pytest.raises(InvalidInput) as caught:
+            sample(engine, 3, fixed, temperature)
+        return caught.value.field
+
+    assert blamed([("digit", zeros)], 1e38) == "temperature"
+    assert blamed([("digit", zeros), ("colour", huge)], 1.0) == "fixed[1].source.factors"
+    assert blamed([("digit", zeros), ("colour", np.full(layout.size_of("colour"), 3e38, np.float32))], 1e30) == (
+        "fixed[1].set.values"
+    )
+
+
+def test_a_factor_drawn_anew_is_not_the_sample_of_its_seed(engine, bundle):
+    where = bundle.manifest.layout.slice("digit")
+    ((_, drawn),) = sample(engine, 5, seed=0)
+    found = edit(engine, Given("factors", drawn.factors, "targets"), PendingEdit(Edit("digit", Resample(0, 1.0))))
+    assert (found.factors[:, where] != drawn.factors[:, where]).all()
 
 
 @pytest.mark.parametrize(("value", "distance", "field"), [(3e38, 1.0, "start"), (0.0, 3e38, "linear.distance")])
@@ -196,6 +259,25 @@ def test_one_source_serves_all_targets(engine, bundle, images):
     np.testing.assert_allclose(colour, np.broadcast_to(colour[:1], colour.shape), atol=1e-5)
 
 
+def test_a_source_of_several_edits_is_interpreted_once(bundle, sessions, images):
+    engine = Engine(bundle.manifest, sessions.runner, Limits(max_queued_items=12))
+    source, trace = Given("image", images[::-1].copy(), "source"), Trace()
+    edits = [PendingEdit(Edit(name, Replace(images, 1.0)), source) for name in bundle.manifest.layout.names]
+    found = asyncio.run(engine.edit([Given("image", images, "targets")], edits, Wanted(), trace))
+    assert [one.batch_size for one in trace.passes if one.graph == "encoder"] == [12]
+    np.testing.assert_allclose(found.factors, interpret(engine, source).factors, atol=1e-4)
+
+
+def test_sources_of_several_edits_keep_apart(engine, bundle, images):
+    names = ("digit", "colour")
+    sources = [Given("image", images[index : index + 1], f"edits[{index}]") for index in range(2)]
+    edits = [PendingEdit(Edit(name, Replace(images, 1.0)), one) for name, one in zip(names, sources, strict=True)]
+    found = edit(engine, Given("image", images[2:3], "targets"), *edits)
+    for name, one in zip(names, sources, strict=True):
+        where = bundle.manifest.layout.slice(name)
+        np.testing.assert_allclose(found.factors[:, where], interpret(engine, one).factors[:, where], atol=1e-4)
+
+
 def test_a_sample_is_the_same_whatever_it_is_drawn_with(engine):
     many, few = sample(engine, 13), sample(engine, 3)
     assert [first for first, _ in many] == [0, 5, 10]
@@ -214,6 +296,77 @@ def test_fixed_factors_are_held_and_temperature_zero_is_the_mean(engine, bundle,
     ((_, found),) = sample(engine, 4, fixed=[("colour", source)])
     expected = interpret(engine, source).factors[0, where]
     np.testing.assert_allclose(found.factors[:, where], np.broadcast_to(expected, (4, len(expected))), atol=1e-5)
+
+
+def test_sources_of_fixed_factors_go_through_the_graphs_together(engine, bundle, images):
+    trace, layout = Trace(), bundle.manifest.layout
+    sources = [Given("image", images[index : index + 1], f"fixed[{index}].source") for index in range(2)]
+    values = np.ones(layout.size_of("residual"), np.float32)
+    fixed = [("digit", sources[0]), ("residual", values), ("colour", sources[1])]
+    ((_, found),) = sample(engine, 3, fixed=fixed, trace=trace)
+    assert [one.batch_size for one in trace.passes if one.graph == "encoder"] == [2]
+    assert (found.factors[:, layout.slice("residual")] == 1).all()
+    for name, source in (("digit", sources[0]), ("colour", sources[1])):
+        where = layout.slice(name)
+        expected = np.tile(interpret(engine, source).factors[:, where], (3, 1))
+        np.testing.assert_allclose(found.factors[:, where], expected, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_temperature_that_overflows_is_the_callers_mistake_and_prints_nothing(engine):
+    with pytest.raises(InvalidInput) as caught:
+        sample(engine, 5, temperature=3e38)
+    assert caught.value.field == "temperature"
+
+
+@pytest.fixture
+def aside(monkeypatch):
+    """For each call of a function of the engine's whether it was made outside the event loop."""
+
+    def watch(name):
+        seen, function = [], getattr(engines, name)
+
+        def watched(*arguments):
+            seen.append(threading.current_thread() is not threading.main_thread())
+            return function(*arguments)
+
+        monkeypatch.setattr(engines, name, watched)
+        return seen
+
+    return watch
+
+
+def test_what_takes_long_to_draw_is_not_drawn_in_the_event_loop(engine, sessions, bundle, aside):
+    seen = aside("draw_prior")
+    sample(engine, 5)
+    sample(engine, 1, truncation=0.1)
+    assert seen == [False, True]
+    sample(Engine(bundle.manifest, sessions.runner, Limits(samples_per_message=64)), 64)
+    assert seen == [False, True, True]
+
+
+def test_what_takes_long_to_edit_is_not_edited_in_the_event_loop(engine, bundle, aside):
+    seen = aside("apply_edit")
+    resample = PendingEdit(Edit("digit", Resample(0, 1.0)))
+    targets = Given("factors", np.zeros((64, bundle.manifest.size), np.float32), "targets")
+    edit(engine, dataclasses.replace(targets, items=targets.items[:1]), resample)
+    edit(engine, targets, resample, resample)
+    assert seen == [False, True, True]
+
+
+def test_images_alone_tell_of_drift(bundle, sessions, images):
+    class Noting(Silent):
+        noted = ()
+
+        def likelihoods(self, quantiles):
+            self.noted = (*self.noted, quantiles.tolist())
+
+    recorder = Noting()
+    engine = Engine(bundle.manifest, sessions.runner, Limits(), recorder)
+    latent = np.zeros((2, *bundle.manifest.latent_shape), np.float32)
+    given = [Given("image", images[:2], "a"), Given("latent", latent, "b"), Given("image", images[2:], "c")]
+    quantiles = interpret(engine, *given).quantiles.tolist()
+    assert recorder.noted == ([*quantiles[:2], *quantiles[4:]],)
 
 
 def test_a_model_without_decoder_interprets_and_refuses_the_rest(bundle, sessions, images):

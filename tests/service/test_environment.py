@@ -13,7 +13,7 @@ RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 def test_the_system_gives_no_port_away_meanwhile(tmp_path):
     lowest = int(RANGE.read_text().split()[0]) if RANGE.exists() else 32768
-    settings = private_cluster(tmp_path)
+    settings = private_cluster(tmp_path, iter(free_ports(4)))
     ports = [int(value) for name, value in settings.items() if name.endswith("_PORT")]
     assert len(ports) == 8
     assert max(ports) < lowest

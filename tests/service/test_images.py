@@ -1,6 +1,7 @@
 """Pictures in files: what is read, and what is refused with a reason."""
 
 import io
+import re
 import struct
 import zlib
 
@@ -9,7 +10,7 @@ import pytest
 from iin_bundle import ImageSpec
 from iin_service.errors import InvalidInput
 from iin_service.images import decode_picture, encode_picture, open_picture
-from PIL import Image
+from PIL import Image, ImageOps, PngImagePlugin
 
 SPEC = ImageSpec(layout="NCHW", channels=3, height=24, width=32, minimum=-1.0, maximum=1.0)
 
@@ -73,12 +74,16 @@ def test_transparent_parts_are_black():
     np.testing.assert_array_equal(read(saved(clear)), -1)
 
 
-def test_exif_rotation_is_applied():
-    image = picture(size=(24, 32))
+@pytest.mark.parametrize("options", [{"kind": "PNG"}, {"kind": "WEBP", "lossless": True}])
+@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
+def test_exif_rotation_is_applied(orientation, options):
+    image = picture(size=(24, 32) if 5 <= orientation <= 8 else (32, 24))
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned by a quarter clockwise
-    expected = np.asarray(image.rotate(-90, expand=True), np.float32).transpose(2, 0, 1) / 127.5 - 1
-    np.testing.assert_allclose(read(saved(image, exif=exif)), expected, atol=1e-6)
+    exif[0x0112] = orientation
+    data = saved(image, exif=exif, **options)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    expected = np.asarray(upright, np.float32).transpose(2, 0, 1) / 127.5 - 1
+    np.testing.assert_allclose(read(data), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(64, 48), (7, 5), (1, 1), (24, 32)])
@@ -89,14 +94,105 @@ def test_another_size_is_resized_only_on_request(size):
         read(data)
 
 
-def huge_png():
-    """A PNG of a few bytes that declares 30,000 x 30,000 pixels."""
+def chunk(kind, data=b""):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+def png(size, depth, colour, rows=b"", more=b"", interlaced=0):
+    """A PNG of `rows`, whatever its header says, with `more` chunks in front of them."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, interlaced))
+    return b"\x89PNG\r\n\x1a\n" + header + more + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND")
+
+
+def deep_png(colour, channels):
+    """A PNG of 16 bits a channel."""
+    return png((32, 24), 16, colour, bytes(1 + 32 * channels * 2) * 24)
+
+
+BLACK = bytes(1 + 32 * 3) * 24
+GREY = ImageSpec(layout="NCHW", channels=1, height=24, width=32, minimum=0.0, maximum=255.0)
+
+
+@pytest.mark.parametrize(("depth", "colour", "bits"), [(8, 2, 24), (8, 6, 32), (8, 0, 8), (4, 0, 4), (1, 0, 1)])
+@pytest.mark.parametrize("size", [(32, 24), (13, 7), (1, 9), (9, 1), (1, 1), (2, 2)])
+@pytest.mark.parametrize("interlaced", [0, 1])
+def test_a_png_is_read_with_all_rows_and_refused_without_one(depth, colour, bits, size, interlaced):
+    width, height = size
+    passes = [(range(height), range(width))]
+    if interlaced:  # as the standard has it: rows and columns of each pass
+        passes = [
+            (range(0, height, 8), range(0, width, 8)),
+            (range(0, height, 8), range(4, width, 8)),
+            (range(4, height, 8), range(0, width, 4)),
+            (range(0, height, 4), range(2, width, 4)),
+            (range(2, height, 4), range(0, width, 2)),
+            (range(0, height, 2), range(1, width, 2)),
+            (range(1, height, 2), range(width)),
+        ]
+    rows = [bytes(1 + -(len(columns) * bits // -8)) for lines, columns in passes if columns for _ in lines]
+    whole, cut = (png(size, depth, colour, b"".join(part), interlaced=interlaced) for part in (rows, rows[:-1]))
+    assert read(whole, resize=True, spec=GREY).max() == 0
+    with pytest.raises(InvalidInput, match=r"a whole PNG, .* that do not decode"):
+        read(cut, resize=True, spec=GREY)
+
+
+ODD = {
+    "EXIF": chunk(b"eXIf", b"garbage!!"),
+    "EXIF that ends": chunk(b"eXIf", b"II*\0\x08\0\0\0\xff\xff"),
+    "long text": chunk(b"tEXt", b"a\0" + b"x" * 1_500_000),
+    "large profile": chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(2_000_000))),
+    "something new": chunk(b"fuTr", b"?") + chunk(b"fuTR", b"?"),
+}
+
+
+@pytest.mark.parametrize("more", ODD.values(), ids=ODD)
+def test_what_is_odd_beside_the_pixels_does_no_harm(more):
+    assert (read(png((32, 24), 8, 2, BLACK, more)) == -1).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_odd_exif_does_no_harm(kind):
+    odd = saved(picture(), kind, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    np.testing.assert_array_equal(read(odd), read(saved(picture(), kind)))
+
+
+def jpeg_of_scans(count, size=(32, 24)):
+    """A progressive JPEG that repeats its last scan."""
+    data = saved(Image.new("L", size, 128), "JPEG", progressive=True)
+    first, *others = re.split(rb"(?=\xff\xda)", data[:-2])
+    return first + b"".join(others) + others[-1] * (count - len(others)) + b"\xff\xd9"
+
+
+def test_a_jpeg_of_some_scans_is_read():
+    assert len(re.findall(rb"\xff\xda", jpeg_of_scans(100))) == 100
+    np.testing.assert_array_equal(read(jpeg_of_scans(100)), read(jpeg_of_scans(6)))
+
+
+def test_what_looks_like_scans_beside_those_of_a_jpeg_is_none():
+    data, film = saved(picture(), "JPEG"), b"\xff\xda\0\x02" * 200
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + len(film)) + film
+    np.testing.assert_array_equal(read(data[:2] + comment + data[2:] + film * 100), read(data))
+
+
+COSTLY = {
+    "scans": (jpeg_of_scans(101), "at most 100 scans in a JPEG, got more; save it anew"),
+    "scans behind a restart": (
+        jpeg_of_scans(6)[:-2] + (b"\xff\xd0\xff\x01\xff\x02\0\xff" + jpeg_of_scans(6)[-35:-2]) * 101 + b"\xff\xd9",
+        "at most 100 scans",
+    ),
+    "segments": (b"\xff\xd8" + b"\xff\xfe\0\x02" * 1001 + jpeg_of_scans(6)[2:], "at most 1000 segments in a JPEG"),
+    "chunks": (png((32, 24), 8, 2, BLACK, chunk(b"fuTr") * 16_384), "at most 16384 chunks in a PNG, got more"),
+    "pieces": (png((32, 24), 8, 2, BLACK, chunk(b"IDAT") * 16_384), "at most 16384 chunks in a PNG, got more"),
+}
+
+
+@pytest.mark.parametrize(("data", "words"), COSTLY.values(), ids=COSTLY)
+def test_a_small_file_that_takes_long_to_decode_is_refused_unopened(data, words, monkeypatch):
+    monkeypatch.setattr(Image, "open", None)
+    monkeypatch.setattr(PngImagePlugin, "PngImageFile", None)
+    with pytest.raises(InvalidInput, match=words) as caught:
+        read(data, resize=True)
+    assert caught.value.field == "inputs[0].encoded_image"
 
 
 def animation():
@@ -111,9 +207,14 @@ REFUSED = {
     "truncated WebP": (saved(picture(), "WEBP")[:-100], "do not decode"),
     "damaged PNG": (saved(picture())[:200] + b"\xff" * 50 + saved(picture())[250:], "do not decode"),
     "another format": (saved(picture(), "BMP"), "PNG, JPEG or WebP"),
-    "16 bits a channel": (saved(Image.new("I;16", (32, 24))), "8 bits a channel"),
+    "16 bits of grey": (saved(Image.new("I;16", (32, 24))), "expected 8 bits a channel, got 16; convert it to 8 bits"),
+    "16 bits of grey and alpha": (deep_png(4, 2), "expected 8 bits a channel, got 16"),
+    "16 bits of colour": (deep_png(2, 3), "expected 8 bits a channel, got 16"),
+    "16 bits of colour and alpha": (deep_png(6, 4), "expected 8 bits a channel, got 16"),
     "animation": (animation(), "a still picture, got 2 frames"),
-    "bomb": (huge_png(), "pixels"),
+    "one row of 24": (png((32, 24), 8, 2, BLACK[:97]), "rows are missing"),
+    "half of the last row": (png((32, 24), 8, 2, BLACK[:-40]), "do not decode"),
+    "bomb": (png((30_000, 30_000), 8, 2), "pixels"),
 }
 
 

@@ -1,16 +1,19 @@
 """Bundles of models of other kinds are exported, read and served: spatial latents, grey pictures, heads, ONNX files."""
 
 import asyncio
+import threading
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import FactorLayout, check_golden, read_bundle
+from iin_service import engine as engines
 from iin_service import responses
-from iin_service.edits import Edit, Replace, Resample, draw_prior
+from iin_service.edits import Edit, Purpose, Replace, Resample, draw_prior
 from iin_service.engine import Engine
-from iin_service.errors import Unsupported
+from iin_service.errors import InvalidInput, Unsupported
 from iin_service.inputs import InputReader
 from iin_service.items import Given, Limits, PendingEdit, Trace, Wanted
 from iin_service.sessions import Sessions
@@ -220,7 +223,7 @@ def test_classes_respond_to_factors_drawn_anew(served):
     sessions, one = Sessions(served.bundle, threads=1, gpu=False), found[1]
     rows = np.tile(interpreted.factors[2], (40, 1))
     where = layout.slice(one.factor)
-    rows[:, where] = draw_prior(3, range(40), layout.size)[:, where]
+    rows[:, where] = draw_prior(3, range(40), layout.size, purpose=Purpose.RESPONSE)[:, where]
     (drawn,) = sessions.run("head", sessions.run("inverse", rows)[0])
     np.testing.assert_allclose(one.mean_probabilities[2], drawn.mean(axis=0), atol=1e-4)
     np.testing.assert_allclose(one.probability_deviations[2], drawn.std(axis=0), atol=1e-4)
@@ -242,6 +245,24 @@ def test_nothing_changes_without_temperature_at_the_origin(headed):
     for one in found:
         assert (one.class_changes, one.class_deviations) == (0, 0)
         np.testing.assert_allclose(one.probability_deviations, 0, atol=1e-6)
+
+
+def test_an_analysis_is_not_drawn_up_in_the_event_loop(headed, monkeypatch):
+    seen, function = [], engines._response
+
+    def watched(*arguments):
+        seen.append(threading.current_thread() is threading.main_thread())
+        return function(*arguments)
+
+    monkeypatch.setattr(engines, "_response", watched)
+    respond(headed, Given("image", headed.images[:1].numpy(), "inputs"))
+    assert seen == [False, False]
+
+
+def test_an_analysis_that_overflows_is_the_callers_mistake_and_prints_nothing(headed):
+    with warnings.catch_warnings(action="error"), pytest.raises(InvalidInput) as caught:
+        respond(headed, Given("image", headed.images[:1].numpy(), "inputs"), temperature=3e38)
+    assert caught.value.field == "temperature"
 
 
 def test_a_model_without_a_decoder_edits_and_walks_without_images(tmp_path):

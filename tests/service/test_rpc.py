@@ -4,11 +4,12 @@ import asyncio
 from collections import Counter
 
 import grpc
+import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import read_bundle
-from iin_service import answering, rpc
+from iin_service import answering, responses, rpc
 from iin_service.answering import Answering
 from iin_service.engine import Engine
 from iin_service.errors import Overloaded
@@ -42,10 +43,10 @@ def bundle(digits_bundle):
     return read_bundle(digits_bundle)
 
 
-def rpcs_of(bundle, runner, list_models=None):
+def rpcs_of(bundle, runner, list_models=None, recorder=None):
     reader = RequestReader(InputReader(bundle.manifest, Limits()))
     engine = Engine(bundle.manifest, runner, Limits())
-    return InterpretationRpcs(engine, reader, Answering(Silent()), list_models or no_models)
+    return InterpretationRpcs(engine, reader, Answering(recorder or Silent()), list_models or no_models)
 
 
 async def no_models():
@@ -152,7 +153,7 @@ def test_a_small_message_does_not_overtake_a_large_one_that_waits_for_room(bundl
         rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
         held, leave = rpcs._answering, asyncio.Event()
         other = asyncio.create_task(
-            held.once("Other", pb.InterpretRequest(resize=True), leave.wait, lambda fault: fault)
+            held.once("Other", pb.InterpretRequest(resize=True).ByteSize(), leave.wait, lambda fault: fault)
         )
         await asyncio.sleep(0)
         held._bytes += 1400  # as if that were large
@@ -189,7 +190,8 @@ def test_messages_that_wait_are_read_up_to_a_bound_and_one_of_each_stream(bundle
     async def run():
         rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
         held, leave, read = rpcs._answering, asyncio.Event(), Counter()
-        other = asyncio.create_task(held.once("Other", latent_request(bundle), leave.wait, lambda fault: fault))
+        size = latent_request(bundle).ByteSize()
+        other = asyncio.create_task(held.once("Other", size, leave.wait, lambda fault: fault))
         await asyncio.sleep(0)
         held._bytes += 10_000  # as if that were large
 
@@ -272,9 +274,10 @@ def test_a_stream_whose_answers_are_not_taken_gives_its_answers_back_and_its_pla
         context = Context()
         answers = rpcs.interpret_stream(messages(bundle, 200, []), context)
         await settled(answers)
-        assert (rpcs._streams, rpcs._answering._kept, rpcs._answering._bytes) == (1, 0, 0)
+        held = rpcs._answering
+        assert (held._streams, held._kept, held._bytes) == (1, 0, 0)
         assert [one async for one in answers] == []
-        assert (rpcs._streams, rpcs._answering._kept) == (0, 0)
+        assert (held._streams, held._kept) == (0, 0)
         return context
 
     context = asyncio.run(asyncio.wait_for(run(), 60))
@@ -283,7 +286,7 @@ def test_a_stream_whose_answers_are_not_taken_gives_its_answers_back_and_its_pla
 
 
 def test_a_stream_past_the_bound_is_refused_until_another_ends(bundle, monkeypatch):
-    monkeypatch.setattr(rpc, "MAX_STREAMS", 2)
+    monkeypatch.setattr(answering, "MAX_STREAMS", 2)
 
     async def silent():
         await asyncio.Event().wait()
@@ -301,7 +304,7 @@ def test_a_stream_past_the_bound_is_refused_until_another_ends(bundle, monkeypat
         assert [one async for one in rpcs.interpret_stream(messages(bundle, 0, []), contexts[1])] == []
         opened[1].cancel()
         await asyncio.wait(opened)
-        return contexts, rpcs._streams
+        return contexts, rpcs._answering._streams
 
     (refused, let_in), left = asyncio.run(run())
     assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -334,3 +337,173 @@ def test_callers_of_list_models_share_one_question_for_a_while(bundle, monkeypat
         assert len(asked) == 2
 
     asyncio.run(run())
+
+
+def quick_graphs(bundle):
+    """Graphs of the bundle's shapes that compute nothing."""
+    manifest = bundle.manifest
+
+    def zeros(count, *shape):
+        return np.zeros((count, *shape), np.float32)
+
+    graphs = {
+        "encoder": lambda items: (zeros(len(items), *manifest.latent_shape),),
+        "transform": lambda items: (zeros(len(items), manifest.size), zeros(len(items))),
+        "inverse": lambda items: (zeros(len(items), *manifest.latent_shape), zeros(len(items))),
+        "decoder": lambda items: (zeros(len(items), *manifest.image.shape),),
+    }
+    return graphs.__getitem__
+
+
+def raw_edit(bundle, count):
+    shape = [count, bundle.manifest.size]
+    factors = pb.Tensor(shape=shape, data=np.random.default_rng(0).normal(size=shape).astype("<f4").tobytes())
+    request = pb.EditRequest(targets=[pb.Input(factors=factors)], format=pb.IMAGE_FORMAT_RAW, return_latents=True)
+    request.edits.add(factor="digit").resample.seed = 1
+    return request
+
+
+def test_answers_that_callers_do_not_take_are_bounded_and_who_takes_his_own_goes_on(bundle, monkeypatch):
+    """However many streams there are, and although all their messages could begin before the first answer."""
+    rpcs, made = rpcs_of(bundle, quick_graphs(bundle)), []
+    request, work, held = raw_edit(bundle, 16), rpcs._edited, rpcs._answering
+    most = responses.most_bytes(bundle.manifest, 16)
+    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 2 * 20 * most)
+
+    async def edited(*arguments):
+        made.append(await work(*arguments))
+        return made[-1]
+
+    async def requests(count):
+        for _ in range(count):
+            yield pb.EditStreamRequest(request=request)
+
+    async def run():
+        monkeypatch.setattr(rpcs, "_edited", edited)
+        streams = [rpcs.edit_stream(requests(64), Context()) for _ in range(6)]
+        for stream in streams:
+            await settled(stream)
+        assert sum(one.ByteSize() for one in made) <= held._kept <= 20 * most + 6 * most
+        assert len([one async for one in rpcs.edit_stream(requests(100), Context())]) == 100
+        rest = [one for stream in streams async for one in stream]
+        assert len(rest) == 6 * 63
+        assert not any(one.HasField("error") for one in rest)
+        return held._kept, held._bytes, held._waiting
+
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("image_format", [pb.IMAGE_FORMAT_RAW, pb.IMAGE_FORMAT_PNG, pb.IMAGE_FORMAT_JPEG])
+def test_no_answer_has_more_bytes_than_are_kept_for_it(bundle, image_format):
+    """Of noise, which no file format makes smaller, with all that can be asked for, and of mistakes."""
+
+    def noise(role):
+        def run(items):
+            found = quick_graphs(bundle)(role)(items)
+            return tuple(np.random.default_rng(0).uniform(0, 1, one.shape).astype(np.float32) for one in found)
+
+        return run
+
+    rpcs, manifest = rpcs_of(bundle, noise), bundle.manifest
+    latent, factors = pb.Input(latent=latent_request(bundle).inputs[0].latent), raw_edit(bundle, 200).targets[0]
+    edit = raw_edit(bundle, 256)
+    edit.format = image_format
+    edit.edits.add(factor="residual").replace.source.CopyFrom(edit.targets[0])
+    one = raw_edit(bundle, 1)
+    one.format = image_format
+    wrong = pb.EditRequest(targets=one.targets)
+    wrong.edits.add(factor="\U0001f600" * 100_000).resample.seed = 1
+    mixed = pb.InterpretRequest(inputs=[*([latent, raw_edit(bundle, 1).targets[0]] * 28), factors])
+    item_id = "\u00e9" * 100_000
+
+    async def run():
+        for stream, kind, request, items in [
+            (rpcs.edit_stream, pb.EditStreamRequest, edit, 256),
+            (rpcs.edit_stream, pb.EditStreamRequest, one, 1),
+            (rpcs.edit_stream, pb.EditStreamRequest, wrong, 1),
+            (rpcs.interpret_stream, pb.InterpretStreamRequest, mixed, 256),
+            (rpcs.interpret_stream, pb.InterpretStreamRequest, pb.InterpretRequest(), 0),
+        ]:
+
+            async def requests(message):
+                yield message
+
+            (answer,) = [one async for one in stream(requests(kind(item_id=item_id, request=request)), Context())]
+            assert answer.HasField("error") == (request is wrong or not items)
+            given = request.targets if kind is pb.EditStreamRequest else request.inputs
+            assert rpcs._read.items.most_items(given) == items
+            assert answer.ByteSize() <= responses.most_bytes(manifest, items) + len(item_id.encode())
+
+    asyncio.run(run())
+
+
+def test_what_inputs_say_of_themselves_bounds_their_items(bundle):
+    most_items = rpcs_of(bundle, quick_graphs(bundle))._read.items.most_items
+    many = pb.Input(factors=pb.Tensor(shape=[2**62, bundle.manifest.size]))
+    assert most_items([many, many]) == 256
+    assert most_items([pb.Input(latent=pb.Tensor(shape=[-5, 3, 2, 1, 1, 1]))]) == 1
+    assert most_items([pb.Input(image=pb.Tensor(shape=bundle.manifest.image.shape)), pb.Input()]) == 2
+    assert most_items([pb.Input(encoded_image=b"")] * 1000) == 256
+
+
+class Sized:
+    """A message of 7 bytes that counts how often it is asked for them."""
+
+    def __init__(self, item_id, **what):
+        self.item_id, self.what, self.asked = item_id, what, 0
+        self.request = pb.InterpretRequest()
+
+    def ByteSize(self):
+        self.asked += 1
+        return 7
+
+
+def test_the_bytes_of_a_message_and_its_answer_are_counted_once(bundle):
+    """For that they are serialised as a whole."""
+    rpcs = rpcs_of(bundle, quick_graphs(bundle))
+    sent = [Sized(str(index)) for index in range(100)]
+
+    async def requests():
+        for one in sent:
+            yield one
+
+    async def work(request, trace):
+        return request
+
+    async def run():
+        stream = rpcs._stream("Any", requests(), lambda request: request.inputs, work, Sized, Context())
+        return [one async for one in stream]
+
+    answers = asyncio.run(run())
+    assert [one.item_id for one in answers] == [one.item_id for one in sent]
+    assert {one.asked for one in sent + answers} == {1}
+
+
+class Noting(Silent):
+    """Keeps which calls ended how."""
+
+    def __init__(self):
+        self.calls = []
+
+    def call(self, rpc, code, seconds):
+        self.calls.append((rpc, code))
+
+
+def test_a_stream_that_is_refused_or_given_up_is_counted(bundle, monkeypatch):
+    monkeypatch.setattr(answering, "MAX_STREAMS", 1)
+    monkeypatch.setattr(rpc, "IDLE_SECONDS", 0.05)
+    noting = Noting()
+    rpcs = rpcs_of(bundle, quick_graphs(bundle), recorder=noting)
+
+    async def silent():
+        await asyncio.Event().wait()
+        yield
+
+    async def run():
+        idle = asyncio.create_task(anext(rpcs.interpret_stream(silent(), Context()), None))
+        await asyncio.sleep(0)
+        assert [one async for one in rpcs.edit_stream(silent(), Context())] == []
+        assert await idle is None
+
+    asyncio.run(run())
+    assert noting.calls == [("EditStream", "RESOURCE_EXHAUSTED"), ("InterpretStream", "DEADLINE_EXCEEDED")]

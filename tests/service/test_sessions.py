@@ -1,11 +1,15 @@
 """What a replica's sessions are asked for on a GPU; that CUDA keeps to it shows on a GPU only."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import onnxruntime
 import pytest
 from iin_bundle import BundleError, read_bundle
-from iin_service import app
+from iin_service import app, sessions
 from iin_service.items import Limits
 from iin_service.sessions import Sessions, cuda_options, in_buckets, warm_up
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 from pydantic import ValidationError
 
 GIB = 2**30
@@ -53,6 +57,38 @@ def test_memory_that_does_not_suffice_is_named_before_anything_is_served(digits_
     graph = read_bundle(digits_bundle).manifest.graphs["encoder"]
     with pytest.raises(BundleError, match=r"encoder.onnx: .* batch of 64 .* 1048576; .* raise gpu_memory_bytes"):
         warm_up(graph, run)
+
+
+def test_a_fault_of_the_gpu_is_raised_and_the_batch_not_run_elsewhere(digits_bundle, monkeypatch):
+    opened = []
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            opened.append(self)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    run = Sessions(read_bundle(digits_bundle), threads=1, gpu=False).runner("transform")
+
+    def lost(*_):
+        raise EPFail("CUDA failure 719: unspecified launch failure")
+
+    for one in opened:
+        one._sess = SimpleNamespace(run=lost, is_webgpu_graph_capture_enabled=lambda: False)
+    with pytest.raises(EPFail, match="719"):
+        run(np.zeros((1, 32), np.float32))
+
+
+def test_a_provider_that_does_not_start_tells_its_cause(digits_bundle, monkeypatch):
+    def create(self, providers, *_):
+        if providers != ["CPUExecutionProvider"]:
+            raise RuntimeError("CUDA driver version is insufficient")
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", create)
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda self: ["CPUExecutionProvider"])
+    monkeypatch.setattr(sessions, "_providers", lambda gpu, options: [("CUDAExecutionProvider", options)])
+    with pytest.raises(BundleError, match=r"encoder\.onnx: .* CUDA driver version is insufficient"):
+        Sessions(read_bundle(digits_bundle), threads=1, gpu=True)
 
 
 @pytest.mark.parametrize("cap", [None, GIB])

@@ -48,6 +48,15 @@ def test_a_random_walk_has_the_prior_as_its_distribution_and_the_stated_memory()
     assert abs(kept - np.exp(-0.5)) < 0.01
 
 
+def test_a_random_walk_from_a_sample_of_its_own_seed_keeps_to_the_prior():
+    path, squares = {"factors": LAYOUT.names, "step": 0.1, "temperature": 1.0}, []
+    for seed in range(400):
+        start = draw_prior(seed, [1], 9)
+        (_, moved) = walk(start, RandomWalk(seed=seed, **path), 2, LAYOUT)
+        squares.append(np.square(moved).mean())
+    assert abs(np.mean(squares) - 1) < 0.1
+
+
 def test_a_longer_random_walk_begins_as_a_shorter_one():
     path = RandomWalk(LAYOUT.names, seed=4, step=0.1, temperature=1.0)
     np.testing.assert_array_equal(frames(path, 5), frames(path, 50)[:5])
@@ -57,6 +66,12 @@ def test_an_overflow_names_the_distance():
     with pytest.raises(InvalidInput) as caught:
         frames(LinearWalk("colour", np.ones(2, np.float32), 1e300), 3)
     assert caught.value.field == "linear.distance"
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_random_walk_that_overflows_prints_nothing():
+    path = RandomWalk(LAYOUT.names, seed=1, step=0.1, temperature=3e38)
+    assert not np.isfinite(frames(path, 200)).all()
 
 
 def test_truncated_draws_are_those_of_the_prior_within_bounds():

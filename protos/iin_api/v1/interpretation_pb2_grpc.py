@@ -34,7 +34,8 @@ class InterpretationServiceStub:
     the field at fault, and its message states the field, what was expected and what was given.
     NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
     overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
-    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has.
+    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
+    that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -102,7 +103,8 @@ class InterpretationServiceServicer:
     the field at fault, and its message states the field, what was expected and what was given.
     NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
     overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
-    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has.
+    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
+    that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -134,7 +136,8 @@ class InterpretationServiceServicer:
         ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Send no further
         ahead of the answers that you have read: HAProxy 2.8 does not go on with a stream that was full in both directions.
         After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED
-        where for 5 minutes no message comes while none is left to answer, or no answer is taken.
+        where for 5 minutes no message comes while none is left to answer, or no answer is taken, and with INVALID_ARGUMENT
+        at a message that is none of this RPC, once those before it are answered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,7 +245,8 @@ class InterpretationService:
     the field at fault, and its message states the field, what was expected and what was given.
     NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
     overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
-    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has.
+    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
+    that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).

@@ -35,7 +35,8 @@ class InterpretationServiceStub:
     the field at fault, and its message states the field, what was expected and what was given.
     NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
     overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
-    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has.
+    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
+    that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -56,7 +57,8 @@ class InterpretationServiceStub:
     ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Send no further
     ahead of the answers that you have read: HAProxy 2.8 does not go on with a stream that was full in both directions.
     After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED
-    where for 5 minutes no message comes while none is left to answer, or no answer is taken.
+    where for 5 minutes no message comes while none is left to answer, or no answer is taken, and with INVALID_ARGUMENT
+    at a message that is none of this RPC, once those before it are answered.
     """
     EditStream: _grpc.StreamStreamMultiCallable[_interpretation_pb2.EditStreamRequest, _interpretation_pb2.EditStreamResponse]
     """Edit for bulk work, as InterpretStream."""
@@ -83,7 +85,8 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
     the field at fault, and its message states the field, what was expected and what was given.
     NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
     overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
-    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has.
+    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
+    that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -101,7 +104,8 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
     ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Send no further
     ahead of the answers that you have read: HAProxy 2.8 does not go on with a stream that was full in both directions.
     After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED
-    where for 5 minutes no message comes while none is left to answer, or no answer is taken.
+    where for 5 minutes no message comes while none is left to answer, or no answer is taken, and with INVALID_ARGUMENT
+    at a message that is none of this RPC, once those before it are answered.
     """
     EditStream: _aio.StreamStreamMultiCallable[_interpretation_pb2.EditStreamRequest, _interpretation_pb2.EditStreamResponse]  # type: ignore[assignment]
     """Edit for bulk work, as InterpretStream."""
@@ -127,7 +131,8 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
     the field at fault, and its message states the field, what was expected and what was given.
     NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
     overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
-    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has.
+    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
+    that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -167,7 +172,8 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
         ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Send no further
         ahead of the answers that you have read: HAProxy 2.8 does not go on with a stream that was full in both directions.
         After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED
-        where for 5 minutes no message comes while none is left to answer, or no answer is taken.
+        where for 5 minutes no message comes while none is left to answer, or no answer is taken, and with INVALID_ARGUMENT
+        at a message that is none of this RPC, once those before it are answered.
         """
 
     @_abc_1.abstractmethod

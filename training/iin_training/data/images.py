@@ -109,7 +109,8 @@ class ImageFiles:
                     + "\n".join(faults)
                     + "\nrepair or remove them, or raise max_broken"
                 )
-            console.print("\n".join([f"warning: {told} and left out:", *faults]), markup=False, highlight=False)
+            lines = [f"warning: {told} and left out:", *faults]
+            console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
         self.kept: NDArray[np.int64] = np.array([p for p, found in enumerate(checked) if not found.fault], np.int64)
         """Positions of these images among the paths given, `(N,)` ascending."""
         self.left_out = frozenset(names[position] for position in broken)

@@ -1,0 +1,246 @@
+"""One replica and its bundles: when one is loaded, what is bounded while two are held, and what is listed."""
+
+import asyncio
+import gc
+import io
+import sys
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from grpc import StatusCode
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from iin_api.v1 import interpretation_pb2 as pb
+from iin_bundle import BundleError
+from iin_service import answering, inputs, replica
+from iin_service.items import Given, Trace
+from iin_service.log import logger
+from iin_service.recording import Silent
+from iin_service.replica import Replica
+from PIL import Image
+from ray.serve.exceptions import RayServeException
+
+from .test_rpc import Context
+
+
+class Noting(Silent):
+    """A recorder as `Metrics` is, without Ray."""
+
+    refused = None
+
+    def bundle_refused(self, refused):
+        self.refused = refused
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """A replica without Ray and without a bundle."""
+    monkeypatch.setattr(replica, "Metrics", Noting)
+    monkeypatch.setattr(logger, "handlers", [])
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    yield Replica(threads=1, gpu=False)
+    gc.set_threshold(*thresholds)
+    sys.setswitchinterval(interval)
+    gc.unfreeze()
+
+
+def test_a_bundle_is_loaded_again_only_where_its_configuration_changes(made, monkeypatch):
+    loads = []
+
+    def load(path):
+        loads.append(path)
+        if path == "bad":
+            raise BundleError("bad")
+        return None, None, None
+
+    monkeypatch.setattr(made, "_load", load)
+
+    async def run():
+        for path, refused in [("old", False), ("old", False), ("bad", True), ("bad", True), ("old", False)]:
+            await made.reconfigure({"bundle": path, "manifest_sha256": path})
+            assert made._metrics.refused is refused
+        await made.reconfigure({"bundle": "old", "manifest_sha256": "exchanged"})
+
+    asyncio.run(run())
+    assert loads == ["old", "bad", "bad", "old"]
+
+
+def test_a_first_bundle_that_is_refused_is_tried_again(made, monkeypatch):
+    loads = []
+
+    def load(path):
+        loads.append(path)
+        raise BundleError("bad")
+
+    monkeypatch.setattr(made, "_load", load)
+    for _ in range(2):
+        with pytest.raises(BundleError):
+            asyncio.run(made.reconfigure({"bundle": "bad"}))
+    assert loads == ["bad", "bad"]
+
+
+async def exchanged(made, bundle):
+    """The RPCs of a bundle and of another that came in its place."""
+    found = []
+    for sha256 in ("old", "new"):
+        await made.reconfigure({"bundle": bundle, "manifest_sha256": sha256})
+        found.append(made._rpcs)
+    assert found[0] is not found[1]
+    return found
+
+
+def threads(name):
+    return {one for one in threading.enumerate() if one.name.startswith(name)}
+
+
+async def turns():
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+def test_items_under_way_on_the_bundle_before_count(made, digits_bundle):
+    async def run():
+        old, new = await exchanged(made, digits_bundle)
+        items = np.zeros((4096, old._engine.layout.size), np.float32)
+        async with old._engine._graphs.admitted([Given("factors", items, "")], Trace()):
+            factors = pb.Tensor(shape=[1, items.shape[1]], data=items[0].tobytes())
+            context, request = Context(), pb.InterpretRequest(inputs=[pb.Input(factors=factors)])
+            await new.interpret(request, context)
+            assert context.code is StatusCode.RESOURCE_EXHAUSTED
+        context = Context()
+        await new.interpret(request, context)
+        assert context.code is None
+
+    asyncio.run(run())
+
+
+def test_streams_open_on_the_bundle_before_count(made, digits_bundle, monkeypatch):
+    monkeypatch.setattr(answering, "MAX_STREAMS", 1)
+
+    async def silent():
+        await asyncio.Event().wait()
+        yield
+
+    async def run():
+        old, new = await exchanged(made, digits_bundle)
+        opened = asyncio.create_task(anext(old.interpret_stream(silent(), Context())))
+        await asyncio.sleep(0)
+        context = Context()
+        assert await asyncio.wait_for(anext(new.edit_stream(silent(), context), None), 5) is None
+        opened.cancel()
+        return context.code
+
+    assert asyncio.run(run()) is StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_graphs_of_two_bundles_run_one_at_a_time(made, digits_bundle):
+    gate, before = threading.Event(), threads("compute")
+
+    async def run():
+        calls = []
+        for one in await exchanged(made, digits_bundle):
+            for stage in one._engine._graphs._rows.values():
+                for role, graph in stage.graphs.items():
+                    stage.graphs[role] = lambda items, graph=graph: (gate.wait(10), graph(items))[1]
+            given = Given("latent", np.zeros((1, one._engine.layout.size), np.float32), "inputs")
+            calls.append(asyncio.create_task(one._engine.interpret([given], Trace())))
+        await turns()
+        running = len(threads("compute") - before)
+        gate.set()
+        await asyncio.gather(*calls)
+        return running
+
+    assert asyncio.run(run()) == 1
+
+
+def test_two_bundles_share_the_threads_that_decode(made, digits_bundle, monkeypatch):
+    file = io.BytesIO()
+    Image.new("RGB", (512, 512)).save(file, "PNG")
+    gate, before, decode = (
+        threading.Event(),
+        threads("decode"),
+        replica.InputReader.picture.__globals__["decode_picture"],
+    )
+
+    def gated(*arguments, **options):
+        gate.wait(10)
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr(inputs, "decode_picture", gated)
+
+    async def run():
+        readers = [one._read.items for one in await exchanged(made, digits_bundle)]
+        calls = [
+            asyncio.create_task(reader.picture(file.getvalue(), "inputs", resize=True, trace=Trace()))
+            for reader in (*readers, *readers)
+        ]
+        await turns()
+        decoding = len(threads("decode") - before)
+        gate.set()
+        await asyncio.gather(*calls)
+        return decoding
+
+    assert asyncio.run(run()) == 2
+
+
+def test_a_watch_that_its_caller_ends_gives_its_place_back_at_once(made):
+    async def run():
+        watch = made.Watch(HealthCheckRequest(), Context())
+        await anext(watch)
+        watching = made._health._watchers
+        await watch.aclose()
+        return watching, made._health._watchers
+
+    assert asyncio.run(run()) == (1, 0)
+
+
+def application(status, *deployments):
+    return SimpleNamespace(status=SimpleNamespace(name=status), deployments=dict.fromkeys(deployments))
+
+
+class Serve:
+    """Ray Serve, as far as it is asked for applications."""
+
+    def __init__(self):
+        self.applications, self.handles = {}, {}
+
+    def status(self):
+        return SimpleNamespace(applications=self.applications)
+
+    def get_app_handle(self, name):
+        if name not in self.handles:
+            raise RayServeException(f"Application '{name}' does not exist.")
+        return self.handles[name]
+
+
+def handle(name):
+    async def describe():
+        return pb.GetModelResponse(model=pb.Model(name=name)).SerializeToString()
+
+    return SimpleNamespace(describe=SimpleNamespace(remote=describe))
+
+
+def test_an_application_that_is_being_deleted_is_listed_as_such_and_spoils_no_other(made, monkeypatch):
+    serve, listed = Serve(), set()
+    monkeypatch.setattr(replica, "serve", serve)
+
+    def found():
+        return [
+            (one.application, pb.ApplicationState.Name(one.state).rsplit("_", 1)[1], one.description.model.name)
+            for one in asyncio.run(replica._list_models(listed))
+        ]
+
+    names = ("digits", "other")
+    serve.applications = {name: application("RUNNING", "Interpretation") for name in names}
+    serve.applications["foreign"] = application("RUNNING", "Foreign")
+    serve.handles = {name: handle(name) for name in (*names, "foreign")}
+    assert found() == [("digits", "RUNNING", "digits"), ("other", "RUNNING", "other")]
+    del serve.handles["other"]  # between the two questions
+    assert found() == [("digits", "RUNNING", "digits"), ("other", "RUNNING", "")]
+    serve.applications |= {"other": application("DELETING"), "foreign": application("DELETING")}
+    assert found() == [("digits", "RUNNING", "digits"), ("other", "DELETING", "")]
+    del serve.applications["other"]
+    assert found() == [("digits", "RUNNING", "digits")]
+    serve.applications["other"] = application("DEPLOYING")  # of another kind, for all that is known
+    assert found() == [("digits", "RUNNING", "digits")]
