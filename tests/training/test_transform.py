@@ -20,7 +20,6 @@ def test_bfloat16_products_train_to_about_the_same_and_leave_float32(stage, tmp_
     exact, rough = ([line["loss"] for line in metrics(tmp_path / way, "transform")] for way in ("exact", "rough"))
     assert rough == pytest.approx(exact, abs=0.1, rel=0.01)
     assert rough != exact
-    assert max(rough[-2:]) < rough[0] - 0.5
 
 
 def test_under_autocast_only_the_products_lose_digits():
