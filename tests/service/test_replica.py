@@ -157,11 +157,7 @@ def test_graphs_of_two_bundles_run_one_at_a_time(made, digits_bundle):
 def test_two_bundles_share_the_threads_that_decode(made, digits_bundle, monkeypatch):
     file = io.BytesIO()
     Image.new("RGB", (512, 512)).save(file, "PNG")
-    gate, before, decode = (
-        threading.Event(),
-        threads("decode"),
-        replica.InputReader.picture.__globals__["decode_picture"],
-    )
+    gate, before, decode = threading.Event(), threads("decode"), inputs.decode_picture
 
     def gated(*arguments, **options):
         gate.wait(10)
