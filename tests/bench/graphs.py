@@ -33,12 +33,17 @@ Stages = dict[str, tuple[onnxruntime.InferenceSession, np.ndarray]]
 """By role: the graph, and rows of input."""
 
 
-def opened(model: bytes | Path) -> onnxruntime.InferenceSession:
-    """A session on one thread, as a replica of the service has it."""
+def session_options() -> onnxruntime.SessionOptions:
+    """One thread, as a replica of the service has it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return options
+
+
+def opened(model: bytes | Path, options: onnxruntime.SessionOptions | None = None) -> onnxruntime.InferenceSession:
+    """A session on the CPU, by default with `session_options`."""
+    return onnxruntime.InferenceSession(model, options or session_options(), providers=["CPUExecutionProvider"])
 
 
 def of_bundle(directory: Path) -> Stages:

@@ -4,6 +4,7 @@
     .venv/bin/python -m tests.bench.run BUNDLE --seconds 0.5 --rounds 1  to try the harness
     .venv/bin/python -m tests.bench.run BUNDLE --parts rpcs --rpcs Interpret --callers 64 --rounds 7
     .venv/bin/python -m tests.bench.run BUNDLE --parts peers --peers triton --rates 100 300
+    .venv/bin/python -m tests.bench.run INT8_BUNDLE --others FLOAT32_BUNDLE --parts peers   what int8 brings
 
 The servers (`servers`): `iin-serve`; a bare grpc.aio server written by hand (`bare_server`); Triton and MLServer
 with a callable that runs the same two graphs (`triton_server`, `mlserver_server`), each in a virtual environment
@@ -46,7 +47,14 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 
 from tests.bench import load, report
 from tests.bench.cases import PARTS, RPCS, STREAM_SAMPLES, Case, make_cases
-from tests.bench.requests import Requests, compare_peer, compare_servers, make_requests
+from tests.bench.requests import (
+    OTHER_EXPORT,
+    SAME_GRAPHS,
+    Requests,
+    compare_peer,
+    compare_servers,
+    make_requests,
+)
 from tests.bench.servers import BARE, OURS, PEERS, TWO, Server
 
 CALLERS = (1, 16, 64)
@@ -58,6 +66,12 @@ def arguments() -> argparse.Namespace:
     )
     others = (BARE, *PEERS)
     parser.add_argument("bundle", type=Path, help="bundle directory; its model needs a decoder")
+    parser.add_argument(
+        "--others",
+        type=Path,
+        metavar="BUNDLE",
+        help="what the other servers serve: another export of the same model (default: the same bundle)",
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
     parser.add_argument("--peers", nargs="+", choices=others, default=others, help="servers beside ours (default: all)")
     parser.add_argument("--rpcs", nargs="+", choices=RPCS, default=RPCS, help="for the part rpcs (default: all)")
@@ -76,19 +90,25 @@ def arguments() -> argparse.Namespace:
 
 
 def start(
-    names: Sequence[str], bundle: Bundle, requests: Requests, stack: ExitStack, about: dict[str, Any]
+    names: Sequence[str],
+    bundle: Bundle,
+    others: Bundle,
+    requests: Requests,
+    stack: ExitStack,
+    about: dict[str, Any],
 ) -> dict[str, Server]:
-    """Start the servers and compare their answers; what was found goes into `about`."""
+    """Start the servers, ours with `bundle`, and compare their answers; what was found goes into `about`."""
     servers: dict[str, Server] = {}
+    tolerance = SAME_GRAPHS if bundle.directory == others.directory else OTHER_EXPORT
     about["answers"], about["left out"] = {}, {}
     for name in names:
         print(f"starting {name} ...", file=sys.stderr, flush=True)
         try:
-            server = stack.enter_context(Server(name, bundle))
+            server = stack.enter_context(Server(name, bundle if name in (OURS, TWO) else others))
             if name in (BARE, TWO):
-                about["answers"][name] = compare_servers(servers[OURS].address, server.address, requests)
+                about["answers"][name] = compare_servers(servers[OURS].address, server.address, requests, tolerance)
             elif name in PEERS:
-                about["answers"][name] = compare_peer(servers[OURS].address, server.address, requests)
+                about["answers"][name] = compare_peer(servers[OURS].address, server.address, requests, tolerance)
         except (RuntimeError, OSError, grpc.RpcError) as error:
             if name not in PEERS:
                 raise
@@ -155,6 +175,7 @@ def main() -> int:
     about = report.machine()
     try:
         bundle = read_bundle(given.bundle)
+        others = read_bundle(given.others or given.bundle)
         if "decoder" not in bundle.manifest.graphs:
             raise RuntimeError(f"{given.bundle}: expected a bundle with a decoder, which Edit and Sample need")
         requests = make_requests(bundle, samples=given.samples, stream_samples=STREAM_SAMPLES)
@@ -162,7 +183,7 @@ def main() -> int:
         names = [OURS, *(name for name in given.peers if name == BARE or used)]
         names += [TWO] if "replicas" in given.parts else []
         with ExitStack() as stack:
-            servers = start(names, bundle, requests, stack, about)
+            servers = start(names, bundle, others, requests, stack, about)
             about["nice"] = {name: server.serving().nice() for name, server in servers.items()}
             cells = measure(make_cases(given, requests, list(servers)), servers, given)
             memory = {name: server.memory() for name, server in servers.items()}
