@@ -1,13 +1,25 @@
 """The metrics as Prometheus scrapes them from Ray's agent of a node."""
 
+import json
 import re
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
+import yaml
 from iin_client import CallError, Client, Replace
 
 from .conftest import serving
+
+# Ray's agent collects the service's metrics, the controller's and the node's at paces of their own.
+LAST_TO_COME = (
+    "ray_iin_requests_total",
+    "ray_iin_image_failures_total",
+    "ray_serve_deployment_replica_healthy",
+    "ray_node_mem_used",
+)
+MONITORING = Path(__file__).parents[2] / "deploy" / "components" / "monitoring"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +38,7 @@ def scraped(cluster, digits_bundle, tmp_path_factory):
         while time.monotonic() < deadline:
             with urllib.request.urlopen(f"http://127.0.0.1:{cluster.metrics_port}/metrics", timeout=10) as answer:
                 text = answer.read().decode()
-            if "ray_iin_requests_total" in text and "ray_iin_image_failures_total" in text:
+            if all(name in text for name in LAST_TO_COME):
                 break
             time.sleep(1)
         yield text
@@ -59,3 +71,24 @@ def test_stages_likelihoods_and_images_are_measured(scraped):
     assert value(scraped, "ray_iin_image_failures_total") == 2
     assert value(scraped, "ray_iin_items_under_way") == 0
     assert value(scraped, "ray_iin_bundle_refused") == 0
+
+
+def selectors():
+    """Every series of the service and of Ray that an alert or a panel reads, with its matchers."""
+    rules = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]["groups"]
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    expressions = [rule["expr"] for group in rules for rule in group["rules"]]
+    expressions += [target["expr"] for panel in panels for target in panel["targets"]]
+    found = re.findall(r"\b(ray_(?!io_cluster)\w+)(?:\{([^}]*)\})?", "\n".join(expressions))
+    return sorted({(name, matcher) for name, matchers in found for matcher in (matchers or "").split(",")})
+
+
+@pytest.mark.parametrize(("name", "matcher"), selectors())
+def test_what_alerts_and_dashboard_read_is_there(scraped, name, matcher):
+    label, operator, wanted = re.fullmatch(r'\s*(?:(\w+)(=~|!~|=)"(.*)")?\s*', matcher).groups()
+    # Prometheus adds the namespace; variables have no value here, patterns several, and not every status was seen.
+    exact = operator == "=" and "$" not in wanted and label not in ("namespace", "code")
+    labels = {label: wanted} if exact else {}
+    value(scraped, name, **labels)  # asserts that there is one
+    if label not in (None, "namespace"):
+        assert re.search(rf'^{name}\{{.*\b{label}="', scraped, re.MULTILINE)
