@@ -36,8 +36,8 @@ serve: bundle ## serve the digits model on port 9000 until Ctrl-C
 test: $(READY) ## run the whole test suite, a live service included
 	$(BIN)/python -m pytest
 
-test-deploy: $(READY) ## check what is in deploy/ as far as that goes without a cluster
-	$(BIN)/python -m pytest tests/deploy
+test-deploy: $(READY) ## check the overlays in deploy/, edited or not, as far as that goes without a cluster
+	@$(BIN)/python -m tests.deploy.check
 
 test-cluster: bundle ## drain, kill, scale and roll out Ray nodes under load (8 minutes, Linux; no part of make test)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[cluster]'

@@ -13,7 +13,7 @@ ASSUMED_BANDWIDTH_EFFICIENCY = 0.60
 ASSUMED_LAUNCH_MS = 0.006  # a node: one kernel, started by onnxruntime without CUDA graphs
 ASSUMED_TRANSFER_MS = 0.05  # a batch: copies to the GPU and back, and waiting for it
 BATCHES = (1, 2, 4, 8, 16, 32, 64)  # all that GPU replicas run: others are filled up to these
-HOST_CORES = 1.25  # cores of a CPU replica, with its part of HAProxy, raylet and agents: 5 for 4 (deploy/RUNBOOK.md)
+HOST_CORES = 1.25  # cores of a CPU replica, with its part of HAProxy, raylet and agents: 2.5 for 2 (deploy/RUNBOOK.md)
 
 
 @dataclass(frozen=True, kw_only=True)

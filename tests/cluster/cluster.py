@@ -36,11 +36,11 @@ Config = dict[str, Any]
 
 
 def serve_config(bundle: Path, **autoscaling: float) -> Config:
-    """deploy/serve/serve.yaml with this bundle, and other values of its autoscaling."""
+    """deploy/serve/serve.yaml with this bundle, two replicas at least, and other values of its autoscaling."""
     config: Config = yaml.safe_load(SERVE.read_text())
     deployment = config["applications"][0]["deployments"][0]
     deployment["user_config"]["bundle"] = str(bundle.resolve())
-    deployment["autoscaling_config"] |= autoscaling
+    deployment["autoscaling_config"] |= {"min_replicas": 2} | autoscaling  # one on each of two workers
     return config
 
 

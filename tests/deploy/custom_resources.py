@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .manifests import Object
 
-__all__ = ["KINDS", "core_parts", "problems"]
+__all__ = ["KINDS", "problems"]
 
 Core = dict[str, Any]  # of Kubernetes itself, whose own schemas check it
 Names = dict[str, str]
@@ -163,8 +163,13 @@ class Listener(Strict):
     allowedRoutes: AllowedRoutes
 
 
+class Infrastructure(Strict):
+    parametersRef: Reference
+
+
 class Gateway(Strict):
     gatewayClassName: str
+    infrastructure: Infrastructure
     listeners: list[Listener]
 
 
@@ -214,6 +219,26 @@ class BackendTrafficPolicy(Strict):
     circuitBreaker: CircuitBreaker
 
 
+class EnvoyDeployment(Strict):
+    replicas: Count
+    pod: dict[Literal["topologySpreadConstraints"], list[Core]]
+
+
+class EnvoyKubernetes(Strict):
+    envoyDeployment: EnvoyDeployment
+    envoyPDB: dict[Literal["minAvailable", "maxUnavailable"], Count]
+
+
+class EnvoyProvider(Strict):
+    type: Literal["Kubernetes"]
+    kubernetes: EnvoyKubernetes
+
+
+class EnvoyProxy(Strict):
+    shutdown: dict[Literal["drainTimeout", "minDrainDuration"], Annotated[str, Field(pattern=r"^\d+s$")]]
+    provider: EnvoyProvider
+
+
 class Relabeling(Strict):
     sourceLabels: list[str]
     targetLabel: str
@@ -251,6 +276,7 @@ KINDS: dict[tuple[str, str], type[Strict]] = {
     ("ray.io/v1", "RayService"): RayService,
     ("gateway.networking.k8s.io/v1", "Gateway"): Gateway,
     ("gateway.networking.k8s.io/v1", "GRPCRoute"): GRPCRoute,
+    ("gateway.envoyproxy.io/v1alpha1", "EnvoyProxy"): EnvoyProxy,
     ("gateway.envoyproxy.io/v1alpha1", "SecurityPolicy"): SecurityPolicy,
     ("gateway.envoyproxy.io/v1alpha1", "BackendTrafficPolicy"): BackendTrafficPolicy,
     ("monitoring.coreos.com/v1", "PodMonitor"): PodMonitor,
@@ -267,21 +293,3 @@ def problems(one: Object) -> list[str]:
     except ValidationError as error:
         found += [f"spec.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
     return found
-
-
-def core_parts(spec: Object) -> list[Object]:
-    """What of a RayService's spec is Kubernetes' own beside the pods: its Service, and the autoscaler as a pod."""
-    options = spec["rayClusterConfig"]["autoscalerOptions"]
-    container = {
-        key: options[key]
-        for key in ("env", "envFrom", "resources", "securityContext", "volumeMounts")
-        if key in options
-    }
-    container |= {"name": "autoscaler", "image": "autoscaler", "imagePullPolicy": options["imagePullPolicy"]}
-    autoscaler = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "autoscaler"},
-        "spec": {"containers": [container]},
-    }
-    return [{"apiVersion": "v1", "kind": "Service", **spec["serveService"]}, autoscaler]

@@ -11,6 +11,7 @@ from .manifests import (
     head,
     named,
     of_kind,
+    only,
     pod,
     quantity,
     ray_service,
@@ -19,6 +20,7 @@ from .manifests import (
     templates,
     workers,
 )
+from .policies import POLICIES, with_any_names
 
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080, "serve": 8000, "serve-grpc": 9000}
 SERVICES = {"iin_api.v1.InterpretationService", "inference.GRPCInferenceService", "grpc.health.v1.Health"}
@@ -169,6 +171,21 @@ def the_budget_is_of_workers(objects):
         yield f"PodDisruptionBudget: expected minAvailable, a number from 1 to {least - 1}, and no maxUnavailable"
 
 
+def no_pod_holds_all_replicas(objects):
+    """Serve scales down one pod after the other; with all on one, no other is Ready, and it can never be evicted."""
+    least, slots = deployment(serve_config(objects))["autoscaling_config"]["min_replicas"], _slots(objects)
+    if of_kind(objects, "PodDisruptionBudget") and least <= slots:
+        yield f"min_replicas: expected more than the {slots} replicas of a pod, got {least}"
+
+
+def what_is_alone_stays_where_it_is(objects):
+    """Node autoscalers would move head and Valkey to save a node."""
+    expected = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+    for name, template in templates(objects):
+        if name != "workers" and not _selects(expected, template["metadata"].get("annotations", {})):
+            yield f"{name}: expected the annotations {expected}"
+
+
 def an_absent_service_is_told_for_its_namespace(objects):
     for one in of_kind(objects, "PrometheusRule"):
         own = f'namespace="{one["metadata"]["namespace"]}"'
@@ -185,41 +202,42 @@ def workers_are_spread(objects):
         yield "topologySpreadConstraints: expected to count the workers"
 
 
-def only_ports_that_callers_use_are_open(objects):
-    """Replicas behind HAProxy listen themselves, on 40000-41000: open among the pods, closed to others."""
-    own = named(objects, "NetworkPolicy", "iin")["spec"]
-    for group in _groups(objects):
-        if not _selects(own["podSelector"]["matchLabels"], _labels(group)):
-            yield "NetworkPolicy iin: expected to select head and workers"
-    among = {"podSelector": own["podSelector"]}
-    for side, key in (("ingress", "from"), ("egress", "to")):
-        if {key: [among]} not in own.get(side, ()):
-            yield f"NetworkPolicy iin: expected all ports open among the pods ({side})"
-    for policy in of_kind(objects, "NetworkPolicy"):
-        for rule in policy["spec"].get("ingress", []):
-            if rule == {"from": [among]}:
-                continue
-            ports = [port["port"] for port in rule.get("ports", [])]
-            if not ports or not set(ports) <= {8000, 8080, 8265, 9000, 52365} or not rule.get("from"):
-                yield f"NetworkPolicy {policy['metadata']['name']}: expected known callers and ports, got {rule}"
+def only_known_peers(objects):
+    """A policy too many lets somebody in, as policies add up."""
+    found = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "NetworkPolicy")}
+    if missing := {"iin", "iin-head"} - set(found):
+        yield f"expected the NetworkPolicies {sorted(missing)}"
+    for name, spec in found.items():
+        if with_any_names(spec) != POLICIES.get(name):
+            yield f"NetworkPolicy {name}: expected that of POLICIES in tests/deploy/policies.py, got {spec}"
+        selector = spec["podSelector"].get("matchLabels")
+        selected = [_selects(selector, template["metadata"]["labels"]) for _, template in templates(objects)]
+        if not (all if name == "iin" else any)(selected):
+            yield f"NetworkPolicy {name}: expected to select pods that there are"
+
+
+def rights(name, spec):
+    """What a pod may do that it need not."""
+    context = spec.get("securityContext", {})
+    if context.get("runAsNonRoot") is not True or context.get("runAsUser") != 1000:
+        yield f"{name}: expected to run as user 1000"
+    if context.get("seccompProfile") != {"type": "RuntimeDefault"}:
+        yield f"{name}: expected seccompProfile RuntimeDefault"
+    if any(spec.get(field) for field in ("hostNetwork", "hostPID", "hostIPC")):
+        yield f"{name}: expected nothing of the host"
+    for one in spec["containers"] + spec.get("initContainers", []):
+        own = one.get("securityContext", {})
+        if own.get("allowPrivilegeEscalation") is not False or own.get("capabilities") != {"drop": ["ALL"]}:
+            yield f"{name}.{one['name']}: expected no privileges"
+        if own.get("readOnlyRootFilesystem") is not True:
+            yield f"{name}.{one['name']}: expected readOnlyRootFilesystem"
+        if ":" not in one["image"].rpartition("/")[2] or one["image"].endswith(":latest"):
+            yield f"{name}.{one['name']}: expected an image with a version, got {one['image']}"
 
 
 def pods_have_no_rights(objects):
     for name, template in templates(objects):
-        spec = template["spec"]
-        context = spec.get("securityContext", {})
-        if context.get("runAsNonRoot") is not True or context.get("runAsUser") != 1000:
-            yield f"{name}: expected to run as user 1000"
-        if context.get("seccompProfile") != {"type": "RuntimeDefault"}:
-            yield f"{name}: expected seccompProfile RuntimeDefault"
-        for one in spec["containers"] + spec.get("initContainers", []):
-            own = one.get("securityContext", {})
-            if own.get("allowPrivilegeEscalation") is not False or own.get("capabilities") != {"drop": ["ALL"]}:
-                yield f"{name}.{one['name']}: expected no privileges"
-            if own.get("readOnlyRootFilesystem") is not True:
-                yield f"{name}.{one['name']}: expected readOnlyRootFilesystem"
-            if one["image"].endswith(":latest"):
-                yield f"{name}.{one['name']}: expected an image with a version"
+        yield from rights(name, template["spec"])
     accounts = {one["metadata"]["name"] for one in of_kind(objects, "ServiceAccount")}
     for group in _groups(objects):
         if pod(group).get("serviceAccountName") not in accounts:
@@ -286,14 +304,14 @@ def the_gateway_leads_to_the_service(objects):
     """Where there is one: TLS, a key for every call, the port's own services only, and this Service behind it."""
     for route in of_kind(objects, "GRPCRoute"):
         service = ray_service(objects)["serveService"]["metadata"]["name"]
-        (rule,) = route["spec"]["rules"]
+        rule = only("rule of the GRPCRoute", route["spec"]["rules"])
         backends = [(one["name"], one["port"]) for one in rule["backendRefs"]]
         if backends != [(service, 9000)]:
             yield f"GRPCRoute: expected {service}:9000, got {backends}"
         served = {match["method"].get("service") for match in rule["matches"]}
         if served != SERVICES:
             yield f"GRPCRoute: expected the services of the port, got {served}"
-        (gateway,) = of_kind(objects, "Gateway")
+        gateway = only("Gateway", of_kind(objects, "Gateway"))
         for listener in gateway["spec"]["listeners"]:
             if listener["protocol"] != "HTTPS" or not listener.get("tls", {}).get("certificateRefs"):
                 yield f"Gateway: expected TLS on {listener['name']}"
@@ -313,6 +331,24 @@ def the_gateway_leads_to_the_service(objects):
                 yield "BackendTrafficPolicy: expected requestTimeout above request_timeout_s"
 
 
+def the_gateway_outlives_a_proxy(objects):
+    """Envoy Gateway's default is one proxy that drains for less than the longest call."""
+    for gateway in of_kind(objects, "Gateway"):
+        if "infrastructure" not in gateway["spec"]:
+            yield "Gateway: expected infrastructure.parametersRef, the name of an EnvoyProxy"
+            continue
+        spec = named(objects, "EnvoyProxy", gateway["spec"]["infrastructure"]["parametersRef"]["name"])["spec"]
+        proxies = spec["provider"]["kubernetes"]
+        if (replicas := proxies["envoyDeployment"].get("replicas", 1)) < 2:
+            yield "EnvoyProxy: expected two replicas or more"
+        if proxies.get("envoyPDB", {}).get("minAvailable") not in range(1, replicas):
+            yield f"EnvoyProxy: expected envoyPDB with minAvailable from 1 to {replicas - 1}"
+        for policy in of_kind(objects, "BackendTrafficPolicy"):
+            call, drain = policy["spec"]["timeout"]["http"]["requestTimeout"], spec["shutdown"]["drainTimeout"]
+            if float(drain.removesuffix("s")) <= float(call.removesuffix("s")):
+                yield f"EnvoyProxy: expected drainTimeout above requestTimeout {call}, got {drain}"
+
+
 RULES = [
     ports_are_named_on_the_head,
     callers_see_every_pod,
@@ -325,12 +361,15 @@ RULES = [
     pods_ask_for_what_replicas_use,
     calls_end_before_pods,
     the_budget_is_of_workers,
+    no_pod_holds_all_replicas,
+    what_is_alone_stays_where_it_is,
     an_absent_service_is_told_for_its_namespace,
     workers_are_spread,
-    only_ports_that_callers_use_are_open,
+    only_known_peers,
     pods_have_no_rights,
     the_bundle_is_mounted,
     gpus_are_asked_for_together,
     shared_gpus_hold_their_replicas,
     the_gateway_leads_to_the_service,
+    the_gateway_outlives_a_proxy,
 ]

@@ -1,5 +1,6 @@
 """Alerts by promtool's own unit tests; every series that is read is one that is exported."""
 
+import copy
 import json
 import re
 import shutil
@@ -7,6 +8,8 @@ import subprocess
 
 import pytest
 import yaml
+from iin_api.inference import grpc_service_pb2
+from iin_api.v1 import interpretation_pb2
 
 from .manifests import DEPLOY, ROOT, container, head, named, of_kind, render, workers
 
@@ -26,13 +29,14 @@ RAYS = {
     "ray_serve_autoscaling_target_replicas",
     "ray_node_mem_used",
     "ray_node_mem_total",
+    "kube_pod_status_ready",  # kube-state-metrics'
 }
 
 
 def promtool(folder, rules):
     """`promtool test rules`, on the rules as Prometheus reads them."""
     if shutil.which("promtool") is None:
-        pytest.skip("promtool is not installed (Debian package prometheus)")
+        pytest.skip("promtool is not installed (CONTRIBUTING.md)")
     (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
     shutil.copy(MONITORING / "test.yaml", folder)
     return subprocess.run(
@@ -51,10 +55,19 @@ def test_alerts(tmp_path):
         ("IinErrorRatio", "> 0.01", "> 0.02"),
         ("IinErrorRatio", "INTERNAL|", "INVALID_ARGUMENT|"),
         ("IinOverload", "RESOURCE_EXHAUSTED", "EXHAUSTED"),
-        ("IinLatency", "Interpret|Edit", "Interpret|Edit|Sample"),
+        ("IinLatency", "Sample|", ""),
+        ("IinLatency", "Sample|", "Sample|ModelInfer|"),
         ("IinQueue", "_bucket", "_buckets"),
         ("IinReplicaUnhealthy", "< 3", "> 3"),
         ("IinReplicasMissing", "sum by", "min by"),
+        ("IinReplicasMissing", ", ray_io_cluster)", ")"),
+        ("IinReplicasMissing", "or 0 *", "or 3 *"),
+        ("IinFewPods", "< 2", "< 1"),
+        ("IinFewPods", "-worker", ""),
+        ("IinFewPods", "true", "false"),
+        ("IinNoPod", "< 1", "< 2"),
+        ("IinNoPod", "< 1", "< 0"),
+        ("IinNoPod", "absent", "count"),
         ("IinBundleRefused", "max by", "min by"),
         ("IinAbsent", "absent", "count"),
         ("IinHeadMemory", '{IsHeadNode="true"}', ""),
@@ -63,7 +76,7 @@ def test_alerts(tmp_path):
     ],
 )
 def test_a_wrong_alert_is_found(tmp_path, alert, old, new):
-    rules = json.loads(json.dumps(RULES))
+    rules = copy.deepcopy(RULES)
     (wrong,) = [rule for group in rules["groups"] for rule in group["rules"] if rule["alert"] == alert]
     assert old in wrong["expr"]
     wrong["expr"] = wrong["expr"].replace(old, new)
@@ -72,14 +85,25 @@ def test_a_wrong_alert_is_found(tmp_path, alert, old, new):
     assert f"alertname: {alert}," in done.stdout + done.stderr
 
 
+def test_slow_calls_of_every_kind_but_streams_are_told():
+    (alert,) = [rule for rule in ALERTS if rule["alert"] == "IinLatency"]
+    left_out = set(re.search(r'rpc!~"(.+?)"', alert["expr"])[1].split("|"))
+    services = (
+        interpretation_pb2.DESCRIPTOR.services_by_name["InterpretationService"],
+        grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
+    )
+    streams = {rpc.name for service in services for rpc in service.methods if rpc.server_streaming}
+    assert left_out == streams | {"Respond"}, "which draws as many samples as it is asked for"
+
+
 def dashboard():
-    return json.loads(named(render("prod"), "ConfigMap", "iin-dashboard")["data"]["iin.json"])
+    return json.loads(named(render("full"), "ConfigMap", "iin-dashboard")["data"]["iin.json"])
 
 
 def test_every_series_is_exported():
     expressions = [rule["expr"] for rule in ALERTS]
     expressions += [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
-    read = {series for expression in expressions for series in re.findall(r"\bray_\w+", expression)}
+    read = set(re.findall(r"\b(?:ray_(?!io_cluster)|kube_)\w+", "\n".join(expressions)))
     assert read <= RAYS.union(*OURS.values())
     assert [name for name, series in OURS.items() if not read & series] == [], "exported, and looked at by nobody"
 
@@ -94,7 +118,7 @@ def test_the_dashboard_is_whole():
 
 
 def test_pods_are_scraped():
-    objects = render("prod")
+    objects = render("full")
     (monitor,) = of_kind(objects, "PodMonitor")
     selector = monitor["spec"]["selector"]["matchLabels"]
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]

@@ -21,6 +21,7 @@ from .manifests import (
     container,
     deployment,
     head,
+    of_kind,
     ray_service,
     render,
     serve_config,
@@ -34,6 +35,7 @@ GPU_VALUES = {
     ("args",),
     ("ray_actor_options", "num_gpus"),
     ("ray_actor_options", "memory"),
+    ("autoscaling_config", "min_replicas"),
     ("autoscaling_config", "max_replicas"),
     ("autoscaling_config", "target_ongoing_requests"),
 }
@@ -55,22 +57,31 @@ def test_the_engine_turns_calls_away_before_serve_does(overlay):
     [
         ("max_ongoing_requests: 5120", "max_concurrent_queries: 5120", "max_concurrent_queries: unknown key"),
         ("  enable_reflection: false", "  tls: {}", r"grpc_options\[0\].tls: unknown key"),
-        ("max_replicas: 8", "max_replicas: 0", "greater than 0"),
-        ("max_replicas: 8", "max_replicas: 1", "greater than or equal to min_replicas"),
-        ("min_replicas: 2", "min_replicas: 0", "min_replicas"),
-        ("target_ongoing_requests: 16", "target_ongoing_requests: 5120", "below max_ongoing_requests"),
-        ("target_ongoing_requests: 16", "target_num_ongoing_requests_per_replica: 16", "unknown key"),
+        (r"max_replicas: \d+", "max_replicas: 0", "greater than 0"),
+        (r"max_replicas: \d+", "max_replicas: 1", "greater than or equal to min_replicas"),
+        (r"min_replicas: \d+", "min_replicas: 0", "min_replicas"),
+        (r"target_ongoing_requests: \d+", "target_ongoing_requests: 5120", "below max_ongoing_requests"),
+        ("target_ongoing_requests:", "target_num_ongoing_requests_per_replica:", "unknown key"),
         ("rolling_update_percentage: 0.25", "rolling_update_percentage: 25", "less than or equal to 1"),
-        ("max_queued_requests: 2048", "max_queued_requests: -1", "expected a bound"),
+        (r"max_queued_requests: \d+", "max_queued_requests: -1", "expected a bound"),
         ("num_cpus: 1", "num_cpu: 1", "num_cpu: unknown key"),
         ("proxy_location: EveryNode", "proxy_location: AllNodes", "proxy_location"),
         ("log_level: WARNING", "log_level: LOUD", "log_level"),
+        (r"(?s)(  - name: iin\n)(.*)", r"\1\2\1\2", "Found multiple configs"),
     ],
 )
 def test_a_mistake_is_found(old, new, message):
-    text = SERVE_YAML.read_text()
-    assert old in text
-    assert any(re.search(message, one) for one in problems(text.replace(old, new)))
+    text, times = re.subn(old, new, SERVE_YAML.read_text())
+    assert times
+    assert any(re.search(message, one) for one in problems(text))
+
+
+@pytest.mark.parametrize("path", [SERVE_YAML, GPU_SERVE_YAML], ids=["cpu", "gpu"])
+def test_what_an_overlay_replaces_is_the_bundle(path):
+    """It puts its own path between the first two quotes."""
+    before, bundle, _ = path.read_text().split('"')
+    assert before.endswith("bundle: ")
+    assert bundle == "/bundles/model"
 
 
 def test_it_serves_what_the_service_has():
@@ -139,18 +150,23 @@ def test_gpu_changes_a_few_values_only():
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_manifests_carry_the_file(overlay):
-    path = GPU_SERVE_YAML if overlay == "gpu" else SERVE_YAML
     objects = render(overlay)
-    assert ray_service(objects)["serveConfigV2"] == path.read_text()
-    assert serve_config(objects) == yaml.safe_load(path.read_text())
-    assert not [one for one in objects if "serve-config" in one["metadata"]["name"]], "a source, not to be applied"
+    path = GPU_SERVE_YAML if workers(objects)["groupName"] == "gpu" else SERVE_YAML
+    bundle = deployment(serve_config(objects))["user_config"]["bundle"]
+    assert ray_service(objects)["serveConfigV2"] == path.read_text().replace("/bundles/model", bundle)
+    names = {one["metadata"]["name"].rpartition("-")[0] for one in of_kind(objects, "ConfigMap")}
+    assert names.isdisjoint({"serve-config", "bundle"}), "sources, not to be applied"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_head_and_workers_have_the_measured_settings(overlay):
-    """On several nodes one differs: a stopping replica must wait until each HAProxy knows."""
+    """Two differ: a stopping replica must wait until each HAProxy knows, and logs go where `kubectl logs` reads."""
     objects = render(overlay)
-    expected = serve_settings(haproxy=True) | {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "30"}
+    expected = serve_settings(haproxy=True) | {
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "30",
+        "RAY_SERVE_LOG_TO_STDERR": "1",
+        "RAY_LOG_TO_STDERR": "1",  # without it a worker's stderr is a file of the session, whatever Serve's setting
+    }
     if overlay == "init":  # with components/python-proxy
         expected["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
     given = settings(objects)

@@ -1,0 +1,92 @@
+"""Whether overlays fit together, as far as that goes without a cluster: python -m tests.deploy.check [OVERLAY...]
+
+Of the overlays as they stand, edited or not; without arguments of all in deploy/overlays. Prints what is wrong.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import kubernetes_validate
+import yaml
+
+from . import custom_resources, serve_schema
+from .manifests import DEPLOY, Object, of_kind, ray_service, rendered, templates
+from .rules import RULES
+
+__all__ = ["core_problem", "main", "problems"]
+
+VERSION = "1.37"  # of Kubernetes
+PROGRAMS = {"kubectl": "1.27 or newer", "promtool": "Debian's package prometheus has it"}
+
+
+def problems(objects: list[Object]) -> Iterator[str]:
+    """What is wrong with the objects of an overlay."""
+    service = {"apiVersion": "v1", "kind": "Service", **ray_service(objects)["serveService"]}
+    pods = [{"apiVersion": "v1", "kind": "Pod", **template} for _, template in templates(objects)]
+    for one in [*objects, service, *pods]:
+        if (one["apiVersion"], one["kind"]) in custom_resources.KINDS:
+            yield from (f"{one['kind']}: {found}" for found in custom_resources.problems(one))
+        elif found := core_problem(one):
+            yield f"{one['kind']} {one['metadata'].get('name', '')}: {found}"
+    yield from (f"serve.yaml: {found}" for found in serve_schema.problems(ray_service(objects)["serveConfigV2"]))
+    for one in of_kind(objects, "PrometheusRule"):
+        yield from _alert_problems(one["spec"])
+    for rule in RULES:
+        try:
+            yield from rule(objects)
+        except ValueError as error:
+            yield str(error)
+        except KeyError as error:
+            yield f"{rule.__name__}: expected the field {error}"
+
+
+def core_problem(one: Object) -> str | None:
+    """What is wrong with an object of Kubernetes' own."""
+    try:
+        kubernetes_validate.validate(one, VERSION, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return str(error)
+    except kubernetes_validate.SchemaNotFoundError:
+        return f"expected a kind that is known, got {one['kind']} of {one['apiVersion']}"
+    return None
+
+
+def _alert_problems(rules: Object) -> Iterator[str]:
+    if shutil.which("promtool") is None:  # the tests run without, the command does not
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(rules, file)
+        file.flush()
+        command = ["promtool", "check", "rules", file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode != 0:
+        yield f"PrometheusRule: {done.stderr.strip()}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.deploy.check", description=__doc__)
+    parser.add_argument("overlays", nargs="*", type=Path, metavar="OVERLAY", help="folder of a kustomization")
+    given = parser.parse_args(arguments).overlays
+    if missing := [f"{name} ({which})" for name, which in PROGRAMS.items() if shutil.which(name) is None]:
+        print(f"expected on the PATH: {', '.join(missing)}", file=sys.stderr)
+        return 2
+    wrong = False
+    for folder in given or sorted(path.parent for path in DEPLOY.glob("overlays/*/kustomization.yaml")):
+        try:
+            found = list(problems(rendered(folder)))
+        except ValueError as error:
+            found = [str(error)]
+        except KeyError as error:
+            found = [f"expected the field {error}"]
+        print(f"{folder}: {'as it should be' if not found else f'{len(found)} wrong'}", *found, sep="\n  ")
+        wrong = wrong or bool(found)
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""The check of overlays: it passes what is shipped and whatever an operator may change, and tells what is wrong."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from .check import PROGRAMS, core_problem, main, problems
+from .manifests import DEPLOY, OVERLAYS, VARIANTS, deployment, ray_service, render, rendered
+from .rules import rights
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_all_fits_together(overlay):
+    assert list(problems(render(overlay))) == []
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of deploy/ with an overlay `own`, which has everything, to be edited."""
+    if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
+        pytest.skip(f"{', '.join(missing)}: not installed (CONTRIBUTING.md)")
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    (tmp_path / "deploy/overlays/own").mkdir()
+    (tmp_path / "deploy/overlays/own/kustomization.yaml").write_text(VARIANTS["full"])
+    return tmp_path
+
+
+def edit(root, path, old, new):
+    file = root / "deploy" / path
+    text, times = re.subn(old, new, file.read_text(), flags=re.M)
+    assert times, f"{path}: expected {old}"
+    file.write_text(text)
+
+
+OWN = "overlays/own/kustomization.yaml"
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [
+            ("serve/serve.yaml", r"max_replicas: \d+", "max_replicas: 16"),
+            ("base/rayservice.yaml", r"maxReplicas: \d+", "maxReplicas: 10"),
+        ],
+        [(OWN, r"^  - ../../serve$", "  - ../../serve\n  - ../../components/gpu")],
+        [(OWN, "bundle-image-volume", "bundle-pvc")],
+        [(OWN, "^  - ../../components/gateway\n", "")],
+        [(OWN, "^  - ../../components/gcs-fault-tolerance\n", "")],
+        [(OWN, "^  - ../../components/monitoring\n", "")],
+        [(OWN, "^namespace: .+", "namespace: faces")],
+        [("components/gateway/network-policy.yaml", "envoy-gateway-system", "gateways")],
+    ],
+    ids=["max_replicas", "gpu", "pvc", "no gateway", "no Valkey", "no monitoring", "namespace", "Envoy's namespace"],
+)
+def test_what_an_operator_may_change_is_right(copied, edits, capsys):
+    for one in edits:
+        edit(copied, *one)
+    assert main([str(copied / "deploy/overlays/own")]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("edits", "told"),
+    [
+        ([("serve/serve.yaml", r"max_replicas: \d+", "max_replicas: 1000")], "expected room for 1250 replicas"),
+        ([("serve/serve.yaml", "(?m)^    route_prefix: /\n", "    prefix: /\n")], "prefix: unknown key"),
+        ([(OWN, "^resources: ", "resource: ")], "kubectl kustomize"),
+        (
+            [(OWN, "^namespace: .+", "namespace: faces"), (OWN, r"\[alert=IinNoPod\]", "[alert=IinAbsent]")],
+            "IinNoPod: expected",
+        ),
+        ([("base/rayservice.yaml", "imagePullPolicy", "imagePolicy")], "Pod : .*imagePolicy"),
+        ([("base/disruption.yaml", "minAvailable", "minAvailble")], "PodDisruptionBudget iin-workers: .*minAvailble"),
+        ([("base/rayservice.yaml", "clusterIP", "clusterIp")], "Service iin-serve-svc: .*clusterIp"),
+        ([("base/rayservice.yaml", "rayVersion", "rayversion")], "RayService: .*rayversion"),
+        ([("base/rayservice.yaml", "limits: {memory: 1Gi}", "limit: {memory: 1Gi}")], "Pod : .*limit"),
+        ([("components/monitoring/rules.yaml", r"histogram_quantile\(", "quantiles(")], "unknown function.*quantiles"),
+        ([("base/disruption.yaml", "kind: PodDisruptionBudget", "kind: PodDisruptionBudgets")], "known, got PodDisr"),
+        ([("base/disruption.yaml", "name: iin-workers", "name: workers")], "PodDisruptionBudget iin-workers, got 0"),
+        ([("base/rayservice.yaml", "^  upgradeStrategy:\n    type: .*\n", "")], "expected the field 'upgradeStrategy'"),
+        ([("base/rayservice.yaml", "^  serveService:\n(    .*\n)+", "")], "expected the field 'serveService'"),
+        (
+            [("serve/serve.yaml", r"(?s)(  - name: iin\n.*)", r"\1\1")],
+            r"one application, got 2; a second model has an overlay of its own",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told(copied, edits, told, capsys):
+    for one in edits:
+        edit(copied, *one)
+    assert main([str(copied / "deploy/overlays/own")]) == 1
+    assert re.search(told, capsys.readouterr().out)
+
+
+def test_a_missing_program_is_named_in_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main([]) == 2
+    assert capsys.readouterr().err == (
+        "expected on the PATH: kubectl (1.27 or newer), promtool (Debian's package prometheus has it)\n"
+    )
+
+
+def test_a_bundle_on_a_volume_is_exchanged_and_put_back_as_the_runbook_says(copied):
+    """In this overlay alone, in what its replicas are told, and nowhere else."""
+    dev, own = (copied / "deploy/overlays" / name for name in ("dev", "own"))
+    swap, back = re.findall(r"^sed -i .+$", (DEPLOY / "RUNBOOK.md").read_text(), re.M)
+
+    def after(command):
+        subprocess.run(["bash", "-euc", command], cwd=copied, check=True)
+        assert rendered(own) == other
+        objects = rendered(dev)
+        assert list(problems(objects)) == []
+        return ray_service(objects).pop("serveConfigV2"), objects
+
+    other = rendered(own)
+    before, rest = after(back)
+    text = (dev / "kustomization.yaml").read_text()
+    assert deployment(yaml.safe_load(before))["user_config"] == {"bundle": "/bundles/model"}
+    assert after(swap) == (before.replace("/bundles/model", "/bundles/digits-2"), rest)
+    assert after(back) == (before, rest)
+    assert (dev / "kustomization.yaml").read_text() == text
+
+
+def test_the_pod_that_bundles_are_copied_through_is_as_locked_as_the_others():
+    writer = yaml.safe_load((DEPLOY / "components/bundle-pvc/writer.yaml").read_text())
+    assert core_problem(writer) is None
+    assert list(rights("bundle-writer", writer["spec"])) == []
+    (volume,) = writer["spec"]["volumes"]
+    claim = yaml.safe_load((DEPLOY / "components/bundle-pvc/claim.yaml").read_text())
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert writer["spec"]["activeDeadlineSeconds"]
