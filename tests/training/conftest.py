@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from iin_training import config
+from iin_training.data import fetch
 from iin_training.data.colour import Augmentation
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.models.autoencoder import Autoencoder, freeze
@@ -114,6 +115,17 @@ class Stage:
 
         with pytest.raises(Interrupted):
             self.train(directory, self.data(stop), **changed)
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """Nothing was fetched before, and nothing can be."""
+
+    def fail(package, *_):
+        raise RuntimeError(f"no network for {package.name}")
+
+    monkeypatch.setenv("IIN_CACHE", str(tmp_path / "empty cache"))
+    monkeypatch.setattr(fetch, "_download", fail)
 
 
 @pytest.fixture(params=["judge", "first_stage", "transform"])

@@ -51,7 +51,7 @@ def decoder(run=lambda self, latents: torch.sigmoid(latents.repeat(1, 2).unflatt
 
 
 def test_a_model_with_nothing_wrong_needs_no_noise(images):
-    found = check_interpretable(model(decoder=decoder(), head=nn.Linear(8, 3)), images)
+    found = check_interpretable(model(decoder=decoder(), head=nn.Linear(8, 3)), [images])
     assert (found.constant, found.repeated) == (0, 0)
     assert torch.equal(found.noise_scale, torch.zeros(8))
     latents = torch.randn(3, 8)
@@ -63,7 +63,7 @@ def test_a_sampling_encoder_needs_no_noise_where_its_distribution_has_some(image
         mean = torch.cat([self.mix(images.flatten(1)), torch.zeros(len(images), 2)], dim=1)
         return mean, torch.full_like(mean, -2)
 
-    found = check_interpretable(model(run), images)
+    found = check_interpretable(model(run), [images])
     assert (found.constant, found.repeated) == (0, 0)
 
 
@@ -117,14 +117,15 @@ def broken(name):
 )
 def test_what_cannot_be_interpreted_is_refused(name, words, images):
     with pytest.raises(ValueError, match=words):
-        check_interpretable(broken(name), images)
+        check_interpretable(broken(name), [images])
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda images: images[:31], r"images: expected shape \['N', 1, 4, 4\] with N >= 32, got \[31, 1, 4, 4\]"),
-        (lambda images: images[:, :, :3], r"images: expected shape .* got \[200, 1, 3, 4\]"),
+        (lambda images: images[:31], r"images: expected at least 32, got 31; give a batch of those T will be trained"),
+        (lambda images: images[:, :, :3], r"images: expected float32 images of \(1, 4, 4\), .* got .* of \(1, 3, 4\)"),
+        (lambda images: images.double(), r"images: expected float32 images of .*, got torch.float64 of \(1, 4, 4\)"),
         (lambda images: 255 * images, r"images: expected values in \[0, 1\], the model's value_range, got .* to 25\d"),
         (lambda images: images * math.nan, r"images: expected values in \[0, 1\].* got nan to nan"),
         (lambda images: images[:1].expand(200, -1, -1, -1), r"latents of their own, got 1 of 200"),
@@ -132,7 +133,16 @@ def test_what_cannot_be_interpreted_is_refused(name, words, images):
 )
 def test_images_that_tell_nothing_are_refused(change, words, images):
     with pytest.raises(ValueError, match=words):
-        check_interpretable(model(), change(images))
+        check_interpretable(model(), [change(images)])
+
+
+def test_images_in_parts_tell_the_same(images):
+    frozen = model(rectified, decoder=decoder(), head=nn.Linear(8, 3))
+    whole, parts = (check_interpretable(frozen, images.split(size)) for size in (len(images), 3))
+    assert (whole.constant, whole.repeated) == (parts.constant, parts.repeated)
+    assert torch.allclose(whole.noise_scale, parts.noise_scale, rtol=1e-5)
+    with pytest.raises(ValueError, match="images: expected at least 32, got 0"):
+        check_interpretable(frozen, [])
 
 
 def rectified(self, images):
@@ -143,7 +153,7 @@ def rectified(self, images):
 def test_dead_and_resting_units_are_told_with_the_noise_they_need(images):
     frozen = model(rectified)
     latents = frozen.encode(images)
-    found = check_interpretable(frozen, images)
+    found = check_interpretable(frozen, [images])
     off = (latents == 0).sum(dim=0)
     assert off[0] == 200
     assert (off[1:] > 2).all()
@@ -159,7 +169,7 @@ def test_dead_and_resting_units_are_told_with_the_noise_they_need(images):
 
 def test_the_noise_has_the_shape_of_spatial_latents(images):
     frozen = model(lambda self, x: rectified(self, x).unflatten(1, (2, 2, 2)))
-    found = check_interpretable(frozen, images)
+    found = check_interpretable(frozen, [images])
     assert found.noise_scale.shape == (2, 2, 2)
     assert found.noise_scale[0, 0, 0] > 0
     latents = frozen.encode(images)
@@ -170,7 +180,7 @@ def test_the_noise_has_the_shape_of_spatial_latents(images):
 def test_a_flow_trained_with_that_noise_has_bounded_likelihood_and_loses_nothing(images, tmp_path):
     frozen = model(lambda self, x: rectified(self, x)[:, :7])  # an odd number of dimensions, one of them dead
     latents = frozen.encode(images)
-    found = check_interpretable(frozen, images)
+    found = check_interpretable(frozen, [images])
     generator = torch.Generator().manual_seed(0)
 
     def trained(noisy):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import scipy.linalg
 from iin_training.distances import frechet_distance, kernel_distance
 
 
@@ -63,11 +62,11 @@ def test_the_kernel_distance_of_large_sets_is_that_of_their_subsets():
 def test_the_frechet_distance_is_that_by_the_root_of_the_product_of_covariances(rows):
     a, b = normal(rows[0], scale=2.0), normal(rows[1], seed=1, shift=1.0) @ normal(6, seed=2)
     covariances = [np.cov(x, rowvar=False) for x in (a, b)]
-    # tr (C_a C_b)^(1/2) = tr (R C_b R)^(1/2) with R the root of C_a, which is symmetric.
-    root = scipy.linalg.sqrtm(covariances[0]).real
-    inner = np.linalg.eigvalsh(root @ covariances[1] @ root).clip(min=0)
+    # tr (C_a C_b)^(1/2) is the sum of the singular values of the product of the roots of both, which are symmetric.
+    roots = [vectors * np.sqrt(values.clip(min=0)) @ vectors.T for values, vectors in map(np.linalg.eigh, covariances)]
+    inner = np.linalg.svd(roots[0] @ roots[1], compute_uv=False)
     shift = a.mean(axis=0) - b.mean(axis=0)
-    expected = shift @ shift + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * np.sqrt(inner).sum()
+    expected = shift @ shift + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * inner.sum()
     assert frechet(a, b) == pytest.approx(expected, rel=1e-6)
 
 

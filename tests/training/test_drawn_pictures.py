@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from iin_bundle import FactorLayout
+from iin_training import pictures
 from iin_training.flows import interpretation_flow
 from iin_training.models.autoencoder import Autoencoder, freeze
 from iin_training.models.frozen import FrozenModel
 from iin_training.pictures import draw_pictures
+from matplotlib.axes import Axes
 from PIL import Image
 
 LAYOUT = FactorLayout.from_sizes({"residual": 2, "digit": 1, "colour": 1})
@@ -41,6 +43,20 @@ def test_every_factor_has_its_grid(tmp_path):
         for sizes in ({"residual": 2, "digit": 1, "colour": 1}, {"residual": 4})
     )
     assert len(three) > 1.5 * len(one)  # without a named factor there is nothing to swap
+
+
+def test_rows_bear_the_names_of_what_they_show(tmp_path, monkeypatch):
+    written, write = [], Axes.text
+    monkeypatch.setattr(
+        Axes, "text", lambda self, x, y, text, **how: written.append(text) or write(self, x, y, text, **how)
+    )
+    page(tmp_path / "page.png")
+    assert written == ["pictures", "decoded", "residual", "digit", "colour"]
+
+
+def test_places_in_an_order_are_spread_however_far_a_single_one_is():
+    values = torch.tensor([[1.0, 0.0], [1e6, 0.0], [2.0, 5.0], [3.0, -5.0]])
+    assert pictures._ranks(values).tolist() == [[0, 1], [3, 1], [1, 2], [2, 0]]
 
 
 def test_without_a_decoder_pictures_are_laid_out_by_their_factors(tmp_path):

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from iin_training import features
+from iin_training import progress
 from iin_training.data.colour import Augmentation
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digits import load_digits
@@ -34,10 +34,16 @@ def test_every_picture_has_its_row_whatever_the_chunks():
 
 @pytest.mark.parametrize(("silent", "shown"), [(0.0, True), (60.0, False)])
 def test_progress_is_shown_once_it_takes_long(monkeypatch, silent, shown):
-    monkeypatch.setattr(features, "SILENT_SECONDS", silent)
+    monkeypatch.setattr(progress, "SILENT_SECONDS", silent)
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     features_of(torch.rand(40, 1, 2, 2), Means(), console=console)
     assert ("features" in console.file.getvalue()) == shown
+
+
+def test_a_bar_that_was_never_shown_leaves_nothing_in_a_file():
+    file = io.StringIO()
+    features_of(torch.rand(40, 1, 2, 2), Means(), console=Console(file=file))
+    assert file.getvalue() == ""
 
 
 def test_what_gives_no_features_is_refused():

@@ -96,6 +96,7 @@ def test_a_perfect_interpretation_gives_the_real_pictures(tmp_path):
         assert figure.floor > 0.1
     assert figures["prior_skin_agreement"].value == 1
     assert figures["prior_skin_agreement"].floor < 0.9
+    assert figures["prior_skin_confidence"].ceiling > 0.99  # what it sees in reconstructions
 
 
 class NeverDark(Decoder):

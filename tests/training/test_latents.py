@@ -12,7 +12,7 @@ from iin_training.models.frozen import FrozenModel
 from iin_training.pairs import ListedPairs, Mixed, SameAttribute, SameLabel, Unrelated, read_attributes
 from iin_training.pairs.base import join_batches, over
 from iin_training.run import Run
-from iin_training.stages import latents
+from iin_training.stages import latents, transform
 from iin_training.stages.latents import PairLatents
 from iin_training.stages.transform import score_concepts, train_transform
 from rich.console import Console
@@ -154,6 +154,7 @@ BLOCKED = {
         [(same_label(pictures()), 1.0), (Unrelated(pictures(augmentation=Augmentation())), 1)]
     ),
     "no way to other images": lambda: Hidden(same_label(pictures())),
+    "no way to those of the second": lambda: Mixed([(same_label(pictures()), 1.0), (Hidden(Unrelated(pictures())), 1)]),
 }
 
 
@@ -249,8 +250,6 @@ def test_a_rare_source_is_measured_as_often_as_it_should_be_in_however_small_par
     monkeypatch.setattr(latents, "PAIRS_AT_ONCE", 50 * 64)
     monkeypatch.setattr(latents, "USUAL", 1)
     source = rare(pictures())
-    with pytest.raises(ValueError, match="use larger batches"):
-        source.draw(50, FACTORS, torch.Generator())
     nested = Mixed([(source, 1.0), (Unrelated(pictures()), 1.0)])
     for pairs, share in ((source, 1 / 201), (nested, 1 / 402)):
         known = PairLatents(frozen(), pairs, start(tmp_path), draws=MANY)
@@ -258,18 +257,14 @@ def test_a_rare_source_is_measured_as_often_as_it_should_be_in_however_small_par
         assert int(shared.sum()) == pytest.approx(20_000 * share, rel=0.4)
 
 
-def test_what_is_only_looked_at_is_drawn_as_in_training_wherever_training_can_draw_it():
-    source = mixed_of_three()
-    first, second = (torch.Generator().manual_seed(4) for _ in range(2))
-    drawn, few = source.draw(24, FACTORS, first), source.draw_few(24, FACTORS, second)
-    assert torch.equal(drawn.images_a, few.images_a)
-    assert torch.equal(drawn.shared, few.shared)
-    assert torch.equal(first.get_state(), second.get_state())
-
-
-def mixed_of_three():
+def test_pictures_so_large_that_one_pair_is_drawn_at_a_time_are_scored_and_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(latents, "USUAL", 0)
+    monkeypatch.setattr(transform, "PAIRS_FOR_SIZES", 200)
     images = pictures()
-    return Mixed([(same_label(images), 2.0), (Unrelated(images), 1.0), (same_label(images), 0.5)])
+    source = Mixed([(same_label(images), 1.0), (SameLabel(images, np.arange(COUNT) % 3, "light"), 1.0)])
+    scores = score_concepts(frozen(), source, start(tmp_path)).reference
+    assert scores.keys() == {"residual", "digit", "light"}
+    assert trained(tmp_path, frozen(), Mixed([(same_label(images), 1.0), (Unrelated(images), 1.0)]))
 
 
 class OnTheFly:

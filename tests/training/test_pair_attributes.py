@@ -81,6 +81,21 @@ def test_equal_numbers_are_one_value_however_they_are_written(tmp_path):
     assert [None if code < 0 else column.values[code] for code in column.codes] == ["1"] * 3 + ["2.5"] * 2 + [None]
 
 
+@pytest.mark.parametrize("texts", [["1_12", "11_2"], ["1", "\u0661"]], ids=["underscore", "other digits"])
+def test_what_only_looks_like_equal_numbers_is_two_values(tmp_path, texts):
+    rows = [(f"{number}.png", text) for number, text in enumerate(texts * 2)]
+    column = read_attributes(write_csv(tmp_path / "t.csv", rows, ("file", "take"))).columns["take"]
+    assert [column.values[code] for code in column.codes] == texts * 2
+
+
+def test_many_names_that_look_like_numbers_are_not_binned(tmp_path):
+    names = [f"{number // 10:02}_{number % 10:02}" for number in range(120)]
+    rows = [(f"{number}.png", name) for number, name in enumerate(names)]
+    column = read_attributes(write_csv(tmp_path / "t.csv", rows, ("file", "take"))).columns["take"]
+    assert column.values == tuple(names)
+    assert column.edges == ()
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=MANY + 1, max_size=300, unique=True))
 def test_many_numbers_are_binned_into_quantiles_of_equal_size(tmp_path_factory, values):

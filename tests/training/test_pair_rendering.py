@@ -133,10 +133,6 @@ BAD = {
     "all zero": (lambda: Mixed({three_factors(): 0.0}), "sources: expected finite weights"),
     "negative": (lambda: Mixed([(three_factors(), 1), (three_factors(), -1)]), r"got \[1.0, -1.0\]"),
     "not finite": (lambda: Mixed([(three_factors(), math.nan)]), "sources: expected finite weights"),
-    "too rare": (
-        lambda: drawn(Mixed([(three_factors(), 100), (Unrelated(grey()), 1)]), 20),
-        r"count: expected enough pairs .* got 20, which gives them \[20, 0\]",
-    ),
     "other shapes": (
         lambda: drawn(Mixed([(three_factors(), 1), (Unrelated(grey(channels=1)), 1)])),
         r"images: expected the same .* got 1x4x4 and 3x4x4",
@@ -186,6 +182,31 @@ def test_a_mixture_holds_its_sources_in_order_and_in_their_shares(form):
     assert (pairs.images_a[50:] == -1).all()
     digit = value_pairs(pairs)["digit"]
     assert torch.equal(digit[0][:50], digit[1][:50])
+
+
+def test_a_source_too_rare_for_every_batch_is_drawn_as_often_as_its_weight_says():
+    mixed = Mixed([(three_factors(), 100), (Unrelated(grey()), 1)])
+    generator = torch.Generator().manual_seed(0)
+    batches = [mixed.draw(20, FACTORS, generator).shared for _ in range(1000)]
+    assert all(len(shared) == 20 for shared in batches)
+    rare = sum(int((shared.sum(dim=1) == 0).sum()) for shared in batches)
+    assert rare == pytest.approx(20 * 1000 / 101, rel=0.2)
+
+
+def test_a_single_pair_is_drawn_of_either_source():
+    mixed = Mixed([(Sharing(three_factors(), ["digit"]), 1), (Unrelated(grey()), 1)])
+    generator = torch.Generator().manual_seed(0)
+    digit = sum(int(mixed.draw(1, FACTORS, generator).shared[0, 1]) for _ in range(400))
+    assert digit == pytest.approx(200, rel=0.2)
+
+
+def test_nothing_is_left_to_chance_where_every_source_gets_a_pair():
+    parts = [Sharing(three_factors(), ["digit"]), Unrelated(grey()), Sharing(three_factors(), ["tilt"])]
+    mixed, first, second = Mixed([(part, 1.0) for part in parts]), *(torch.Generator().manual_seed(3) for _ in range(2))
+    found = mixed.draw(8, FACTORS, first)
+    expected = [part.draw(number, FACTORS, second) for part, number in zip(parts, (3, 3, 2), strict=True)]
+    assert torch.equal(found.images_a, torch.cat([batch.images_a for batch in expected]))
+    assert torch.equal(first.get_state(), second.get_state())
 
 
 def test_a_source_of_weight_0_is_left_out_with_its_concepts():

@@ -86,6 +86,25 @@ def test_kinds_are_mixed_in_the_numbers_asked_for():
     assert torch.equal(numbers(pairs.images_a[3:]), numbers(pairs.images_b[3:]))
 
 
+def test_what_does_not_divide_goes_to_the_commonest_kind():
+    """The figures of the recipe `digits` come from these numbers."""
+    pairs = DigitPairs(distinct_pictures(), {"digit": 1.5, "colour": 1.0, "all_but_colour": 0.0, "nothing": 0.0})
+    shared = pairs.draw(64, FACTORS, torch.Generator().manual_seed(0)).shared
+    assert shared.tolist() == [[False, True, False]] * 39 + [[False, False, True]] * 25
+
+
+def test_a_kind_too_rare_for_every_batch_is_drawn_as_often_as_its_weight_says():
+    pairs, generator = (
+        DigitPairs(distinct_pictures(), {"digit": 1.5, "all_but_colour": 0.01, "colour": 1.0}),
+        torch.Generator().manual_seed(0),
+    )
+    shared = torch.cat([pairs.draw(64, FACTORS, generator).shared for _ in range(500)])
+    assert len(shared) == 500 * 64
+    for row, weight in (([True, True, False], 0.01), ([False, True, False], 1.5), ([False, False, True], 1.0)):
+        found = int((shared == torch.tensor(row)).all(dim=1).sum())
+        assert found == pytest.approx(500 * 64 * weight / 2.51, rel=0.2)
+
+
 @pytest.mark.parametrize("kind", PAIR_KINDS)
 def test_a_generator_decides_the_pairs(kind):
     first, again, other = (draw_pairs(kind, count=8, seed=seed, augmentation=Augmentation()) for seed in (1, 1, 2))
@@ -110,8 +129,6 @@ def test_classes_without_pictures_do_not_shift_the_others():
     data = ColouredDigits(images, np.array([5, 2] * 6), size=8, augmentation=STILL)
     pairs = DigitPairs(data, {"digit": 1.0}).draw(50, FACTORS, torch.Generator().manual_seed(0))
     assert len(pairs.images_a) == 50
-    same = data.of_classes(torch.tensor([5, 2] * 20), torch.Generator().manual_seed(0))
-    assert torch.equal(data.labels[same], torch.tensor([5, 2] * 20))
 
 
 def test_a_digit_without_another_of_its_class_is_in_no_digit_pair():
@@ -130,3 +147,19 @@ def test_too_few_digits_for_pairs_are_refused():
     with pytest.raises(ValueError, match="digit: expected at least two values with two images or more, and 10 differ"):
         DigitPairs(few, {"digit": 1.0})
     DigitPairs(few, {"digit": 0.0, "colour": 1.0}).draw(4, FACTORS, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("weights", "concept"),
+    [
+        ({"digit": 0.0, "colour": 0.0, "nothing": 1.0}, "digit"),
+        ({"digit": 0.0, "colour": 1.0}, "digit"),
+        ({"colour": 1.0, "all_but_colour": 1.0}, "digit"),
+        ({"digit": 1.0, "nothing": 1.0}, "colour"),
+    ],
+    ids=str,
+)
+def test_sizes_cannot_be_estimated_of_a_concept_that_no_pair_shares_alone(weights, concept):
+    with pytest.raises(ValueError, match=rf"^pairs.{concept}: expected a weight above 0, .* or set transform.sizes"):
+        DigitPairs(distinct_pictures(), weights).check_estimable()
+    DigitPairs(distinct_pictures(), weights | {"digit": 1.0, "colour": 0.1}).check_estimable()

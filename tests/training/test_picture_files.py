@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from iin_training import progress
 from iin_training.data import checked_files, picture_files
 from PIL import Image
 from rich.console import Console
@@ -143,7 +144,7 @@ def test_a_message_names_the_first_broken_files_only(tmp_path):
 def test_a_long_check_shows_a_bar_and_a_short_one_does_not(tmp_path, monkeypatch):
     paths = write_numbered(tmp_path)
     for patience, shown in ((1000.0, False), (-1.0, True)):
-        monkeypatch.setattr(picture_files, "PATIENCE", patience)
+        monkeypatch.setattr(progress, "SILENT_SECONDS", patience)
         said = io.StringIO()
         files(paths, console=Console(file=said, force_terminal=True, width=100))
         assert ("checking pictures" in said.getvalue()) == shown

@@ -10,8 +10,8 @@ from iin_training.data.colour import STILL
 from iin_training.data.images import ImageArray
 from iin_training.data.picture_sets import PictureSet
 from iin_training.pipeline import run_recipe
+from iin_training.plans import pictures as plans
 from iin_training.recipes import RECIPES
-from iin_training.stages import pictures as stage
 from PIL import Image
 from rich.console import Console
 
@@ -41,7 +41,7 @@ def small_set(channels):
 @pytest.fixture
 def small(monkeypatch):
     def make(name, channels=1, **changed):
-        monkeypatch.setattr(stage, "_load", lambda data, seed: small_set(channels))
+        monkeypatch.setattr(plans, "_load", lambda data, seed: small_set(channels))
         recipe = RECIPES[name]()
 
         def brief(part, steps, **more):
@@ -102,10 +102,40 @@ def test_a_concept_that_the_data_does_not_tell_is_refused(small, tmp_path):
         run_recipe(small("animals", concepts={"colour": 1.0}), tmp_path, Console(quiet=True))
 
 
+def test_what_measures_samples_is_fetched_before_anything_is_trained(small, tmp_path, no_network):
+    with pytest.raises(RuntimeError, match="no network for efficientnet-lite0"):
+        run_recipe(small("mnist"), tmp_path / "run", Console(quiet=True))
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_too_few_held_out_pictures_are_told_by_their_number(small, tmp_path, monkeypatch):
+    recipe, whole = small("animals"), small_set(1)
+    few = replace(
+        whole,
+        held_out_images=whole.held_out_images[:3],
+        held_out_labels={name: codes[:3] for name, codes in whole.held_out_labels.items()},
+    )
+    monkeypatch.setattr(plans, "_load", lambda data, seed: few)
+    words = r"data\.held_out: expected enough pictures .* got 3 \(animal: .*\); raise it"
+    with pytest.raises(ValueError, match=words) as told:
+        run_recipe(recipe, tmp_path / "run", Console(quiet=True))
+    assert "drop_single" not in str(told.value)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_an_adversary_too_deep_for_the_pictures_is_told_before_anything_is_trained(small, tmp_path):
+    recipe = small("animals")
+    adversary = replace(recipe.autoencoder.adversary, weight=1.0, stages=4)
+    recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, adversary=adversary))
+    with pytest.raises(ValueError, match=r"autoencoder\.adversary\.stages: expected at most 3"):
+        run_recipe(recipe, tmp_path / "run", Console(quiet=True))
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
 def test_variants_differ_in_one_concept_and_share_all_others(small):
     recipe = small("animals", concepts={"animal": 1.0, "light": 1.0}, variants={"light": 20.0})
     recipe = replace(recipe, data=replace(recipe.data, augmentation=STILL))
-    plan = stage.PicturesPlan(recipe)
+    plan = plans.PicturesPlan(recipe)
     pairs = plan._pairs(ImageArray(plan._set.images), plan._set.labels)
     factors = ("residual", "animal", "light")
     batch = pairs.draw(400, factors, torch.Generator().manual_seed(0))

@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 import torch
 from iin_bundle import Figure, read_bundle
-from iin_training.pipeline import _joined, run_recipe, score_recipe
+from iin_training.config import PairMix
+from iin_training.models.autoencoder import freeze
+from iin_training.pairs.digits import DigitPairs
+from iin_training.pipeline import _joined, _tried, run_recipe, score_recipe
 from iin_training.recipes import RECIPES
+from iin_training.run import Run
+from iin_training.stages import latents
 from rich.console import Console
+
+from tests.training.conftest import Blobs, untrained_encoder
 
 BY_HAND, TOO_LARGE = {"digit": 2, "colour": 2}, {"digit": 4, "colour": 4}  # of 8 dimensions
 
@@ -62,6 +69,72 @@ def test_sizes_set_by_hand_name_every_concept_and_leave_room_for_the_residual(br
     with pytest.raises(ValueError, match=r"transform\.sizes: expected a positive size for each of digit, colour"):
         run_recipe(recipe, tmp_path / "run", Console(quiet=True))
     assert not list((tmp_path / "run").rglob("*.safetensors")), "told before anything is trained"
+
+
+def test_an_adversary_too_deep_for_the_pictures_is_told_before_anything_is_trained(brief_recipe, tmp_path):
+    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), sizes=BY_HAND)
+    adversary = replace(recipe.autoencoder.adversary, weight=1.0, stages=4)
+    recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, adversary=adversary))
+    with pytest.raises(ValueError, match=r"autoencoder\.adversary\.stages: expected at most 3 for pictures of 8x8"):
+        run_recipe(recipe, tmp_path / "run", Console(quiet=True))
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_sizes_that_no_pairs_can_tell_are_told_before_anything_is_trained(brief_recipe, tmp_path):
+    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), pairs=PairMix(digit=0.0))
+    with pytest.raises(ValueError, match=r"pairs\.digit: expected a weight above 0, .* or set transform\.sizes"):
+        run_recipe(recipe, tmp_path / "run", Console(quiet=True))
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_weights_that_cannot_be_fetched_are_told_before_anything_is_trained(brief_recipe, tmp_path, no_network):
+    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), sizes=BY_HAND)
+    data, first = replace(recipe.data, image_size=32), replace(recipe.autoencoder, perceptual="vgg16")
+    with pytest.raises(RuntimeError, match="no network for stlpips-pytorch"):
+        run_recipe(replace(recipe, data=data, autoencoder=first), tmp_path / "run", Console(quiet=True))
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+class Watched(DigitPairs):
+    """Tells how many pairs are drawn at a time."""
+
+    drawn: tuple[int, ...] = ()
+    change = staticmethod(lambda batch: batch)
+
+    def draw(self, count, factors, generator):
+        self.drawn = (*self.drawn, count)
+        return self.change(super().draw(count, factors, generator))
+
+
+@pytest.fixture
+def watched():
+    return freeze(untrained_encoder()), Watched(Blobs(), {"digit": 1.0, "colour": 1.0})
+
+
+def test_large_pictures_are_tried_few_at_a_time(watched, tmp_path, monkeypatch):
+    monkeypatch.setattr(latents, "USUAL", 3 * 8 * 8 // 64)  # pictures of 8x8 pass for some that are 64 times as large
+    model, pairs = watched
+    run = Run(tmp_path, seed=0, checkpoint_every=1, console=Console(quiet=True))
+    assert [len(images) for images in _tried(model, pairs, run)] == list(pairs.drawn) == [8] * 64
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda batch: replace(batch, shared=batch.shared.float()), r"pairs: expected shared to be torch\.bool"),
+        (
+            lambda batch: replace(batch, images_b=9 * batch.images_b),
+            r"pairs: expected values in \[-1, 1\], the model's",
+        ),
+    ],
+    ids=["contract", "range"],
+)
+def test_pairs_that_are_none_for_the_model_are_refused_before_it_is_tried(watched, tmp_path, change, words):
+    model, pairs = watched
+    pairs.change = change
+    run = Run(tmp_path, seed=0, checkpoint_every=1, console=Console(quiet=True))
+    with pytest.raises(ValueError, match=words):
+        next(_tried(model, pairs, run))
 
 
 @pytest.mark.parametrize(

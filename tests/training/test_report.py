@@ -1,15 +1,59 @@
 """`iin-train report`: what it tells of a run that is finished, interrupted, or none."""
 
+import base64
+import io
 import json
 import shutil
+from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from iin_bundle import read_bundle
 from iin_training.cli import main
 from PIL import Image
 
 
 def words(captured):
     return " ".join((captured.out + " " + captured.err).split())
+
+
+class Page(HTMLParser):
+    """A page as people see it: its text, tables and pictures; it is whole, and wants nothing from elsewhere."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.text, self.rows, self.pictures = [], [], [], {}
+        self.feed(path.read_text(encoding="utf-8"))
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        assert tag not in ("script", "link", "iframe")
+        assert not {"href", "onload"} & given.keys()
+        if tag == "img":
+            kind, _, data = given["src"].partition(",")
+            assert kind == "data:image/png;base64"
+            self.pictures[given["alt"]] = pixels(io.BytesIO(base64.b64decode(data, validate=True)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if {"td", "th"} & {*self.open}:
+            self.rows[-1][-1] += data
+        elif "style" not in self.open:
+            self.text.append(data)
+
+
+def pixels(file):
+    with Image.open(file) as picture:
+        return np.asarray(picture)
 
 
 @pytest.fixture
@@ -38,6 +82,54 @@ def test_a_finished_run_is_told_with_its_figures_sizes_and_times(digits_bundle, 
         assert drawn.height > 300
 
 
+def test_the_page_of_a_finished_run_has_all_figures_with_their_meanings_and_all_pictures(digits_bundle, tmp_path):
+    directory = shutil.copytree(digits_bundle.parent, tmp_path / "run")
+    assert main(["report", str(directory)]) == 0
+    page = Page(directory / "report.html")
+    rows = {row[0]: row[1:] for row in page.rows}
+    for name, figure in read_bundle(directory / "bundle").manifest.evaluation.items():
+        value, ceiling, floor, meaning = rows[name]
+        assert float(value) == pytest.approx(figure.value, rel=0.06, abs=5e-4)
+        assert (ceiling == "", floor == "", meaning) == (figure.ceiling is None, figure.floor is None, figure.meaning)
+    assert rows["transform"][:2] == ["40", "40"]
+    assert "finished: iin-serve" in " ".join(page.text)
+    samples = {path.stem: path for path in (directory / "bundle/samples").iterdir()}
+    drawn = {"What T makes of held-out pictures": "pictures.png", "Measured while training": "curves.png"}
+    expected = samples | {heading: directory / name for heading, name in drawn.items()}
+    assert page.pictures.keys() == expected.keys()
+    assert all(np.array_equal(page.pictures[name], pixels(path)) for name, path in expected.items())
+
+
+def test_a_bundle_has_its_page_beside_it_and_stays_as_it_was(digits_bundle, capsys, tmp_path, monkeypatch):
+    bundle = shutil.copytree(digits_bundle, tmp_path / "digits-1.0")
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    monkeypatch.chdir(bundle)
+    assert main(["report", "."]) == 0
+    told = words(capsys.readouterr())
+    assert f"page: {tmp_path / 'digits-1.0.html'}" in told
+    assert "reconstruction_digit" in told
+    assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
+    page = Page(tmp_path / "digits-1.0.html")
+    assert page.pictures.keys() == {path.stem for path in (bundle / "samples").iterdir()}
+    assert "reconstruction_digit" in {row[0] for row in page.rows}
+    assert "transform" not in {row[0] for row in page.rows}
+
+
+def test_a_users_names_are_no_html(digits_bundle, tmp_path):
+    bundle = shutil.copytree(digits_bundle, tmp_path / "bundle")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["evaluation"]["judge_accuracy"]["meaning"] = "<script>alert(1)</script> & more"
+    manifest["provenance"]["data_set"] = "<img src=x>"
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    sample = next((bundle / "samples").iterdir())
+    sample.rename(sample.with_name("<b>.png"))
+    assert main(["report", str(bundle)]) == 0
+    page = Page(tmp_path / "bundle.html")
+    assert [row[-1] for row in page.rows if row[0] == "judge_accuracy"] == ["<script>alert(1)</script> & more"]
+    assert "data: <img src=x>" in "".join(page.text)
+    assert "<b>" in page.pictures
+
+
 @pytest.mark.parametrize("missing", ["bundle", "settings.json"])
 def test_a_run_that_stopped_before_its_end_says_so(digits_bundle, capsys, tmp_path, missing):
     directory = shutil.copytree(digits_bundle.parent, tmp_path / "run")
@@ -59,6 +151,10 @@ def test_an_interrupted_run_says_which_stage_it_reached(begun, capsys):
     assert f"reached: {name}, update 41 of 50; the same iin-train run goes on from update 30" in told
     assert f"factor sizes: {'residual 2, digit 1, colour 1' if name == 'transform' else 'not known yet'}" in told
     assert (directory / "curves.png").is_file()
+    page = Page(directory / "report.html")
+    assert page.rows[1][:3] == [name, "41", "50"]
+    assert f"reached: {name}, update 41 of 50" in "".join(page.text)
+    assert page.pictures.keys() == {"Measured while training"}
 
 
 def test_a_run_without_a_checkpoint_and_with_a_line_cut_short_is_told(stage, capsys, tmp_path):
@@ -141,7 +237,10 @@ def test_a_finished_run_that_cannot_be_written_to_is_told_all_the_same(digits_bu
     directory = shutil.copytree(digits_bundle.parent, tmp_path / "run")
     (directory / "curves.png").unlink()
     (directory / "curves.png").mkdir()  # root may write to any folder, but to no folder as a file
+    (directory / "report.html").mkdir()
     assert main(["report", str(directory)]) == 0
     told = words(capsys.readouterr())
     assert f"warning: curves.png was not drawn: [Errno 21] Is a directory: '{directory / 'curves.png'}'" in told
+    assert f"warning: report.html was not written: [Errno 21] Is a directory: '{directory / 'report.html'}'" in told
+    assert "page:" not in told
     assert f"drawn: {directory / 'pictures.png'} finished: iin-serve {directory / 'bundle'}" in told

@@ -14,8 +14,8 @@ from iin_training.models.frozen import FrozenModel
 from iin_training.own_model import OwnModel
 from iin_training.pairs import MIN_PAIRS, Sketches
 from iin_training.pairs import sketches as module
+from iin_training.pairs.painting import StyleTransfer, load_pictures
 from iin_training.run import Run
-from iin_training.stages.painting import StyleTransfer, load_pictures
 from iin_training.stages.transform import choose_sizes
 from PIL import Image, ImageDraw
 from rich.console import Console

@@ -79,6 +79,7 @@ def test_a_wrong_option_ends_with_two_and_is_named(option, said, capsys):
     ("override", "said"),
     [
         (["--data.held-out", "6000"], "data.held_out: expected between 1 and 4999 of 5000 pictures, got 6000"),
+        (["--data.held-out", "5"], "data.held_out: expected enough pictures for pairs of them, got 5 (digit: expected"),
         (["--data.image-size", "16"], "data.image_size: expected at least 28 for pictures of 28x28, got 16"),
         (["--data.idx-dir", "nowhere"], "data.idx_dir: expected train-images-idx3-ubyte"),
     ],

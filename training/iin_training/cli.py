@@ -27,13 +27,14 @@ __all__ = ["main"]
 USAGE = """usage: iin-train run RECIPE [--run-dir DIR] [OPTIONS]
        iin-train scores RECIPE [--run-dir DIR] [OPTIONS]
        iin-train sketches RECIPE [--run-dir DIR] [OPTIONS]
-       iin-train report RUN_DIR
+       iin-train report RUN_DIR | BUNDLE
 
 run       train an interpretation network, evaluate it on held-out data and export a bundle to serve
 scores    before T is trained: how much the model knows of each concept, and the factor sizes that follow; a recipe of
           ours first trains the networks that come before T, which run then takes over
 sketches  for a recipe with Sketches: a picture of what is re-drawn in the style of each sketch
-report    how far a run got, how long its stages took, factor sizes and figures; draws its curves.png anew
+report    how far a run got, how long its stages took, factor sizes and figures, and its page: RUN_DIR/report.html with
+          curves drawn anew; of a bundle BUNDLE.html, beside it
 
 recipes:
 {recipes}
@@ -50,7 +51,10 @@ examples:
   iin-train scores path/to/mine.py:my_recipe
   iin-train report build/digits
 
-A run that was interrupted goes on where it was when it is started again.
+A run that was interrupted goes on where it was when it is started again. A GPU is used where there is one, unless
+CUDA_VISIBLE_DEVICES= stands before the command. Several processes share every batch:
+
+  torchrun --nproc-per-node 2 -m iin_training run RECIPE
 """
 COMMANDS = ("run", "scores", "sketches", "report")
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)  # may not be written, whatever the name

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,16 @@ __all__ = [
     "optimisers",
 ]
 
+AT_LEAST_1 = "at least 1"
+LEAST_LATENT = "at least 2, since T changes one half by the other"
+
+
+def _refuse(section: str, config: object, limits: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse the first setting of `config`, by its dotted name, that is not fine, with what was expected."""
+    for name, (fine, expected) in limits.items():
+        if not fine:
+            raise ValueError(f"{section}.{name}: expected {expected}, got {operator.attrgetter(name)(config)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -43,8 +53,13 @@ class Data:
     held_out: int = 500
     """Pictures set aside for evaluation where the data has no held-out set of its own."""
     image_size: int = 32
-    """Side of the pictures in pixels, a power of two."""
+    """Side of the pictures in pixels, a power of two of at least 8."""
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        """Refuse what the first stage would refuse once the judge is trained."""
+        size = self.image_size
+        _refuse("data", self, {"image_size": (size >= 8 and not size & (size - 1), "a power of two of at least 8")})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +101,14 @@ class Optimiser:
 
     def __post_init__(self) -> None:
         """Refuse what no optimiser can do."""
-        if self.steps < 1 or self.batch_size < 1 or not self.learning_rate > 0 or not self.clip_norm >= 0:
-            raise ValueError(
-                "optimiser: expected steps >= 1, batch_size >= 1, learning_rate > 0 and clip_norm >= 0, got "
-                f"{self.steps}, {self.batch_size}, {self.learning_rate:g} and {self.clip_norm:g}"
-            )
+        limits = {
+            "steps": (self.steps >= 1, AT_LEAST_1),
+            "batch_size": (self.batch_size >= 1, AT_LEAST_1),
+            "learning_rate": (0 < self.learning_rate < math.inf, "a finite number above 0"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), "two decay rates in [0, 1)"),
+            "clip_norm": (self.clip_norm >= 0, "at least 0"),
+        }
+        _refuse("optimiser", self, limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +123,7 @@ class Adversary:
     width: int = 64
     """Channels of its first convolution; every stage doubles them, up to eight times."""
     stages: int = 3
-    """Stages that halve the size."""
+    """Stages that halve the size, at most down to one pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,18 +154,18 @@ class Autoencoder:
     def __post_init__(self) -> None:
         """Refuse what no first stage can be."""
         limits = {
+            "latent_size": (self.latent_size >= 2, LEAST_LATENT),
+            "width": (self.width >= 1, AT_LEAST_1),
             "noise_scale": (self.noise_scale is None or self.noise_scale > 0, "a number above 0, or None"),
             "perceptual_weight": (self.perceptual_weight >= 0, "at least 0"),
             "adversary.weight": (self.adversary.weight >= 0, "at least 0"),
             "adversary.start": (0 <= self.adversary.start <= 1, "a share in [0, 1]"),
-            "adversary.stages": (self.adversary.stages >= 1, "at least 1"),
+            "adversary.width": (self.adversary.width >= 1, AT_LEAST_1),
+            "adversary.stages": (self.adversary.stages >= 1, AT_LEAST_1),
             "average": (0 <= self.average < 1, "a decay in [0, 1)"),
             "workers": (self.workers >= 0, "at least 0"),
         }
-        for name, (fine, expected) in limits.items():
-            if not fine:
-                value = operator.attrgetter(name)(self)
-                raise ValueError(f"autoencoder.{name}: expected {expected}, got {value}")
+        _refuse("autoencoder", self, limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +179,7 @@ class PairMix:
     all_but_colour: float = 0.0
     """The same grey picture in two colours: shares digit and residual."""
     nothing: float = 0.0
-    """Two unrelated pictures: alone, this is the unsupervised loss."""
+    """Two unrelated pictures, which share no factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +214,13 @@ class Transform:
                 f"transform.similarity: expected a correlation in [0, 1), got {self.similarity}; "
                 "give one that is below 1 in float32 too, such as 0.999"
             )
-        if not 0 <= self.noise < math.inf:
-            raise ValueError(f"transform.noise: expected a finite share of at least 0, got {self.noise}")
+        limits = {
+            "blocks": (self.blocks >= 1, AT_LEAST_1),
+            "hidden": (self.hidden >= 1, AT_LEAST_1),
+            "depth": (self.depth >= 1, AT_LEAST_1),
+            "noise": (0 <= self.noise < math.inf, "a finite share of at least 0"),
+        }
+        _refuse("transform", self, limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +230,10 @@ class Judge:
     width: int = 16
     """Channels of the first convolution."""
     optimiser: Optimiser
+
+    def __post_init__(self) -> None:
+        """Refuse what no judge can be."""
+        _refuse("judge", self, {"width": (self.width >= 1, AT_LEAST_1)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +245,14 @@ class HiddenClassifier:
     width: int = 64
     """Channels of the first convolution; every stage doubles them."""
     optimiser: Optimiser
+
+    def __post_init__(self) -> None:
+        """Refuse what no classifier can be."""
+        limits = {
+            "latent_size": (self.latent_size >= 2, LEAST_LATENT),
+            "width": (self.width >= 1, AT_LEAST_1),
+        }
+        _refuse("classifier", self, limits)
 
 
 @dataclass(frozen=True, kw_only=True)

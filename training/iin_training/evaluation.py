@@ -15,10 +15,11 @@ from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
 from iin_training.stages.latents import PairLatents, at_once
 
-__all__ = ["DRAWN", "Evaluation", "Interpreter", "drawn_latents", "evaluate"]
+__all__ = ["CHUNK", "DRAWN", "Evaluation", "Interpreter", "drawn_latents", "evaluate"]
 
 PAIRS = 2000  # held-out pairs that correlations are measured on
-CHUNK = 500  # pictures through the networks at a time, fewer of large ones
+CHUNK = 500
+"""Pictures, or latents, that go through networks at a time; fewer of large pictures."""
 LATENTS = 10_000  # held-out latents for round trip and likelihood
 DRAWN = LATENTS + 2 * PAIRS
 """Pictures that everything here draws from a source."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 __all__ = ["allot_sizes", "paper_scores", "reference_scores"]
 
 Pairs = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Per concept the latents of the first and of the second images of pairs that share it, each `(N, D)`."""
 
 
 def _flat64(values: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -26,6 +27,12 @@ def reference_scores(pairs: Pairs) -> dict[str, float]:
 
     Returns:
         The score of `residual` (first) and of each concept, dimensionless, at most about 1.
+
+    Raises:
+        ValueError: where all latents are one.
+
+    Source: the code of Esser, Rombach, Ommer (CVPR 2020), github.com/CompVis/iin, which differs from eq. 10 of the
+    paper, see `paper_scores`.
 
     """
     pooled = np.concatenate([_flat64(side) for pair in pairs.values() for side in pair])
@@ -60,6 +67,15 @@ def paper_scores(pairs: Pairs) -> dict[str, float]:
 
 def allot_sizes(scores: Mapping[str, float], size: int) -> dict[str, int]:
     """Split `size` dimensions by the softmax of the scores, rounded down; the residual takes the rest.
+
+    Source: Esser, Rombach, Ommer (CVPR 2020), section 3.2, estimating dimensionality of factors, and its code.
+
+    Args:
+        scores: dimensionless, of `residual` and of each concept.
+        size: D.
+
+    Returns:
+        Dimensions of each, at least 1, in the order of `scores`; they sum to `size`.
 
     Raises:
         ValueError: if a concept would get no dimension at all.

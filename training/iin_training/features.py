@@ -1,13 +1,12 @@
 """Features of whole sets of pictures, which distances between the sets are computed from."""
 
-import time
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+
+from iin_training.progress import late_bar
 
 __all__ = ["SIDE", "features_of"]
 
@@ -29,7 +28,6 @@ digits) it does, at 12 ms of a core a picture against 5.6. At 64 (2.7 ms) it fai
 at 96. Distances at different sides have different scales.
 """
 CHUNK = {"cpu": 16, "cuda": 512}  # pictures at a time: a processor's cache holds their maps (twice as fast as 64)
-SILENT_SECONDS = 2.0  # before a progress bar is worth showing
 
 
 @torch.no_grad()
@@ -51,11 +49,8 @@ def features_of(images: Tensor, network: nn.Module, *, console: Console) -> NDAr
     if not len(images):
         raise ValueError("images: expected at least one picture, got none; give a set (N, C, H, W)")
     place = next((value.device for value in network.parameters()), torch.device("cpu"))
-    columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=console, transient=True)
-    task, started = progress.add_task("features", total=len(images)), time.monotonic()
     parts = []
-    try:
+    with late_bar("features", len(images), console) as advance:
         for chunk in images.split(CHUNK[place.type]):
             found = network(chunk.to(place))
             if found.ndim != 2 or len(found) != len(chunk):
@@ -64,9 +59,5 @@ def features_of(images: Tensor, network: nn.Module, *, console: Console) -> NDAr
                     "give one that ends in a row of numbers a picture"
                 )
             parts.append(found.double().cpu())
-            progress.advance(task, len(chunk))
-            if time.monotonic() - started > SILENT_SECONDS:
-                progress.start()
-    finally:
-        progress.stop()
+            advance(len(chunk))
     return torch.cat(parts).numpy()

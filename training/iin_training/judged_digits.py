@@ -8,7 +8,7 @@ from iin_training.data.colour import draw, measure_colour, random_colours
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.evaluation import Interpreter
 from iin_training.flows import Flow
-from iin_training.judging import Sees, share
+from iin_training.judging import Sees, of_other_value, prior_figures, rate
 from iin_training.models.classifier import Classifier
 from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
@@ -16,7 +16,6 @@ from iin_training.run import Run
 __all__ = ["classifier_figures", "judge_digits"]
 
 PAIRS = 4000  # pairs of held-out pictures that swaps are measured on
-SAMPLES = 2000  # samples from the prior
 RESPONSES = 1000  # draws of a factor
 
 
@@ -38,34 +37,17 @@ def judge_digits(
     generator = run.generator("evaluation")
     # Drawn, since the first pictures of a set need not be like the others: the first of MNIST's test set are harder.
     target = torch.randperm(len(data), generator=generator)[torch.arange(PAIRS) % len(data)]
-    digit = data.labels[target]
-    classes = digit.unique()
-    others = torch.randint(1, len(classes), (PAIRS,), generator=generator)
-    other_digit = classes[(torch.searchsorted(classes, digit) + others) % len(classes)]
-    source = data.of_classes(other_digit, generator)
+    source = of_other_value(target, data.labels, generator)
+    digit, other_digit = data.labels[target], data.labels[source]
     unrelated = torch.randperm(PAIRS, generator=generator)  # pictures beside which agreement is chance
     images, other = (draw(data.grey[chosen], random_colours(PAIRS, generator)) for chosen in (target, source))
     colour, other_colour = measure_colour(images), measure_colour(other)
     factors, other_factors = networks.factors(images), networks.factors(other)
-
-    def swapped(name: str) -> tuple[Tensor, Tensor]:
-        """Digits and colours seen after the swap of one factor."""
-        mixed = factors.clone()
-        mixed[:, layout.slice(name)] = other_factors[:, layout.slice(name)]
-        pictures = networks.images(mixed)
-        return sees(pictures), measure_colour(pictures)
-
     plain = networks.images(factors)
     plain_digit, plain_colour = sees(plain), measure_colour(plain)
-    digit_after_digit, colour_after_digit = swapped("digit")
-    digit_after_colour, colour_after_colour = swapped("colour")
-    digit_after_residual, colour_after_residual = swapped("residual")
-    accuracy_of_judge = share(sees(images) == digit)
-    ceiling, chance = share(plain_digit == digit), share(plain_digit[unrelated] == digit)
+    accuracy_of_judge = rate(sees(images) == digit)
+    ceiling, chance = rate(plain_digit == digit), rate(plain_digit[unrelated] == digit)
     least, most = _distance(plain_colour, colour), _distance(colour, other_colour)
-
-    def accuracy(value: float, meaning: str) -> Figure:
-        return Figure(value=value, ceiling=ceiling, floor=chance, meaning=meaning)
 
     def colour_error(value: float, meaning: str) -> Figure:
         return Figure(value=value, ceiling=least, floor=most, meaning=meaning + " (mean absolute, [0, 1])")
@@ -73,7 +55,7 @@ def judge_digits(
     figures = {
         "judge_accuracy": Figure(
             value=accuracy_of_judge,
-            floor=share(digit[unrelated] == digit),
+            floor=rate(digit[unrelated] == digit),
             meaning="independent classifier on real held-out pictures",
         ),
         "reconstruction_digit": Figure(
@@ -82,54 +64,36 @@ def judge_digits(
             floor=chance,
             meaning="judge sees the digit in the plain reconstruction; ceiling: in the real picture",
         ),
-        "swap_digit": accuracy(share(digit_after_digit == other_digit), "digit swapped: judge sees the source's digit"),
-        "swap_digit_colour_drift": colour_error(
-            _distance(colour_after_digit, colour), "digit swapped: colour against the target's"
-        ),
-        "swap_colour_error": colour_error(
-            _distance(colour_after_colour, other_colour), "colour swapped: colour against the source's"
-        ),
-        "swap_colour_digit_kept": accuracy(
-            share(digit_after_colour == digit), "colour swapped: judge sees the target's digit"
-        ),
-        "swap_residual_digit_kept": accuracy(
-            share(digit_after_residual == digit), "residual swapped: judge sees the target's digit"
-        ),
-        "swap_residual_colour_drift": colour_error(
-            _distance(colour_after_residual, colour), "residual swapped: colour against the target's"
-        ),
     }
-    return figures | _prior_figures(networks, sees, layout, generator, plain)
-
-
-def _prior_figures(
-    networks: Interpreter, sees: Sees, layout: FactorLayout, generator: torch.Generator, plain: Tensor
-) -> dict[str, Figure]:
-    """Whether the judge recognises samples, and whether the digit factor alone decides what it sees."""
-
-    def confidence(pictures: Tensor) -> float:
-        return float(sees.logits(pictures).softmax(dim=1).amax(dim=1).mean())
-
-    first, second = (torch.randn(SAMPLES, layout.size, generator=generator).to(networks.device) for _ in range(2))
-    where = layout.slice("digit")
-    independent = sees(networks.images(second))
-    second[:, where] = first[:, where]
-    pictures = networks.images(first)
-    seen = sees(pictures)
-    return {
-        "prior_agreement": Figure(
-            value=share(sees(networks.images(second)) == seen),
-            ceiling=1.0,
-            floor=share(independent == seen),
-            meaning="two samples with the same digit factor, all else drawn anew: judge sees the same digit",
-        ),
-        "prior_confidence": Figure(
-            value=confidence(pictures),
-            ceiling=confidence(plain),
-            floor=1 / sees.logits(pictures[:1]).shape[1],
-            meaning="judge's mean probability of the digit it sees in a sample; ceiling: in a reconstruction",
-        ),
-    }
+    for name in ("digit", "colour", "residual"):
+        mixed = factors.clone()
+        mixed[:, layout.slice(name)] = other_factors[:, layout.slice(name)]
+        pictures = networks.images(mixed)
+        seen, seen_colour = sees(pictures), measure_colour(pictures)
+        if name == "digit":
+            figures["swap_digit"] = Figure(
+                value=rate(seen == other_digit),
+                ceiling=ceiling,
+                floor=rate(plain_digit == other_digit),
+                meaning="digit swapped: judge sees the source's digit; floor: nothing swapped",
+            )
+        else:
+            figures[f"swap_{name}_digit_kept"] = Figure(
+                value=rate(seen == digit),
+                ceiling=ceiling,
+                floor=chance,
+                meaning=f"{name} swapped: judge sees the target's digit",
+            )
+        if name == "colour":
+            figures["swap_colour_error"] = colour_error(
+                _distance(seen_colour, other_colour), "colour swapped: colour against the source's"
+            )
+        else:
+            figures[f"swap_{name}_colour_drift"] = colour_error(
+                _distance(seen_colour, colour), f"{name} swapped: colour against the target's"
+            )
+    prior = prior_figures(networks, layout, "digit", sees, plain, generator)
+    return figures | {f"prior_{name}": figure for name, figure in prior.items()}
 
 
 def _distance(first: Tensor, second: Tensor) -> float:
@@ -151,10 +115,12 @@ def classifier_figures(
     images = draw(data.grey, random_colours(len(data), generator))
     factors = interpreter.factors(images)
     seen = interpreter.classes(factors)
+    # As many as the head tells apart: not every class need be there among held-out pictures.
+    classes = model.classify(model.encode(images[:1].to(interpreter.device))).shape[1]
     figures = {
         "head_accuracy": Figure(
-            value=share(seen == data.labels),
-            floor=1 / data.classes,
+            value=rate(seen == data.labels),
+            floor=1 / classes,
             meaning="class of held-out pictures, by the classifier that is interpreted",
         )
     }
@@ -162,7 +128,7 @@ def classifier_figures(
     if not len(sevens):
         return figures
     one = factors[int(sevens[0])]
-    uniform = float(torch.arange(data.classes).double().std(correction=0))
+    uniform = float(torch.arange(classes).double().std(correction=0))
     for part in layout:
         where = layout.slice(part.name)
         draws = one.repeat(RESPONSES, 1)

@@ -1,12 +1,15 @@
-"""An independent classifier as the judge of whole sets of pictures."""
+"""An independent classifier as the judge of whole sets of pictures, and what it says of samples from the prior."""
 
 import torch
+from iin_bundle import FactorLayout, Figure
 from torch import Tensor
 
-from iin_training.evaluation import CHUNK
+from iin_training.evaluation import CHUNK, Interpreter
 from iin_training.models.classifier import Classifier
 
-__all__ = ["Sees", "share"]
+__all__ = ["Sees", "of_other_value", "prior_figures", "rate"]
+
+SAMPLES = 2000  # from the prior
 
 
 class Sees:
@@ -18,14 +21,83 @@ class Sees:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """`(N, classes)` on the CPU of images `(N, C, H, W)` anywhere."""
+        """`(N, classes)` on the CPU of images `(N, C, S, S)` in [-1, 1], anywhere."""
         return torch.cat([self._judge(part.to(self._device)).cpu() for part in images.split(CHUNK)])
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The class, `(N,)` on the CPU, seen in each image."""
+        """The class, `(N,)` on the CPU, from 0, seen in each of images `(N, C, S, S)` in [-1, 1]."""
         return self.logits(images).argmax(dim=1)
 
 
-def share(hits: Tensor) -> float:
-    """The share of booleans that are true."""
+def rate(hits: Tensor) -> float:
+    """How many of booleans, of any shape, are true, as a share in [0, 1]."""
     return float(hits.double().mean())
+
+
+def of_other_value(target: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Random pictures that show something else.
+
+    Args:
+        target: numbers of pictures, `(n,)`.
+        labels: what every picture shows, `(N,)`; at least two different values.
+        generator: decides the draws.
+
+    Returns:
+        Numbers `(n,)` of pictures with other labels than those of `target`.
+
+    """
+    source = torch.randint(len(labels), (len(target),), generator=generator)
+    while (same := labels[source] == labels[target]).any():
+        source[same] = torch.randint(len(labels), (int(same.sum()),), generator=generator)
+    return source
+
+
+def prior_figures(
+    networks: Interpreter, layout: FactorLayout, concept: str, sees: Sees, plain: Tensor, generator: torch.Generator
+) -> dict[str, Figure]:
+    """Whether the judge of `concept` recognises samples, and whether its factor alone decides what it sees.
+
+    Args:
+        networks: the model, whose images are in [-1, 1], and T.
+        layout: the factors of T, with or without one for the concept.
+        concept: what the judge was taught.
+        sees: the judge.
+        plain: reconstructions, `(N, C, S, S)` in [-1, 1].
+        generator: decides the samples.
+
+    Returns:
+        `confidence`, `rarest` and, where the concept has a factor, `agreement`.
+
+    """
+    first, second = (torch.randn(SAMPLES, layout.size, generator=generator).to(networks.device) for _ in range(2))
+    logits = sees.logits(networks.images(first))
+    seen, classes = logits.argmax(dim=1), logits.shape[1]
+    figures = {
+        "confidence": Figure(
+            value=_confidence(logits),
+            ceiling=_confidence(sees.logits(plain)),
+            floor=1 / classes,
+            meaning=f"judge's mean probability of the {concept} that it sees in a sample; ceiling: in a reconstruction",
+        ),
+        "rarest": Figure(
+            value=float(torch.bincount(seen, minlength=classes).min() * classes / SAMPLES),
+            ceiling=1.0,
+            floor=0.0,
+            meaning=f"share of samples with the {concept} seen least often, relative to an equal share",
+        ),
+    }
+    if concept in (part.name for part in layout):
+        independent = sees(networks.images(second))
+        second[:, layout.slice(concept)] = first[:, layout.slice(concept)]
+        figures["agreement"] = Figure(
+            value=rate(sees(networks.images(second)) == seen),
+            ceiling=1.0,
+            floor=rate(independent == seen),
+            meaning=f"two samples with the same {concept} factor, all else drawn anew: judge sees the same {concept}",
+        )
+    return figures
+
+
+def _confidence(logits: Tensor) -> float:
+    """The mean, over `(N, classes)`, of the largest probability."""
+    return float(logits.softmax(dim=1).amax(dim=1).mean())

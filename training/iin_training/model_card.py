@@ -9,7 +9,7 @@ from rich.table import Table
 
 from iin_training.factor_sizes import allot_sizes
 
-__all__ = ["quality_table", "score_table", "write_model_card"]
+__all__ = ["card_of", "quality_table", "score_table", "write_model_card"]
 
 CARD = """# {name} (version {version})
 
@@ -56,27 +56,29 @@ def _columns(figure: Figure) -> tuple[str, str, str, str]:
 
 def write_model_card(path: Path, manifest: Manifest) -> None:
     """Write the card of `manifest` to `path`."""
+    path.write_text(card_of(manifest), encoding="utf-8")
+
+
+def card_of(manifest: Manifest) -> str:
+    """The card of `manifest`, in Markdown."""
     origin = manifest.provenance
     rows = [f"| {name} | {' | '.join(_columns(figure))} |" for name, figure in manifest.evaluation.items()]
     factors = [f"| {p.name} | {p.start} to {p.start + p.size - 1} | {p.size} |" for p in manifest.layout]
-    path.write_text(
-        CARD.format(
-            name=manifest.name,
-            version=manifest.version,
-            factors="\n".join(factors),
-            figures="\n".join(rows),
-            round_trip=manifest.round_trip_error,
-            recipe=origin.recipe,
-            seed=origin.seed,
-            commit=origin.git_commit,
-            created=origin.created,
-            data_set=origin.data_set,
-            data_sha=origin.data_set_sha256,
-            versions=", ".join(f"{library} {number}" for library, number in origin.versions.items()),
-            height=manifest.image.height,
-            width=manifest.image.width,
-        ),
-        encoding="utf-8",
+    return CARD.format(
+        name=manifest.name,
+        version=manifest.version,
+        factors="\n".join(factors),
+        figures="\n".join(rows),
+        round_trip=manifest.round_trip_error,
+        recipe=origin.recipe,
+        seed=origin.seed,
+        commit=origin.git_commit,
+        created=origin.created,
+        data_set=origin.data_set,
+        data_sha=origin.data_set_sha256,
+        versions=", ".join(f"{library} {number}" for library, number in origin.versions.items()),
+        height=manifest.image.height,
+        width=manifest.image.width,
     )
 
 

@@ -3,7 +3,9 @@
 import hashlib
 import inspect
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
@@ -12,15 +14,18 @@ from iin_bundle.factors import RESIDUAL
 from torch import Tensor
 
 from iin_training.config import AnyRun, Bundle, ClassifierRecipe, Optimiser, PictureRecipe, Recipe, Transform
+from iin_training.data.digests import images_digest, knows
 from iin_training.data.images import ImageFiles, Images, printable
+from iin_training.models.checks import check_images
 from iin_training.models.frozen import FrozenModel
-from iin_training.pairs.base import PairBatch, PairSource, check_batch, draw_few, fingerprint, over
-from iin_training.pairs.digests import images_digest, knows
+from iin_training.pairs.base import PairBatch, PairSource, check_batch, fingerprint, over
+from iin_training.pairs.mixed import Mixed
 from iin_training.run import Run
-from iin_training.subject import EXAMPLES, PREVIEWS, TRIED, Measure, Subject
+from iin_training.subject import EXAMPLES, PREVIEWS, Measure, Subject
 
 __all__ = ["AnyRecipe", "OwnModel"]
 
+ROUNDS = 8  # of as many pairs as there are images: of 3,000,000 images one is not drawn
 OPAQUE = tyro.constructors.PrimitiveConstructorSpec[Any](  # the command line has no options for what is inside a model
     nargs=1,
     metavar="MODEL",
@@ -97,10 +102,8 @@ class OwnModel(AnyRun):
     def prepare(self, run: Run) -> Subject:
         """Check, before anything else, that model and images are made for each other."""
         factors = (RESIDUAL, *self.held_out.concepts)
-        examples = draw_few(self.held_out, EXAMPLES, factors, run.generator("examples"))
-        tried = self.pairs.draw(TRIED, factors, run.generator("tried"))
-        self._check_drawn("pairs", tried, TRIED, factors)
-        self._check_drawn("held_out", examples, EXAMPLES, factors)
+        examples = self.held_out.draw(EXAMPLES, factors, run.generator("examples"))
+        self._check_drawn("held_out", examples, EXAMPLES, factors)  # first: `pairs` may re-draw many pictures
         self._check_held_out(run)
         images = examples.images_a
         digest = fingerprint(self.pairs)
@@ -118,22 +121,20 @@ class OwnModel(AnyRun):
     def _check_drawn(self, field: str, batch: PairBatch, count: int, factors: tuple[str, ...]) -> None:
         """Refuse a first batch that breaks the contract of a source, or has pictures that are none for the model."""
         check_batch(batch, count, factors, field)
-        self._check_images(field, batch.images_a)
-        self._check_images(field, batch.images_b)
+        check_images(self.model, batch.images_a, field)
+        check_images(self.model, batch.images_b, field)
 
     def _check_held_out(self, run: Run) -> None:
         """Refuse figures of pictures that T has seen, where the sources can say which they draw from."""
-        seen, held_out = _contents(self.pairs), _contents(self.held_out)
-        if both := seen.keys() & held_out.keys():
+        seen, held_out = list(_drawn(self.pairs)), list(_drawn(self.held_out))
+        trained, measured = ({picture for noted in of for picture in noted.pictures()} for of in (seen, held_out))
+        if both := trained & measured:
             raise ValueError(
-                "held_out: expected pairs of pictures that T is not trained on, got "
-                f"{len(held_out[both.pop()])} pictures that pairs draws from too; split them, and give each its part"
+                f"held_out: expected pairs of pictures that T is not trained on, got {len(both)} pictures that pairs "
+                "draws too; split them, and give each its part"
             )
-        trained, measured = (
-            {path.absolute() for images in of.values() if isinstance(images, ImageFiles) for path in images.paths}
-            for of in (seen, held_out)
-        )
-        if files := sorted(trained & measured):
+        trained_files, measured_files = ({path for noted in of for path in noted.files()} for of in (seen, held_out))
+        if files := sorted(trained_files & measured_files):
             run.console.print(
                 f"warning: held_out has {len(files)} of the files of pairs, such as {printable(files[0])}; "
                 "what is measured of them is flattered",
@@ -142,36 +143,62 @@ class OwnModel(AnyRun):
                 soft_wrap=True,
             )
 
-    def _check_images(self, field: str, images: Tensor) -> None:
-        """Refuse pictures that the model was not made for before it meets them."""
-        shape, given = self.model.image_shape, tuple(images.shape[1:])
-        if given != shape or images.dtype != torch.float32:
-            raise ValueError(
-                f"{field}: expected float32 images of {shape}, the model's image_shape, got {images.dtype} of {given}; "
-                "give ImageFiles the model's size and channels, or correct image_shape"
-            )
-        low, high = self.model.value_range
-        least, most, slack = float(images.min()), float(images.max()), 1e-3 * (high - low)
-        if not (low - slack <= least and most <= high + slack):
-            raise ValueError(
-                f"{field}: expected values in [{low:g}, {high:g}], the model's value_range, got {least:.3g} to "
-                f"{most:.3g}; give the images the value_range of the model's own training, and the model the same"
-            )
+
+class _Noted:
+    """Images that are not loaded, only noted where they are asked for."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+        self._drawn = torch.zeros(len(images), dtype=torch.bool)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def load(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+        self._drawn[indices] = True
+        return torch.empty(len(indices), 0)
+
+    def name(self, index: int) -> str:
+        return self._images.name(index)
+
+    def numbers(self) -> list[int]:
+        """Of those noted."""
+        found: list[int] = self._drawn.nonzero().flatten().tolist()
+        return found
+
+    def pictures(self) -> Iterator[tuple[str, int]]:
+        """What tells those noted from others, however distorted; nothing where images are made at random."""
+        images, digest = self._images, None
+        if knows(images, "digest", "load") and hasattr(images, "sha256"):
+            digest = str(images.sha256)
+        elif knows(images, "still", "load") and images.still:  # type: ignore[attr-defined]
+            digest = images_digest(images)
+        if digest is not None:
+            yield from ((digest, number) for number in self.numbers())
+
+    def files(self) -> Iterator[Path]:
+        """The files of those noted, where images are files."""
+        if isinstance(self._images, ImageFiles):
+            yield from (self._images.paths[number].absolute() for number in self.numbers())
 
 
-def _contents(source: PairSource) -> dict[str, Images]:
-    """Images of a source by a digest over what they show, however distorted; without those that are made at random."""
-    found: dict[str, Images] = {}
+def _drawn(source: PairSource) -> Iterator[_Noted]:
+    """Images of a source that can say which they are, with those noted that it draws."""
+    if isinstance(source, Mixed):  # each by itself: one that cannot say must not hide the others
+        for part in source.sources:
+            yield from _drawn(part)
+        return
+    found: list[_Noted] = []
 
     def noted(images: Images) -> Images:
-        if knows(images, "digest", "load") and hasattr(images, "sha256"):
-            found[str(images.sha256)] = images
-        elif knows(images, "still", "load") and images.still:  # type: ignore[attr-defined]
-            found[images_digest(images)] = images
-        return images
+        found.append(_Noted(images))
+        return found[-1]
 
-    over(source, noted)
-    return found
+    moved, generator = over(source, noted), torch.Generator().manual_seed(0)
+    if moved is not None and found:
+        for _ in range(ROUNDS):
+            moved.draw(sum(map(len, found)), (RESIDUAL, *moved.concepts), generator)
+    yield from found
 
 
 def _told(measure: Measure | None) -> str | None:

@@ -1,6 +1,7 @@
 """What a trained interpretation makes of held-out pictures, as a picture for people."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,21 @@ STEPS = 9  # of an interpolation
 SAMPLES = 5 * ACROSS
 GAP = 2  # pixels between pictures
 INCHES = 10.0  # width of the page
+TITLE = 0.35  # inches above a panel
+SIDE = 0.1  # inches at the left of the page
+LETTER = 0.065  # inches that a letter of a row's name takes
 Pixels = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A grid of pictures on the page."""
+
+    title: str
+    pixels: Pixels
+    """`(h, w, 3)` in [0, 1]."""
+    rows: Sequence[str] = ()
+    """What each row of pictures is called, at its left."""
 
 
 @torch.no_grad()
@@ -65,14 +80,10 @@ def draw_pictures(
     def decoded(values: Tensor) -> Pixels:
         return shown(interpreter.images(values))
 
-    page: list[tuple[str, Pixels]] = []
+    page: list[Panel] = []
     some = slice(0, ACROSS)
-    page.append(
-        (
-            "Reconstructions: pictures above, below what encoder and decoder keep",
-            _grid([shown(images[some]), decoded(factors[some])]),
-        )
-    )
+    rows = [shown(images[some]), decoded(factors[some])]
+    page.append(Panel("Reconstructions: what encoder and decoder keep", _grid(rows), ("pictures", "decoded")))
     targets, sources = factors[:SWAPPED], factors[SWAPPED : 2 * SWAPPED]
     heads = shown(images[:SWAPPED])
     blank = np.ones_like(heads[:1])
@@ -82,7 +93,7 @@ def draw_pictures(
             mixed = targets.clone()
             mixed[:, layout.slice(name)] = source[layout.slice(name)]
             rows.append(np.concatenate([shown(images[SWAPPED + number][None]), decoded(mixed)]))
-        page.append((f"{name}: that of the picture on the left in the picture above", _grid(rows)))
+        page.append(Panel(f"{name}: that of the picture on the left in the picture above", _grid(rows)))
     first, second = factors[0], factors[1]
     ends = shown(images[:2])
     strips = []
@@ -92,12 +103,10 @@ def draw_pictures(
         where = layout.slice(name)
         between[:, where] = (1 - strengths) * first[where] + strengths * second[where]
         strips.append(np.concatenate([ends[:1], decoded(between), ends[1:]]))
-    page.append((f"From the left picture's factor to that of the right one: {', '.join(names)}", _grid(strips)))
+    page.append(Panel("One factor, from that of the left picture to that of the right one", _grid(strips), names))
     noise = torch.randn(SAMPLES, layout.size, generator=generator).to(interpreter.device)
     made = decoded(noise)
-    page.append(
-        ("Samples from the prior", _grid([made[start : start + ACROSS] for start in range(0, SAMPLES, ACROSS)]))
-    )
+    page.append(Panel("Samples from the prior", _grid([*made.reshape(-1, ACROSS, *made.shape[1:])])))
     _draw_page(path, page)
 
 
@@ -107,38 +116,43 @@ def _grid(rows: Sequence[Pixels]) -> Pixels:
     return np.concatenate([np.concatenate(list(row), axis=1) for row in padded], axis=0)
 
 
-def _draw_page(path: Path, page: Sequence[tuple[str, Pixels]]) -> None:
+def _draw_page(path: Path, page: Sequence[Panel]) -> None:
     """Panels below each other, those of half the width or less in pairs, all at one scale."""
-    widest = max(panel.shape[1] for _, panel in page)
-    lines: list[list[tuple[str, Pixels]]] = []
+    widest = max(panel.pixels.shape[1] for panel in page)
+    lines: list[list[Panel]] = []
     for part in page:
-        narrow = part[1].shape[1] <= 0.6 * widest
-        fits = lines and len(lines[-1]) == 1 and lines[-1][0][1].shape[1] <= 0.6 * widest
+        narrow = part.pixels.shape[1] <= 0.6 * widest
+        fits = lines and len(lines[-1]) == 1 and lines[-1][0].pixels.shape[1] <= 0.6 * widest
         if narrow and fits:
             lines[-1].append(part)
         else:
             lines.append([part])
     scale = INCHES / (2 * 0.6 * widest)
-    title = 0.35  # inches above a panel
-    heights = [max(panel.shape[0] for _, panel in line) * scale + title for line in lines]
-    figure = Figure(figsize=(INCHES, sum(heights)))
+    heights = [max(panel.pixels.shape[0] for panel in line) * scale + TITLE for line in lines]
     top = sum(heights)
+    figure = Figure(figsize=(INCHES, top))
     for line, height in zip(lines, heights, strict=True):
-        left = 0.1
-        for text, panel in line:
-            tall, wide = panel.shape[0] * scale, panel.shape[1] * scale
-            place = (left / INCHES, (top - title - tall) / sum(heights), wide / INCHES, tall / sum(heights))
+        for column, panel in enumerate(line):
+            tall, wide = panel.pixels.shape[0] * scale, panel.pixels.shape[1] * scale
+            named = min(LETTER * max(map(len, panel.rows), default=0), INCHES - SIDE - wide)
+            left = SIDE + column * INCHES / 2 + named
+            place = (left / INCHES, (top - TITLE - tall) / sum(heights), wide / INCHES, tall / sum(heights))
             axis = figure.add_axes(place)
-            axis.imshow(panel, interpolation="nearest")
+            axis.imshow(panel.pixels, interpolation="nearest")
             axis.set_axis_off()
-            axis.set_title(text, fontsize=8, loc="left")
-            left = INCHES / 2 + 0.1
+            axis.set_title(panel.title, fontsize=8, loc="left")
+            for row, name in enumerate(panel.rows):
+                middle = (row + 0.5) / len(panel.rows) * panel.pixels.shape[0]
+                axis.text(-GAP, middle, name, fontsize=8, ha="right", va="center")
         top -= height
     figure.savefig(path, dpi=150)
 
 
 def _draw_maps(path: Path, model: FrozenModel, layout: FactorLayout, images: Tensor, factors: Tensor) -> None:
-    """Pictures at their places in the plane of a factor's two largest principal components, a map a factor."""
+    """Pictures in the order of a factor's two largest principal components, a map a factor.
+
+    By rank, since few pictures that are unlike all others would leave these in a heap.
+    """
     low, high = model.value_range
     levels = ((images - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
     parts = list(layout)
@@ -150,11 +164,18 @@ def _draw_maps(path: Path, model: FrozenModel, layout: FactorLayout, images: Ten
         count = min(2, part.size)
         plane = torch.zeros(len(values), 2, dtype=torch.float64)
         plane[:, :count] = values @ torch.linalg.svd(values, full_matrices=False).Vh[:count].T
-        _scatter(axis, plane.numpy(), levels)
+        _scatter(axis, _ranks(plane).numpy(), levels)
         axis.set_title(f"{part.name} ({part.size} dimensions)", fontsize=9, loc="left")
+        axis.set_xlabel("rank in the 1st principal component", fontsize=7)
+        axis.set_ylabel("rank in the 2nd" if count > 1 else "", fontsize=7)
     for axis in axes[len(parts) :]:
         axis.set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """The place of each of `(N, n)` numbers in the order of its column, from 0; equal ones have equal places."""
+    return torch.stack([column.unique(return_inverse=True)[1] for column in values.T], dim=1)
 
 
 def _scatter(axis: Axes, places: NDArray[np.float64], pictures: Pixels) -> None:

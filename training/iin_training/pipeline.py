@@ -2,12 +2,14 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from iin_bundle import Bundle, BundleError, FactorLayout, Figure, check_golden, read_bundle
 from iin_bundle.factors import RESIDUAL
 from rich.console import Console
+from torch import Tensor
 
 from iin_training.config import PictureRecipe, optimisers
 from iin_training.curves import draw_curves
@@ -15,15 +17,17 @@ from iin_training.evaluation import DRAWN, Evaluation, drawn_latents, evaluate
 from iin_training.export import Exported, export_bundle, open_runner
 from iin_training.flows import Flow
 from iin_training.graphs import check_exportable
-from iin_training.models.checks import Findings, check_interpretable
+from iin_training.models.checks import Findings, check_images, check_interpretable
+from iin_training.models.frozen import FrozenModel
 from iin_training.own_model import AnyRecipe, OwnModel
+from iin_training.pairs.base import PairSource, check_batch
 from iin_training.pictures import draw_pictures
+from iin_training.plans.coloured_digits import DigitsPlan
+from iin_training.plans.pictures import PicturesPlan
 from iin_training.processes import check_divides, leads, wait
 from iin_training.quantised_flow import QuantisedFlow, calibration_latents, quantisation_figures
 from iin_training.run import Run
-from iin_training.stages.coloured_digits import DigitsPlan
-from iin_training.stages.latents import PairLatents
-from iin_training.stages.pictures import PicturesPlan
+from iin_training.stages.latents import PairLatents, at_once, in_parts
 from iin_training.stages.transform import SizeScores, choose_sizes, score_concepts, train_transform
 from iin_training.subject import TRIED, Subject
 
@@ -84,10 +88,23 @@ def _run(recipe: AnyRecipe, plan: Plan, directory: Path, console: Console) -> Ru
 def _prepared(plan: Plan, run: Run) -> tuple[Subject, Findings]:
     """What is interpreted, once it is seen that it can be; else `ValueError`, which says more than a failed export."""
     subject = plan.prepare(run)
-    factors = (RESIDUAL, *subject.pairs.concepts)
-    images = subject.pairs.draw(TRIED, factors, run.generator("tried")).images_a
+    model = subject.model.to(run.device)
     with run.console.status("trying the model"):
-        return subject, check_interpretable(subject.model.to(run.device), images)
+        return subject, check_interpretable(model, _tried(model, subject.pairs, run))
+
+
+def _tried(model: FrozenModel, pairs: PairSource, run: Run) -> Iterator[Tensor]:
+    """First pictures of pairs that T will be trained on, large ones in parts, so that few are in memory.
+
+    Refuses pairs that break the contract of a source, or of pictures that the model was not made for.
+    """
+    factors, generator = (RESIDUAL, *pairs.concepts), run.generator("tried")
+    for size in in_parts(TRIED, at_once(TRIED, model.image_shape)):
+        batch = pairs.draw(size, factors, generator)
+        check_batch(batch, size, factors, "pairs")
+        for images in (batch.images_a, batch.images_b):
+            check_images(model, images, "pairs")
+        yield batch.images_a
 
 
 def _interpret(recipe: AnyRecipe, subject: Subject, findings: Findings, run: Run) -> None:

@@ -1,6 +1,6 @@
-"""What a run has come to so far, told from its directory alone: stages, times, factor sizes, figures, curves."""
+"""What a run or a bundle has come to, told from its directory alone: stages, times, factor sizes, figures, pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from rich.table import Table
 from iin_training.checkpoint import read_pointer
 from iin_training.curves import draw_curves, read_metrics
 from iin_training.model_card import quality_table
+from iin_training.report_page import write_page
 
 __all__ = ["show_report"]
 
+DRAWN = {"pictures.png": "What T makes of held-out pictures", "curves.png": "Measured while training"}
 PAUSE = 10  # times the usual time between two lines of the metrics: what is longer was an interruption
 
 
@@ -37,40 +39,73 @@ class Stage:
 
 
 def show_report(directory: Path, console: Console) -> None:
-    """Print how far the run in `directory` got and what it is worth, and draw its `curves.png` anew.
+    """Print what the run or the bundle in `directory` is worth, and write it as a page of HTML with pictures.
+
+    Of a run also how far it got, and its `curves.png` is drawn anew; its page is `report.html` in `directory`. That of
+    a bundle, which stays as it was checked, is beside it: `BUNDLE.html`.
 
     Raises:
-        ValueError: where `directory` is not that of a run.
+        ValueError: where `directory` is neither that of a run nor a bundle.
+        BundleError: where a bundle is not whole.
+        OSError: where the page of a bundle cannot be written.
 
     """
-    metrics = directory / "metrics.jsonl"
+    if (directory / "manifest.json").is_file():
+        whole = directory.resolve()
+        page, bundle = whole.with_name(whole.name + ".html"), read_bundle(directory)
+        console.print(quality_table(bundle.manifest))
+        write_page(page, title=bundle.manifest.name, bundle=bundle)
+        console.print(f"page: {page}", soft_wrap=True, markup=False)
+    else:
+        _show_run(directory, console)
+
+
+def _show_run(directory: Path, console: Console) -> None:
+    metrics, page = directory / "metrics.jsonl", directory / "report.html"
     stages = _stages(directory)
     if not stages:
         raise ValueError(
-            f"RUN_DIR: expected the directory of a run that has begun to train, got {directory}, which has no metrics; "
-            "give what --run-dir named, or build/RECIPE"
+            f"RUN_DIR: expected the directory of a run that has begun to train, or a bundle, got {directory}, which "
+            "has neither metrics nor a manifest; give what --run-dir named, or build/RECIPE"
         )
-    try:
-        draw_curves(metrics, directory / "curves.png")
-    except OSError as error:  # a finished run may be kept where nothing can be written
-        console.print(f"warning: curves.png was not drawn: {error}", soft_wrap=True, markup=False, highlight=False)
+    _try(lambda: draw_curves(metrics, directory / "curves.png"), "curves.png was not drawn", console)
+    rows = [(stage.name, str(stage.step), str(stage.steps or "?"), f"{stage.seconds / 60:.1f}") for stage in stages]
     table = Table(title="stages of training", title_justify="left")
     for column in ("stage", "updates", "of", "minutes"):
         table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
-    for stage in stages:
-        table.add_row(stage.name, str(stage.step), str(stage.steps or "?"), f"{stage.seconds / 60:.1f}")
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
-    drawn = [directory / name for name in ("curves.png", "pictures.png") if (directory / name).is_file()]
-    if (directory / "bundle").is_dir():
-        bundle = read_bundle(directory / "bundle")
+    bundle = read_bundle(directory / "bundle") if (directory / "bundle").is_dir() else None
+    state = _state(directory, stages)
+    if bundle is not None:
         console.print(quality_table(bundle.manifest))
         console.print(f"meanings: {bundle.directory / 'MODEL_CARD.md'}", soft_wrap=True, markup=False)
     else:
         sizes = [stage.settings["factors"] for stage in stages if "factors" in stage.settings]
         told = ", ".join(f"{name} {size}" for part in sizes for name, size in part.items())
         console.print(f"factor sizes: {told or 'not known yet'}", markup=False)
-    console.print(f"drawn: {', '.join(map(str, drawn)) or 'nothing'}", soft_wrap=True, markup=False)
-    console.print(_state(directory, stages), soft_wrap=True, markup=False)
+    drawn = {heading: directory / name for name, heading in DRAWN.items() if (directory / name).is_file()}
+    title = directory.resolve().name
+    written = _try(
+        lambda: write_page(page, title=title, bundle=bundle, drawn=drawn, stages=rows, state=state),
+        f"{page.name} was not written",
+        console,
+    )
+    if written:
+        console.print(f"page: {page}", soft_wrap=True, markup=False)
+    console.print(f"drawn: {', '.join(sorted(map(str, drawn.values()))) or 'nothing'}", soft_wrap=True, markup=False)
+    console.print(state, soft_wrap=True, markup=False)
+
+
+def _try(write: Callable[[], None], otherwise: str, console: Console) -> bool:
+    """Whether `write` could write: a finished run may be kept where nothing can be written."""
+    try:
+        write()
+    except OSError as error:
+        console.print(f"warning: {otherwise}: {error}", soft_wrap=True, markup=False, highlight=False)
+        return False
+    return True
 
 
 def _state(directory: Path, stages: Sequence[Stage]) -> str:

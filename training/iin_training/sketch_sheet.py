@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iin_training.own_model import AnyRecipe, OwnModel
 from iin_training.pairs import Mixed, PairSource, Sketches
-from iin_training.stages.painting import load_pictures
+from iin_training.pairs.painting import load_pictures
 
 __all__ = ["draw_sheet", "show_sketches"]
 

@@ -17,7 +17,7 @@ EXAMPLES = 64
 PREVIEWS = 12
 """Of them, written beside the graphs."""
 TRIED = 512
-"""Pictures that show whether a model can be interpreted."""
+"""Pairs that show whether a model can be interpreted: by their first pictures."""
 
 Measure = Callable[[FrozenModel, Flow, FactorLayout], dict[str, Figure]]
 """Further figures of a trained interpretation, by name."""

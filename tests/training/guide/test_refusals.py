@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from iin_training.data.images import ImageArray
+from iin_training.data.images import ImageArray, ImageFiles, image_folder
 from iin_training.models.cut import cut
 from iin_training.models.frozen import FrozenModel
 from iin_training.own_model import OwnModel
@@ -53,6 +53,12 @@ class Refused:
 
     def the_shape(self):
         self.run(pairs=pairs(size=32))
+
+    def broken_files(self):
+        for number in range(20):
+            (self.run_dir / f"{number}.png").write_bytes(b"no picture")
+        paths = [*image_folder(self.run_dir), *image_folder(self.folder / "pictures/test")]
+        ImageFiles(paths, size=(28, 28), channels=1, console=Console(quiet=True))
 
     def a_single_picture(self):
         SameLabel(images(5), [0, 0, 1, 1, 2], "digit")

@@ -11,7 +11,9 @@ from iin_training.data.colour import STILL, Augmentation
 from iin_training.data.images import ImageArray, ImageFiles
 from iin_training.own_model import OwnModel
 from iin_training.pairs import GenerativeFactors, Mixed, SameLabel, Unrelated
+from iin_training.pipeline import _prepared
 from iin_training.run import Run
+from iin_training.stages import latents
 from PIL import Image
 from rich.console import Console
 
@@ -122,7 +124,8 @@ def test_batches_that_say_how_alike_pairs_are_pass(recipe, tmp_path):
 
 
 def prepared(recipe, directory, console=None):
-    return recipe.prepare(Run(directory, seed=0, checkpoint_every=1, console=console or Console(quiet=True)))
+    run = Run(directory, seed=0, checkpoint_every=1, console=console or Console(quiet=True))
+    return _prepared(recipe, run)[0]
 
 
 @pytest.mark.parametrize("augmentation", [STILL, Augmentation()], ids=["as they are", "distorted"])
@@ -156,6 +159,69 @@ def test_files_in_both_sources_are_refused_where_all_are_and_else_warned_of(netw
     recipe = of_files(networks, paths[:40], paths[38:], augmentation=augmentation)
     prepared(recipe, tmp_path / "run", Console(file=said, width=1000))
     assert f"warning: held_out has 2 of the files of pairs, such as {paths[38]};" in said.getvalue()
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["mixed", "mixed twice"])
+@pytest.mark.parametrize("seen_first", [False, True], ids=["last", "first"])
+def test_pictures_behind_a_source_that_cannot_say_its_own_are_found(recipe, pictures, tmp_path, seen_first, nested):
+    sources = [(Altered(recipe.held_out, lambda batch: batch), 1.0), (Unrelated(pictures[0].images), 1.0)]
+    held_out = Mixed(sources[::-1] if seen_first else sources)
+    if nested:
+        held_out = Mixed([(Altered(recipe.held_out, lambda batch: batch), 1.0), (held_out, 1.0)])
+    with pytest.raises(ValueError, match=r"^held_out: expected pairs .* got \d+ pictures that pairs"):
+        prepared(replace(recipe, held_out=held_out), tmp_path)
+
+
+def by_light(images, kept):
+    """Pairs of the kept ones among 60 images, by three labels; the others have none."""
+    return SameLabel(images, [number % 3 if kept(number) else None for number in range(60)], "light")
+
+
+def of_labels(networks, seen, held_out):
+    return OwnModel(name="labels", model=opened(networks["digit"]), pairs=seen, held_out=held_out, transform=BRIEF)
+
+
+def test_one_set_of_pictures_may_be_divided_by_labels(networks, tmp_path):
+    images = ImageArray(np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8), value_range=(0, 1))
+    seen, held_out = by_light(images, lambda number: number < 40), by_light(images, lambda number: number >= 40)
+    assert prepared(of_labels(networks, seen, held_out), tmp_path).held_out is held_out
+    for other, count in ((by_light(images, lambda number: number >= 33), 7), (Unrelated(images), 40)):
+        mixed = Mixed([(held_out, 1.0), (other, 1.0)])
+        with pytest.raises(ValueError, match=rf"^held_out: .* got {count} pictures that pairs draws too"):
+            prepared(of_labels(networks, seen, mixed), tmp_path)
+
+
+def test_one_folder_may_be_divided_by_labels(networks, tmp_path):
+    paths = [tmp_path / f"{number:02}.png" for number in range(60)]
+    for number, path in enumerate(paths):
+        Image.new("L", (28, 28), number).save(path)
+    how = {"size": (28, 28), "channels": 1, "value_range": (0.0, 1.0), "console": Console(quiet=True)}
+    said = io.StringIO()
+    for augmentation in (STILL, Augmentation()):
+        seen = by_light(ImageFiles(paths, augmentation=augmentation, **how), lambda number: number < 40)
+        held_out = by_light(ImageFiles(paths[30:] + paths[:30], **how), lambda number: 10 <= number < 30)
+        prepared(of_labels(networks, seen, held_out), tmp_path / "run", Console(file=said, width=1000))
+    assert not said.getvalue()
+
+
+def test_held_out_pairs_are_checked_before_any_others_are_drawn(recipe, tmp_path):
+    asked = []
+    pairs = Altered(recipe.pairs, lambda batch: asked.append(len(batch)) or batch)
+    broken = Altered(recipe.held_out, lambda batch: replace(batch, images_b=batch.images_b * 255))
+    with pytest.raises(ValueError, match=r"^held_out: expected values"):
+        prepared(replace(recipe, pairs=pairs, held_out=broken), tmp_path)
+    assert not asked
+
+
+def test_large_pictures_are_tried_a_few_at_a_time(recipe, tmp_path, monkeypatch):
+    asked = []
+    pairs = Altered(recipe.pairs, lambda batch: asked.append(len(batch)) or batch)
+    prepared(replace(recipe, pairs=pairs), tmp_path)
+    assert asked == [64, 512]  # the first for the digest, since this source has none
+    asked.clear()
+    monkeypatch.setattr(latents, "USUAL", 28 * 28 // 8)
+    prepared(replace(recipe, pairs=pairs), tmp_path)
+    assert (max(asked), sum(asked)) == (64, 64 + 512)
 
 
 def test_rendered_pairs_are_held_out_from_themselves(networks, tmp_path):

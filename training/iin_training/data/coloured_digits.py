@@ -21,12 +21,11 @@ class ColouredDigits:
     ) -> None:
         """`images` is `(N, H, W)` of 0 to 255, `labels` `(N,)`, `size` the side of the pictures drawn."""
         self.grey = pad_to(images, size)
+        """The digits as they are, `(N, 1, S, S)` in [0, 1], 0 is background."""
         self.labels = torch.from_numpy(labels)
+        """Their classes, `(N,)` int64 from 0."""
         self.augmentation = augmentation
-        counts = np.bincount(labels)
-        self._by_class = torch.from_numpy(np.argsort(labels, kind="stable"))
-        self._class_size = torch.from_numpy(counts)
-        self._class_start = torch.from_numpy(np.cumsum(counts) - counts)
+        """How they are distorted."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -34,18 +33,13 @@ class ColouredDigits:
     @property
     def classes(self) -> int:
         """Number of classes, those without pictures between others included."""
-        return len(self._class_size)
+        return int(self.labels.max()) + 1
 
     def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`count` random pictures, `(count, 3, S, S)`, and their labels, `(count,)`."""
+        """`count` random pictures, `(count, 3, S, S)` in [-1, 1], and their labels, `(count,)`."""
         chosen = torch.randint(len(self), (count,), generator=generator)
         grey = jitter(self.grey[chosen], self.augmentation, generator)
         return draw(grey, random_colours(count, generator)), self.labels[chosen]
-
-    def of_classes(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Positions `(n,)` of random pictures of the given classes, `(n,)`; each class must have pictures."""
-        position = torch.rand(len(labels), generator=generator) * self._class_size[labels]
-        return self._by_class[self._class_start[labels] + position.long()]
 
     def digest(self) -> str:
         """Hexadecimal sha256 over grey pictures, labels and augmentation."""

@@ -1,11 +1,19 @@
-"""Digests of whatever decides a result."""
+"""Digests of whatever decides a result: of values, of images, and of what tells its own."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-__all__ = ["digest_of"]
+from iin_training.data.images import Images
+
+__all__ = ["digest_of", "images_digest", "knows", "own_digest"]
+
+LOADED = 64  # images at a time
+# By identity; the images are kept, so that no others get theirs.
+_DIGESTS: dict[int, tuple[Images, str]] = {}
 
 
 def digest_of(*parts: Tensor | str | bool | float | tuple[str | bool | float, ...]) -> str:
@@ -19,3 +27,38 @@ def digest_of(*parts: Tensor | str | bool | float | tuple[str | bool | float, ..
             one = hashlib.sha256(repr(part).encode())
         whole.update(one.digest())
     return whole.hexdigest()
+
+
+def knows(thing: Any, name: str, method: str) -> bool:
+    """Whether `thing` has a method or property `name` that may speak of its `method`.
+
+    It may not in a class that overrides `method`, such as `draw`, but inherits `name` from a class that it extends.
+    """
+    for cls in type(thing).__mro__:
+        if name in vars(cls):
+            return True
+        if method in vars(cls):
+            break
+    return False
+
+
+def own_digest(thing: Any, method: str) -> str | None:
+    """What `thing.digest()` says; None where it has none, or one that does not know its `method`."""
+    return str(thing.digest()) if knows(thing, "digest", method) else None
+
+
+def images_digest(images: Images) -> str:
+    """Hexadecimal sha256 over all images and how they are loaded: their own `digest()` where they have one.
+
+    Images of others that have none are all loaded once, and the first 64 again with a generator, which shows
+    what is done at random. What they were then is remembered as long as the process lives.
+    """
+    known = own_digest(images, "load")
+    if known is not None:
+        return known
+    if id(images) not in _DIGESTS:
+        batches = torch.arange(len(images)).split(LOADED)
+        loaded = [digest_of(images.load(batch, None)) for batch in batches]
+        again = images.load(batches[0], torch.Generator().manual_seed(0))
+        _DIGESTS[id(images)] = images, digest_of(*loaded, again)
+    return _DIGESTS[id(images)][1]

@@ -4,9 +4,9 @@ import functools
 import hashlib
 import io
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from iin_training.data.checked_files import CheckedFiles, stamp_of
+from iin_training.progress import late_bar
 
 __all__ = ["ENDINGS", "Checked", "PictureShape", "check_pictures", "decode_levels", "decoders"]
 
@@ -25,7 +25,6 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".
 # 16-bit and float pictures would be clipped, not scaled, by a conversion to 8 bits.
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 DECODERS = 8  # threads; Pillow decodes without Python's lock
-PATIENCE = 2.0  # seconds of work before a progress bar appears
 SUBMITTED = 1024  # files handed to the threads at a time
 
 
@@ -129,31 +128,15 @@ def check_pictures(paths: Sequence[Path], shape: PictureShape, console: Console)
             return Checked(b"", str(error))
         return Checked(hashlib.sha256(data).digest(), None)
 
-    progress = Progress(
-        TextColumn("checking pictures"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    task = progress.add_task("", total=len(paths))
-    begin, found, before = time.monotonic(), list[Checked](), CheckedFiles()
-    try:
+    found, before = list[Checked](), CheckedFiles()
+    with closing(before), late_bar("checking pictures", len(paths), console) as advance:
         for start in range(0, len(paths), SUBMITTED):
             some = paths[start : start + SUBMITTED]
             stamps = list(decoders().map(stamp_of, some))
             known = before.known(some, stamps)
             for checked in decoders().map(check, some, known):
                 found.append(checked)
-                progress.advance(task)
-                if not progress.live.is_started and time.monotonic() - begin > PATIENCE:
-                    progress.start()
+                advance(1)
             rows = zip(some, stamps, known, found[start:], strict=True)
             before.keep((p, s, now.sha256) for p, s, old, now in rows if s and old is None and not now.fault)
-    finally:
-        before.close()
-        if progress.live.is_started:
-            progress.stop()
     return found

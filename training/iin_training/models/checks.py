@@ -1,6 +1,6 @@
 """Whether a frozen model can be interpreted, tried on real images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from iin_training.models.frozen import FrozenModel
 
-__all__ = ["Findings", "check_interpretable"]
+__all__ = ["Findings", "check_images", "check_interpretable"]
 
 LEAST_IMAGES = 32
 ALONE = 4  # images that are tried one by one
@@ -39,7 +39,7 @@ class Findings:
 
 
 @torch.no_grad()
-def check_interpretable(model: FrozenModel, images: Tensor) -> Findings:
+def check_interpretable(model: FrozenModel, batches: Iterable[Tensor]) -> Findings:
     """Try a frozen model on real images and refuse one whose latents a flow cannot learn.
 
     A dimension that is constant, or often takes one and the same value, has no density: its likelihood would
@@ -49,7 +49,8 @@ def check_interpretable(model: FrozenModel, images: Tensor) -> Findings:
 
     Args:
         model: with its parts on one device.
-        images: a batch `(N, C, H, W)` as the model was trained on, N >= 32; some hundred show rare values too.
+        batches: images `(n, C, H, W)` as the model was trained on, as many at a time as memory has room for, at least
+            32 in all; some hundred show rare values too.
 
     Returns:
         What to add to latents while T is trained.
@@ -58,33 +59,42 @@ def check_interpretable(model: FrozenModel, images: Tensor) -> Findings:
         ValueError: naming the part at fault, with what was expected, what was found and what to do.
 
     """
-    _check_images(model, images)
-    images = images.to(model.device)
-    latents = _check_outputs("encoder", model.encode, images, "latents")
-    if model.has_decoder:
-        _check_range(model, _check_outputs("decoder", model.decode, latents, "images"))
-    if model.head is not None:
-        probabilities = _check_outputs("head", model.classify, latents, "probabilities")
-        if float(probabilities.min()) < 0 or float(probabilities.max()) > 1:
-            raise ValueError(
-                f"head: expected probabilities in [0, 1], got values from {float(probabilities.min()):.3g} to "
-                f"{float(probabilities.max()):.3g}; if they are logits, give FrozenModel head_gives='logits'"
-            )
-    return _findings(model.draw(images, torch.Generator().manual_seed(0)) if model.samples else latents)
-
-
-def _check_images(model: FrozenModel, images: Tensor) -> None:
-    if tuple(images.shape[1:]) != model.image_shape or len(images) < LEAST_IMAGES:
+    drawn, generator = list[Tensor](), torch.Generator().manual_seed(0)
+    for images in batches:
+        check_images(model, images, "images")
+        images = images.to(model.device)
+        latents = _check_outputs("encoder", model.encode, images, "latents")
+        if model.has_decoder:
+            _check_range(model, _check_outputs("decoder", model.decode, latents, "images"))
+        if model.head is not None:
+            _check_probabilities(_check_outputs("head", model.classify, latents, "probabilities"))
+        drawn.append(model.draw(images, generator) if model.samples else latents)
+    if (count := sum(map(len, drawn))) < LEAST_IMAGES:
         raise ValueError(
-            f"images: expected shape {['N', *model.image_shape]} with N >= {LEAST_IMAGES}, got {list(images.shape)}; "
-            "give a batch of those that T will be trained on"
+            f"images: expected at least {LEAST_IMAGES}, got {count}; give a batch of those T will be trained on"
+        )
+    return _findings(torch.cat(drawn))
+
+
+def check_images(model: FrozenModel, images: Tensor, field: str) -> None:
+    """Refuse images, called `field`, that the model was not made for, before it meets them.
+
+    Raises:
+        ValueError: where they are not float32 of `(N, *image_shape)`, or leave the model's value_range.
+
+    """
+    given = tuple(images.shape[1:])
+    if given != model.image_shape or images.dtype != torch.float32:
+        raise ValueError(
+            f"{field}: expected float32 images of {model.image_shape}, the model's image_shape, got {images.dtype} of "
+            f"{given}; give ImageFiles the model's size and channels, or correct image_shape"
         )
     low, high = model.value_range
     least, most, slack = float(images.min()), float(images.max()), 1e-3 * (high - low)
     if not (low - slack <= least and most <= high + slack):
         raise ValueError(
-            f"images: expected values in [{low:g}, {high:g}], the model's value_range, got {least:.3g} to {most:.3g}; "
-            "scale them as for the model's own training, or correct value_range"
+            f"{field}: expected values in [{low:g}, {high:g}], the model's value_range, got {least:.3g} to {most:.3g}; "
+            "give the images the value_range of the model's own training, and the model the same"
         )
 
 
@@ -104,7 +114,7 @@ def _check_outputs(role: str, run: Callable[[Tensor], Tensor], items: Tensor, wh
             "out what draws random numbers in eval mode (functional.dropout wants training=self.training)"
             + ("; an encoder that samples should return (mean, log_variance) instead" if role == "encoder" else "")
         )
-    for index in range(ALONE):
+    for index in range(min(ALONE, len(items))):
         try:
             alone = run(items[index : index + 1])
         except Exception as error:  # whatever a stranger's forward raises
@@ -134,6 +144,14 @@ def _apart(first: Tensor, second: Tensor) -> str:
     if first.shape != second.shape:
         return f"shape ({list(first.shape)} and {list(second.shape)})"
     return f"{float((first - second).abs().max()):.3g}"
+
+
+def _check_probabilities(given: Tensor) -> None:
+    if float(given.min()) < 0 or float(given.max()) > 1:
+        raise ValueError(
+            f"head: expected probabilities in [0, 1], got values from {float(given.min()):.3g} to "
+            f"{float(given.max()):.3g}; if they are logits, give FrozenModel head_gives='logits'"
+        )
 
 
 def _check_range(model: FrozenModel, decoded: Tensor) -> None:

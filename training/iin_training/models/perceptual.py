@@ -1,5 +1,6 @@
 """Pretrained networks that see pictures much as people do: their features, and the distance LPIPS made of them."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -8,11 +9,13 @@ from torch.nn import functional
 
 from iin_training.data.fetch import Package, fetch
 
-__all__ = ["FeatureNetwork", "PerceptualDistance"]
+__all__ = ["LEAST", "PACKAGE", "FeatureNetwork", "PerceptualDistance", "fetch_weights"]
 
 PACKAGE = Package("pip", "stlpips-pytorch==0.0.2", "a412bf901a97c942b37af57c7c63b6e5d1aebfe8d1dfc17853d4b2f878630645")
+"""Has the weights."""
 FILES = {net: f"stlpips_pytorch/weights/vST0.0/{net}_shift_tolerant.pth" for net in ("alex", "vgg")}
-LEAST = {"alex": 21, "vgg16": 18}  # pixels, below which a padding by reflection would exceed what it reflects
+LEAST = {"alex": 21, "vgg16": 18}
+"""Pixels, below which a padding by reflection would exceed what it reflects."""
 
 
 class Blur(nn.Module):
@@ -72,11 +75,20 @@ def _vgg16() -> tuple[nn.Sequential, tuple[int, ...]]:
     return nn.Sequential(*layers), tuple(ends)
 
 
+def fetch_weights() -> Path:
+    """The folder with the weights of both networks, downloaded on first use (64 MB) and not loaded.
+
+    Raises:
+        RuntimeError: where they cannot be downloaded.
+
+    """
+    return fetch(PACKAGE, list(FILES.values()))
+
+
 def _weights(net: Literal["alex", "vgg16"]) -> dict[str, Tensor]:
-    """The package's weights of one network by their names there; it is fetched on first use."""
-    folder = fetch(PACKAGE, list(FILES.values()))
+    """The package's weights of one network by their names there."""
     name = FILES["vgg" if net == "vgg16" else net].rsplit("/", 1)[1]
-    weights: dict[str, Tensor] = torch.load(folder / name, map_location="cpu", weights_only=True)
+    weights: dict[str, Tensor] = torch.load(fetch_weights() / name, map_location="cpu", weights_only=True)
     return weights
 
 

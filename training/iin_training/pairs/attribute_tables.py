@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+import re
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ MANY = 20
 """A numeric column of more different values than this is binned."""
 BINS = 10
 """Quantiles that it is binned into."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # float() takes 1_12, a name, for 112
 FEW = 10  # times as many different numbers as texts, and the texts of a column are mistakes
 MISSING = {"", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None"}  # as R, pandas and databases write it; and nan
 
@@ -180,20 +182,14 @@ def _check_numbers(name: str, column: Attribute, lines: Sequence[int], faults: F
 
 
 def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
 
 
 def _numbers_understood(column: Attribute) -> Attribute:
     """A column of numbers with equal ones made one value (1 and 1.0), and binned where there are many."""
-    try:
-        numbers = np.array([float(value) for value in column.values])
-    except ValueError:
+    if not column.values or not all(map(_is_number, column.values)):
         return column
-    if not np.isfinite(numbers).all() or not len(numbers):
-        return column
+    numbers = np.array([float(value) for value in column.values])
     different, merged = np.unique(numbers, return_inverse=True)
     present = column.codes >= 0
     codes = np.where(present, merged[column.codes], -1)

@@ -2,20 +2,17 @@
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from iin_training.data.digests import digest_of
+from iin_training.data.digests import digest_of, images_digest
 from iin_training.data.images import ImageFiles, Images, printable
 from iin_training.pairs.attribute_tables import Attributes
-from iin_training.pairs.base import PairBatch, Shares, check_count, check_factors, load_pairs, split_evenly
+from iin_training.pairs.base import PairBatch, Shares, check_count, check_factors, load_pairs, over_images, split_evenly
 from iin_training.pairs.classes import Classes
-from iin_training.pairs.digests import images_digest
 
 __all__ = ["SameAttribute"]
 
@@ -88,11 +85,7 @@ class SameAttribute:
         first, second = torch.cat(chosen, dim=1)
         return PairBatch(*load_pairs(self._images, first, second, generator), torch.cat(shared))
 
-    def over(self, change: Callable[[Images], Images]) -> Self:
-        """The same pairs of other images, see `iin_training.pairs.base.over`."""
-        other = copy(self)
-        other._images = change(self._images)
-        return other
+    over = over_images
 
     def digest(self) -> str:
         """Hexadecimal sha256 over images, groups of equal values, concepts and settings; not over names of values."""

@@ -1,16 +1,16 @@
 """Pairs of images and the set of factors that they share: the batch, the contract of a source, and what sources use."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import torch
 from iin_bundle.factors import RESIDUAL
 from torch import Tensor
 
-from iin_training.data.digests import digest_of
+from iin_training.data.digests import digest_of, knows, own_digest
 from iin_training.data.images import Images
-from iin_training.pairs.digests import knows, own_digest
 
 __all__ = [
     "MIN_PAIRS",
@@ -21,15 +21,16 @@ __all__ = [
     "check_concept",
     "check_count",
     "check_factors",
-    "draw_few",
+    "draw_numbers",
     "fingerprint",
     "join_batches",
     "load_pairs",
     "over",
+    "over_images",
     "split_evenly",
 ]
 
-FEW, MANY = 64, 1024  # pairs that stand for a source without a digest
+FEW = 64  # pairs that stand for a source without a digest
 MIN_PAIRS = 10
 """Fewest different pairs that a concept can be learnt from; a source with fewer is refused."""
 
@@ -191,14 +192,14 @@ def split_evenly(count: int, parts: int, generator: torch.Generator) -> list[int
     return numbers
 
 
-def draw_few(source: PairSource, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
-    """Draw pairs that are only looked at: as `source.draw`, or, where it has one, by its own method `draw_few`.
+def draw_numbers(count: int, shares: Sequence[float], generator: torch.Generator) -> list[int]:
+    """`count` in numbers that chance decides, each as large on average as its share, of sum 1, says.
 
-    A source may refuse to draw few pairs for a batch of training, and still give them here.
+    For batches in which a share would round to none: what is rare would never be drawn.
     """
-    if not knows(source, "draw_few", "draw"):
-        return source.draw(count, factors, generator)
-    return cast(PairBatch, source.draw_few(count, factors, generator))  # type: ignore[attr-defined]
+    drawn = torch.multinomial(torch.tensor(shares), count, replacement=True, generator=generator)
+    numbers: list[int] = drawn.bincount(minlength=len(shares)).tolist()
+    return numbers
 
 
 def load_pairs(
@@ -244,28 +245,32 @@ def over(source: PairSource, change: Callable[[Images], Images]) -> PairSource |
     return cast("PairSource | None", source.over(change))  # type: ignore[attr-defined]
 
 
+class _OfImages(Protocol):
+    """A source that draws numbers of images and then loads these."""
+
+    _images: Images
+
+
+Source = TypeVar("Source", bound=_OfImages)
+
+
+def over_images(source: Source, change: Callable[[Images], Images]) -> Source:
+    """The same pairs of other images, see `over`; the method `over` of sources that keep theirs as `_images`."""
+    other = copy(source)
+    other._images = change(source._images)
+    return other
+
+
 def fingerprint(source: PairSource) -> str:
     """Hexadecimal sha256 by which a source is known again.
 
     It is the source's own `digest()`, which all sources of this package have: there any change that alters pairs is
     noticed, wherever it is. A source without one, or a class that overrides `draw` and only inherits `digest`, is
-    known by the first 64 pairs that it draws, or 1024 where it cannot draw 64: a change that these pairs do not show
-    is not noticed.
-
-    Raises:
-        ValueError: where such a source can draw neither number of pairs.
-
+    known by the first 64 pairs that it draws: a change that these pairs do not show is not noticed.
     """
     known = own_digest(source, "draw")
     if known is not None:
         return known
-    try:
-        return _drawn_digest(source, FEW)
-    except ValueError:
-        return _drawn_digest(source, MANY)
-
-
-def _drawn_digest(source: PairSource, count: int) -> str:
     factors = (RESIDUAL, *source.concepts)
-    batch = source.draw(count, factors, torch.Generator().manual_seed(0))
+    batch = source.draw(FEW, factors, torch.Generator().manual_seed(0))
     return digest_of(factors, batch.images_a, batch.images_b, batch.shared, batch.similarity_or(-1.0))

@@ -8,7 +8,7 @@ from torch import Tensor
 from iin_training.data.colour import draw, jitter, random_colours
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digests import digest_of
-from iin_training.pairs.base import PairBatch
+from iin_training.pairs.base import PairBatch, draw_numbers
 from iin_training.pairs.classes import Classes
 
 __all__ = ["PAIR_KINDS", "DigitPairs"]
@@ -42,10 +42,17 @@ class DigitPairs:
             self._classes = Classes("digit", labels, range(data.classes), balanced=False, drop_single=True)
 
     def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
-        """Draw pairs, see `PairSource.draw`; what does not divide goes to the commonest kind."""
+        """Draw pairs, see `PairSource.draw`; what does not divide goes to the commonest kind.
+
+        Where a kind would get no pair, chance decides what each kind gets.
+        """
         total = sum(self._weights.values())
-        counts = {kind: int(count * weight / total) for kind, weight in self._weights.items()}
-        counts[max(self._weights, key=lambda kind: self._weights[kind])] += count - sum(counts.values())
+        weights = {kind: weight for kind, weight in self._weights.items() if weight}
+        counts = {kind: int(count * weight / total) for kind, weight in weights.items()}
+        counts[max(weights, key=lambda kind: weights[kind])] += count - sum(counts.values())
+        if not all(counts.values()):
+            drawn = draw_numbers(count, [weight / total for weight in weights.values()], generator)
+            counts = dict(zip(weights, drawn, strict=True))
         kinds = {kind: number for kind, number in counts.items() if number}
         sides = [self._pairs_of(kind, number, generator) for kind, number in kinds.items()]
         shared = [
@@ -53,6 +60,15 @@ class DigitPairs:
             for kind, number in kinds.items()
         ]
         return PairBatch(torch.cat([a for a, _ in sides]), torch.cat([b for _, b in sides]), torch.cat(shared))
+
+    def check_estimable(self) -> None:
+        """Refuse weights that leave a concept without pairs that share it alone, which its size is estimated from."""
+        for concept in self.concepts:
+            if not self._weights.get(concept):
+                raise ValueError(
+                    f"pairs.{concept}: expected a weight above 0, since the size of {concept} is estimated from pairs "
+                    "that share it and nothing else, got 0; give it one, or set transform.sizes"
+                )
 
     def digest(self) -> str:
         """Hexadecimal sha256 over the digits and the share of each kind, in their order."""

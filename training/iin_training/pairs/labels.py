@@ -1,19 +1,17 @@
 """Pairs from labels: same class, same but for one concept, nothing in common."""
 
-from collections.abc import Callable, Sequence
-from copy import copy
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iin_training.data.digests import digest_of
+from iin_training.data.digests import digest_of, images_digest
 from iin_training.data.images import Images
-from iin_training.pairs.base import PairBatch, Shares, check_concept, check_count, load_pairs
+from iin_training.pairs.base import PairBatch, Shares, check_concept, check_count, load_pairs, over_images
 from iin_training.pairs.classes import Classes, codes_of
-from iin_training.pairs.digests import images_digest
 
 __all__ = ["SameLabel", "Unrelated", "Variants"]
 
@@ -57,11 +55,7 @@ class SameLabel:
         shared = Shares(frozenset(self.concepts)).columns(count, factors)
         return PairBatch(*load_pairs(self._images, *self._classes.draw(count, generator), generator), shared)
 
-    def over(self, change: Callable[[Images], Images]) -> Self:
-        """The same pairs of other images, see `iin_training.pairs.base.over`."""
-        other = copy(self)
-        other._images = change(self._images)
-        return other
+    over = over_images
 
     def digest(self) -> str:
         """Hexadecimal sha256 over images, groups of equal labels, concept and settings; not over names of labels."""
@@ -106,11 +100,7 @@ class Variants:
         shared = Shares(frozenset(self.concepts), everything_but=True).columns(count, factors)
         return PairBatch(*load_pairs(self._images, *self._groups.draw(count, generator), generator, alike=True), shared)
 
-    def over(self, change: Callable[[Images], Images]) -> Self:
-        """The same pairs of other images, see `iin_training.pairs.base.over`."""
-        other = copy(self)
-        other._images = change(self._images)
-        return other
+    over = over_images
 
     def digest(self) -> str:
         """Hexadecimal sha256 over images, groups and concept; not over names of groups."""
@@ -137,11 +127,7 @@ class Unrelated:
         shared = Shares(frozenset()).columns(count, factors)
         return PairBatch(*load_pairs(self._images, first, second, generator), shared)
 
-    def over(self, change: Callable[[Images], Images]) -> Self:
-        """The same pairs of other images, see `iin_training.pairs.base.over`."""
-        other = copy(self)
-        other._images = change(self._images)
-        return other
+    over = over_images
 
     def digest(self) -> str:
         """Hexadecimal sha256 over the images and how they are loaded."""

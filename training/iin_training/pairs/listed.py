@@ -1,16 +1,14 @@
 """Pairs that the user lists in a file."""
 
 import math
-from collections.abc import Callable, Iterable
-from copy import copy
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Self
 
 import torch
 from iin_bundle.factors import RESIDUAL
 
-from iin_training.data.digests import digest_of
+from iin_training.data.digests import digest_of, images_digest
 from iin_training.data.images import ImageFiles, Images
 from iin_training.pairs.base import (
     MIN_PAIRS,
@@ -20,9 +18,9 @@ from iin_training.pairs.base import (
     check_factors,
     join_batches,
     load_pairs,
+    over_images,
     split_evenly,
 )
-from iin_training.pairs.digests import images_digest
 from iin_training.pairs.faults import Faults
 from iin_training.pairs.pair_lists import ListedPair, read_pair_list
 
@@ -106,11 +104,7 @@ class ListedPairs:
             )
         return join_batches(parts)
 
-    def over(self, change: Callable[[Images], Images]) -> Self:
-        """The same pairs of other images, see `iin_training.pairs.base.over`."""
-        other = copy(self)
-        other._images = change(self._images)
-        return other
+    over = over_images
 
     def digest(self) -> str:
         """Hexadecimal sha256 over images, sets of shared factors, pairs and similarities, in the list's order."""

@@ -10,13 +10,16 @@ import torch
 
 from iin_training.data.digests import digest_of
 from iin_training.data.images import Images
-from iin_training.pairs.base import PairBatch, PairSource, check_count, draw_few, fingerprint, join_batches, over
+from iin_training.pairs.base import PairBatch, PairSource, check_count, draw_numbers, fingerprint, join_batches, over
 
 __all__ = ["Mixed"]
 
 
 class Mixed:
-    """Pairs of several sources in fixed shares of every batch, in the order of the sources."""
+    """Pairs of several sources in fixed shares of every batch, in the order of the sources.
+
+    Batches too small for a pair of each hold them in these shares on average.
+    """
 
     def __init__(self, sources: Mapping[PairSource, float] | Sequence[tuple[PairSource, float]]) -> None:
         """Weigh the sources.
@@ -45,32 +48,15 @@ class Mixed:
     def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
         """Draw pairs, see `PairSource.draw`; each source gives its share, rounded so that they sum to `count`.
 
-        Raises:
-            ValueError: also where the share of a source rounds to no pair, since it would never be seen.
-
+        Where a share rounds to no pair, chance decides what each source gives.
         """
-        check_count(count)
-        numbers = _round_shares(count, [share for _, share in self._sources])
-        if not all(numbers):
-            raise ValueError(
-                f"count: expected enough pairs for one of each of the {len(numbers)} sources, got {count}, which "
-                f"gives them {numbers}; use larger batches, or raise the weights of rare sources"
-            )
-        return join_batches(
-            source.draw(number, factors, generator) for (source, _), number in zip(self._sources, numbers, strict=True)
-        )
-
-    def draw_few(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
-        """Draw pairs as `draw` does, but refuse no number: where it would, chance decides what each source gives."""
         check_count(count)
         shares = [share for _, share in self._sources]
         numbers = _round_shares(count, shares)
         if not all(numbers):
-            # Rounded, many small draws in a row would never show a rare source.
-            given = torch.multinomial(torch.tensor(shares), count, replacement=True, generator=generator)
-            numbers = given.bincount(minlength=len(shares)).tolist()
+            numbers = draw_numbers(count, shares, generator)
         parts = [(source, number) for (source, _), number in zip(self._sources, numbers, strict=True) if number]
-        return join_batches(draw_few(source, number, factors, generator) for source, number in parts)
+        return join_batches(source.draw(number, factors, generator) for source, number in parts)
 
     def over(self, change: Callable[[Images], Images]) -> Self | None:
         """The same pairs of other images; None where one of the sources cannot say which they are."""

@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from iin_training.config import Optimiser
-from iin_training.data.digests import digest_of
+from iin_training.data.digests import digest_of, images_digest
 from iin_training.data.images import ImageArray, Images
 from iin_training.data.picture_files import decode_levels
 from iin_training.models.painter import Painter
@@ -27,10 +27,9 @@ from iin_training.pairs.base import (
     load_pairs,
     split_evenly,
 )
-from iin_training.pairs.digests import images_digest
+from iin_training.pairs.painting import LEAST, SETTINGS, Pictures, load_pictures, train_painter
 from iin_training.processes import leads, wait
 from iin_training.run import Run
-from iin_training.stages.painting import LEAST, SETTINGS, Pictures, load_pictures, train_painter
 
 __all__ = ["Sketches"]
 

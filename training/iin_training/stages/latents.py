@@ -2,20 +2,19 @@
 
 import hashlib
 import math
-import time
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from iin_training.data.digests import images_digest, knows
 from iin_training.data.images import Images
 from iin_training.models.frozen import FrozenModel
-from iin_training.pairs.base import PairBatch, PairSource, draw_few, over
-from iin_training.pairs.digests import images_digest, knows
+from iin_training.pairs.base import PairBatch, PairSource, over
 from iin_training.processes import leads
+from iin_training.progress import late_bar
 from iin_training.run import Run
 
 __all__ = ["MOST_BYTES", "PairLatents", "at_once", "in_parts"]
@@ -25,7 +24,6 @@ MOST_BYTES = 2 * 10**9
 ENCODED_AT_ONCE = {"cpu": 64, "cuda": 512}
 PAIRS_AT_ONCE = 2000  # drawn at a time where only latents are wanted, fewer of large pictures
 USUAL = 3 * 64 * 64  # numbers in a picture that is not large
-SILENT_SECONDS = 2.0  # before a progress bar is worth showing
 
 
 def at_once(count: int, image_shape: tuple[int, ...]) -> int:
@@ -34,7 +32,7 @@ def at_once(count: int, image_shape: tuple[int, ...]) -> int:
 
 
 def in_parts(count: int, most: int) -> list[int]:
-    """`count` in like numbers of at most `most`: a small rest may be too few for a source of several kinds of pairs."""
+    """`count` in like numbers of at most `most`: a small rest would hold no pair of a rare kind, or too many."""
     number = math.ceil(count / most)
     return [count // number + (part < count % number) for part in range(number)]
 
@@ -62,8 +60,8 @@ class PairLatents:
         self._model, self._device = model, run.device
         encoder = _Encoder(model, run, draws)
         try:
-            over(pairs, encoder.checked)  # all of them, before the first is encoded
-            moved = over(pairs, encoder.once)
+            # All images are checked before the first is encoded.
+            moved = over(pairs, encoder.once) if over(pairs, encoder.checked) is not None else None
         except _AtEveryDraw:
             moved = None
         self._known = moved is not None
@@ -81,12 +79,10 @@ class PairLatents:
     @torch.no_grad()
     def latents(self, drawn: Tensor) -> Tensor:
         """The latents used after training, `(N, *latent_shape)` on the CPU, of rows of a batch; a sampler's means."""
-        return torch.cat([self.posterior(part)[:, 0].cpu() for part in drawn.split(ENCODED_AT_ONCE[self._device.type])])
+        return self.posterior(drawn)[:, 0].cpu()
 
     def drawn(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw pairs of which only latents are wanted, see `draw_few`.
-
-        Large pictures are drawn in parts, so that few are in memory.
+        """Draw pairs of which only latents are wanted, large pictures in parts, so that few are in memory.
 
         Returns:
             `latents` of the first and of the second images, and what they share, `(count, K)`.
@@ -94,7 +90,7 @@ class PairLatents:
         """
         parts = []
         for size in in_parts(count, at_once(PAIRS_AT_ONCE, self._model.image_shape)):
-            batch = draw_few(self._pairs, size, factors, generator)
+            batch = self._pairs.draw(size, factors, generator)
             parts.append((self.latents(batch.images_a), self.latents(batch.images_b), batch.shared))
         a, b, shared = (torch.cat(column) for column in zip(*parts, strict=True))
         return a, b, shared
@@ -183,18 +179,11 @@ class _Encoder:
     @torch.no_grad()
     def _encode(self, images: Images, shape: tuple[int, ...]) -> Tensor:
         posteriors = torch.empty(shape)
-        columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        progress = Progress(*columns, console=self._run.console, transient=True)
-        task, started = progress.add_task("encoding", total=len(images)), time.monotonic()
-        try:
+        with late_bar("encoding", len(images), self._run.console) as advance:
             for rows in torch.arange(len(images)).split(ENCODED_AT_ONCE[self._run.device.type]):
                 batch = images.load(rows, None).to(self._run.device)
                 posteriors[rows] = self._model.posterior(batch).cpu()
-                progress.advance(task, len(rows))
-                if time.monotonic() - started > SILENT_SECONDS:
-                    progress.start()
-        finally:
-            progress.stop()
+                advance(len(rows))
         return posteriors
 
 

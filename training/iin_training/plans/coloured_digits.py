@@ -15,9 +15,10 @@ from iin_training.judged_digits import classifier_figures, judge_digits
 from iin_training.models.autoencoder import freeze
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.digits import DigitPairs
+from iin_training.plans.held_out import naming_held_out
 from iin_training.run import Run
 from iin_training.stages.classifiers import train_hidden_classifier, train_judge
-from iin_training.stages.first_stage import train_first_stage
+from iin_training.stages.first_stage import check_first_stage, train_first_stage
 from iin_training.stages.transform import given_sizes
 from iin_training.subject import EXAMPLES, PREVIEWS, Subject
 
@@ -51,12 +52,15 @@ class DigitsPlan:
         )
         data = ColouredDigits(digits.images, digits.labels, size=size, augmentation=recipe.data.augmentation)
         held_out = ColouredDigits(digits.held_out_images, digits.held_out_labels, size=size, augmentation=STILL)
-        # What they are too few for, and sizes that cannot be, are told before anything is trained.
+        # What cannot be, and what cannot be had from elsewhere, is told before anything is trained.
         pairs = DigitPairs(data, asdict(recipe.pairs))
-        held_out_pairs = DigitPairs(held_out, {"digit": 1.0, "colour": 1.0})
+        with naming_held_out(len(held_out)):
+            held_out_pairs = DigitPairs(held_out, {"digit": 1.0, "colour": 1.0})
         network = recipe.autoencoder if isinstance(recipe, Recipe) else recipe.classifier
-        given_sizes(recipe.transform, network.latent_size, pairs.concepts)
+        if given_sizes(recipe.transform, network.latent_size, pairs.concepts) is None:
+            pairs.check_estimable()
         if isinstance(recipe, Recipe):
+            check_first_stage(recipe.autoencoder, size)
             judge = train_judge(recipe.judge, data.batch, image_shape=(3, size, size), classes=digits.classes, run=run)
             autoencoder = train_first_stage(
                 recipe.autoencoder,

@@ -20,12 +20,14 @@ from iin_training.flows import Flow
 from iin_training.judged_pictures import judge_pictures
 from iin_training.models.autoencoder import freeze
 from iin_training.models.classifier import Classifier
+from iin_training.models.effnet import fetch_weights
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs import Mixed, PairSource, SameLabel, Unrelated, Variants
+from iin_training.plans.held_out import naming_held_out
 from iin_training.run import Run
 from iin_training.sample_quality import measure_samples
 from iin_training.stages.classifiers import train_judge
-from iin_training.stages.first_stage import train_first_stage
+from iin_training.stages.first_stage import check_first_stage, train_first_stage
 from iin_training.stages.transform import given_sizes
 from iin_training.subject import EXAMPLES, PREVIEWS, Subject
 
@@ -67,9 +69,14 @@ class PicturesPlan:
         def draw(count: int, generator: torch.Generator) -> Tensor:
             return data.load(torch.randint(len(data), (count,), generator=generator), generator)
 
-        # What they are too few for, and sizes that cannot be, are told before anything is trained.
-        pairs, held_out_pairs = self._pairs(data, pictures.labels), self._pairs(held_out, pictures.held_out_labels)
+        # What cannot be, and what cannot be had from elsewhere, is told before anything is trained.
+        pairs = self._pairs(data, pictures.labels)
+        with naming_held_out(len(held_out)):
+            held_out_pairs = self._pairs(held_out, pictures.held_out_labels)
         given_sizes(recipe.transform, recipe.autoencoder.latent_size, pairs.concepts)
+        check_first_stage(recipe.autoencoder, data.shape.height)
+        if not recipe.concepts:
+            fetch_weights()  # for what samples are measured by
         judges = {name: self._train_judge(name, data, shape, run) for name in self._judged()}
         model = freeze(train_first_stage(recipe.autoencoder, draw, image_shape=shape, run=run))
 
