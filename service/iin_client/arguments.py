@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_describe(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print everything as JSON")
+    _add_json(command)
 
 
 def _add_interpret(command: argparse.ArgumentParser) -> None:
@@ -104,6 +104,12 @@ def _add_sample(command: argparse.ArgumentParser) -> None:
         help="standard deviation of what is drawn; below 1 is more typical (default 1)",
     )
     command.add_argument(
+        "--truncation",
+        type=float,
+        metavar="T",
+        help="draw every value beyond T, at least 0.1, again; more typical pictures (default: none)",
+    )
+    command.add_argument(
         "--fix",
         dest="fixed",
         action="append",
@@ -152,11 +158,12 @@ def _add_respond(command: argparse.ArgumentParser) -> None:
     _add_pictures(command, "IMAGE", "picture to analyse (PNG, JPEG or WebP)")
     command.add_argument("--draws", type=int, default=100, metavar="N", help="draws a picture and factor (default 100)")
     command.add_argument("--seed", type=int, default=0, help="repeats the same draws (default 0)")
+    _add_json(command)
     _add_resize(command)
 
 
 def _add_models(command: argparse.ArgumentParser) -> None:
-    """It has no options of its own."""
+    _add_json(command)
 
 
 def _add_gallery(command: argparse.ArgumentParser) -> None:
@@ -200,6 +207,10 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
 
 def _add_pictures(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
     command.add_argument("pictures", nargs="+", type=_picture, metavar=metavar, help=text)
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def _add_resize(command: argparse.ArgumentParser) -> None:
@@ -279,6 +290,8 @@ def _picture(path: str) -> Picture:
         raise OSError(f"{path}: {error}") from None
     except OSError as error:
         raise OSError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:  # Pillow's, of a part that is too large; to argparse it would be wrong usage
+        raise OSError(f"cannot read {path}: {error}") from None
 
 
 def _replace(text: str) -> Replace:

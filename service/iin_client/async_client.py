@@ -34,6 +34,7 @@ from iin_client.settings import NOT_READY, PAUSE_S, Application, Settings
 from iin_client.streaming import (
     AHEAD,
     Sending,
+    as_they_come_async,
     edit_answer,
     edit_message,
     interpret_answer,
@@ -219,9 +220,10 @@ class AsyncClient:
     ) -> AsyncIterator[Result]:
         """See `Client._received`."""
         call = begin()
+        answers = call if sending is None else as_they_come_async(call)
         try:
             with self._settings.errors():
-                async for response in call:
+                async for response in answers:
                     if sending is not None:
                         sending.answered()
                     yield read(response)

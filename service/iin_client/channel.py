@@ -6,6 +6,8 @@ from pathlib import Path
 
 import grpc
 
+from iin_client.credentials import read_pem
+
 __all__ = [
     "CHANNEL_OPTIONS",
     "MAX_MESSAGE_BYTES",
@@ -72,7 +74,10 @@ class Tls:
 
 
 def open_channel(address: str, tls: Tls | None) -> grpc.Channel:
-    """Channel to `address` (`host:port` or a gRPC target); plaintext without `tls`, OSError for its files."""
+    """Channel to `address` (`host:port` or a gRPC target); plaintext without `tls`.
+
+    OSError for a file of `tls` that cannot be read, ValueError for one that is no PEM file.
+    """
     if tls is None:
         return grpc.insecure_channel(address, options=plain_options(address))
     return grpc.secure_channel(address, _credentials(tls), options=_tls_options(tls))
@@ -97,13 +102,14 @@ def plain_options(address: str) -> tuple[tuple[str, int | str], ...]:
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:
-    def read(path: Path | None) -> bytes | None:
-        return None if path is None else path.read_bytes()
+    def read(name: str) -> bytes | None:
+        path: Path | None = getattr(tls, name)
+        return None if path is None else read_pem(path, f"tls.{name}")
 
     return grpc.ssl_channel_credentials(
-        root_certificates=read(tls.root_certificates),
-        private_key=read(tls.client_key),
-        certificate_chain=read(tls.client_certificate),
+        root_certificates=read("root_certificates"),
+        private_key=read("client_key"),
+        certificate_chain=read("client_certificate"),
     )
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from PIL import Image
 from iin_client.arguments import build_parser
 from iin_client.channel import Tls
 from iin_client.client import Client
+from iin_client.credentials import checked_token, read_file
 from iin_client.edits import Edit, Replace
 from iin_client.errors import CallError
 from iin_client.fitting import file_size, fitted, parts
 from iin_client.gallery import draw_gallery
 from iin_client.model import Model
-from iin_client.results import Interpretations
+from iin_client.results import Interpretations, Responses
 from iin_client.sheet import contact_sheet, save_film
 from iin_client.tables import describe_interpretations, describe_model, describe_models, describe_responses
 from iin_client.walks import Interpolation, RandomWalk, Walk
@@ -37,11 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
         _check(options)
         with _connect(options) as client:
-            if options.command in _ENDINGS:
-                _check_decoder(options.command, client.get_model())
-            _COMMANDS[options.command](client, options)
-        if options.command in _ENDINGS:
-            print(_written(options.output))
+            size = _COMMANDS[options.command](client, options)
+        if size is not None:
+            print(f"{options.output}: {size[0]} x {size[1]} pixels")
     except CallError as error:
         return _fail(str(error), 1)
     except (OSError, ValueError) as error:
@@ -78,6 +77,8 @@ def _check_output(output: Path, endings: Sequence[str]) -> None:
     """Refuse what could not be written once the service has done its work."""
     if output.suffix.lower() not in endings:
         raise ValueError(f"--output: expected a name that ends in {' or '.join(endings)}, got {output}; choose one")
+    if output.is_dir():
+        raise ValueError(f"--output: expected a file, got the folder {output}; name another")
     if not (output.parent.is_dir() and os.access(output if output.exists() else output.parent, os.W_OK)):
         raise ValueError(
             f"--output: expected a file in a folder that is there and can be written to, got {output}; "
@@ -85,18 +86,15 @@ def _check_output(output: Path, endings: Sequence[str]) -> None:
         )
 
 
-def _check_decoder(command: str, model: Model) -> None:
+def _drawing_model(client: Client, options: argparse.Namespace) -> Model:
+    """The model, which has a decoder."""
+    model = client.get_model()
     if all(graph.role != "decoder" for graph in model.graphs):
         raise ValueError(
-            f"{command}: expected a model with a decoder, which draws pictures, got {model.name} {model.version} "
-            "without one; iin interpret shows its factors"
+            f"{options.command}: expected a model with a decoder, which draws pictures, got {model.name} "
+            f"{model.version} without one; iin interpret shows its factors"
         )
-
-
-def _written(output: Path) -> str:
-    """What was written, in a line."""
-    with Image.open(output) as picture:
-        return f"{output}: {picture.width} x {picture.height} pixels"
+    return model
 
 
 def _connect(options: argparse.Namespace) -> Client:
@@ -107,16 +105,18 @@ def _connect(options: argparse.Namespace) -> Client:
         server_name=options.server_name,
     )
     encrypted = options.tls or tls != Tls()
-    token = options.token_file.read_text().strip() if options.token_file else os.environ.get("IIN_TOKEN")
-    if token and not encrypted:
-        source = "--token-file" if options.token_file else "the variable IIN_TOKEN"
+    source, token = "the variable IIN_TOKEN", os.environ.get("IIN_TOKEN") or None
+    if options.token_file:
+        source = "--token-file"
+        token = read_file(options.token_file, source).decode(errors="replace").strip()
+    if token is not None and not encrypted:
         raise ValueError(f"{source}: expected --tls beside a token, since anyone on the way could read it; add --tls")
     return Client(
         options.address,
         timeout=options.timeout,
         application=options.application,
         tls=tls if encrypted else None,
-        token=token or None,
+        token=None if token is None else checked_token(token, source),
     )
 
 
@@ -156,12 +156,13 @@ def _json_items(names: Sequence[str], model: Model, found: Interpretations) -> l
     ]
 
 
-def _one_call(client: Client, options: argparse.Namespace, files: Sequence[bytes]) -> Sequence[bytes]:
+def _one_call(model: Model, options: argparse.Namespace, files: Sequence[bytes]) -> Sequence[bytes]:
     """`files` as they go into one call that cannot be split: seeds and sources hold for all of it."""
-    return fitted(files, client.get_model()) if options.resize and files else files
+    return fitted(files, model) if options.resize else files
 
 
-def _edit(client: Client, options: argparse.Namespace) -> None:
+def _edit(client: Client, options: argparse.Namespace) -> tuple[int, int]:
+    model = _drawing_model(client, options)
     edits: list[Edit] = options.edits
     if options.strength is not None:
         edits = [
@@ -170,32 +171,41 @@ def _edit(client: Client, options: argparse.Namespace) -> None:
         ]
     targets = [picture.data for picture in options.pictures]
     sources = [edit.source for edit in edits if isinstance(edit, Replace) and isinstance(edit.source, bytes)]
-    files = iter(_one_call(client, options, [*targets, *sources]))
+    files = iter(_one_call(model, options, [*targets, *sources]))
     targets = [next(files) for _ in targets]
     edits = [dataclasses.replace(edit, source=next(files)) if isinstance(edit, Replace) else edit for edit in edits]
     images = client.edit(targets, edits, resize=options.resize).images
-    if len(images.files) == 1:
-        options.output.write_bytes(images.files[0])
-    else:
-        contact_sheet(images.pictures).save(options.output, format="PNG")
+    if len(images.files) > 1:
+        return _save_sheet(images.pictures, options.output)
+    options.output.write_bytes(images.files[0])
+    return images.pictures[0].size
 
 
-def _sample(client: Client, options: argparse.Namespace) -> None:
-    files = _one_call(client, options, [picture.data for _, picture in options.fixed])
+def _save_sheet(pictures: Sequence[Image.Image], path: Path) -> tuple[int, int]:
+    """Write pictures as one grid; gives its size."""
+    sheet = contact_sheet(pictures)
+    sheet.save(path, format="PNG")
+    return sheet.size
+
+
+def _sample(client: Client, options: argparse.Namespace) -> tuple[int, int]:
+    model = _drawing_model(client, options)
+    files = _one_call(model, options, [picture.data for _, picture in options.fixed])
     chunks = client.sample(
         options.count,
         seed=options.seed,
         temperature=options.temperature,
         fixed={factor: file for (factor, _), file in zip(options.fixed, files, strict=True)},
         resize=options.resize,
+        truncation=options.truncation,
     )
-    pictures = [picture for chunk in chunks for picture in chunk.images.pictures]
-    contact_sheet(pictures).save(options.output, format="PNG")
+    return _save_sheet([picture for chunk in chunks for picture in chunk.images.pictures], options.output)
 
 
-def _traverse(client: Client, options: argparse.Namespace) -> None:
+def _traverse(client: Client, options: argparse.Namespace) -> tuple[int, int]:
+    model = _drawing_model(client, options)
     ends = [options.start] if options.to is None else [options.start, options.to]
-    start, *destination = _one_call(client, options, [picture.data for picture in ends])
+    start, *destination = _one_call(model, options, [picture.data for picture in ends])
     path: Walk
     if destination:
         path = Interpolation(destination[0], options.factors)
@@ -205,31 +215,54 @@ def _traverse(client: Client, options: argparse.Namespace) -> None:
         path = RandomWalk(options.factors, seed=options.random, step=options.step)
     chunks = client.traverse(start, path, options.frames, resize=options.resize)
     frames = [picture for chunk in chunks for picture in chunk.images.pictures]
-    if options.output.suffix.lower() == ".png":
-        contact_sheet(frames).save(options.output, format="PNG")
-    else:
-        save_film(frames, options.output)
+    write = _save_sheet if options.output.suffix.lower() == ".png" else save_film
+    return write(frames, options.output)
 
 
 def _respond(client: Client, options: argparse.Namespace) -> None:
-    pictures = options.pictures
-    files = _one_call(client, options, [picture.data for picture in pictures])
+    names, files = [picture.path for picture in options.pictures], [picture.data for picture in options.pictures]
+    if options.resize:
+        files = [*fitted(files, client.get_model())]
     found = client.respond(files, draws=options.draws, seed=options.seed, resize=options.resize)
-    print(describe_responses([picture.path for picture in pictures], found))
+    if options.json:
+        timing = dataclasses.asdict(found.timing)
+        print(json.dumps({"items": _json_responses(names, found), "timing": timing}, indent=2))
+    else:
+        print(describe_responses(names, found))
+
+
+def _json_responses(names: Sequence[str], found: Responses) -> list[dict[str, Any]]:
+    return [
+        {
+            "image": name,
+            "probabilities": found.probabilities[index].tolist(),
+            "factors": {
+                factor: {field: values[index].tolist() for field, values in vars(response).items()}
+                for factor, response in found.factors.items()
+            },
+        }
+        for index, name in enumerate(names)
+    ]
 
 
 def _models(client: Client, options: argparse.Namespace) -> None:
-    print(describe_models(client.list_models()))
+    models = client.list_models()
+    if options.json:
+        print(json.dumps([dataclasses.asdict(model) for model in models], indent=2))
+    else:
+        print(describe_models(models))
 
 
-def _gallery(client: Client, options: argparse.Namespace) -> None:
+def _gallery(client: Client, options: argparse.Namespace) -> tuple[int, int]:
     page = draw_gallery(
         client,
+        _drawing_model(client, options),
         [picture.data for picture in options.pictures],
         resize=options.resize,
         progress=lambda what: print(f"iin: {what}", file=sys.stderr),
     )
     page.save(options.output, format="PNG")
+    return page.size
 
 
 _ENDINGS = {
@@ -238,7 +271,8 @@ _ENDINGS = {
     "traverse": (".png", ".gif", ".webp"),
     "gallery": (".png",),
 }
-_COMMANDS = {
+# Those that write a picture return its size in pixels.
+_COMMANDS: dict[str, Callable[[Client, argparse.Namespace], tuple[int, int] | None]] = {
     "describe": _describe,
     "interpret": _interpret,
     "edit": _edit,

@@ -34,6 +34,7 @@ from iin_client.settings import NOT_READY, PAUSE_S, Application, Settings
 from iin_client.streaming import (
     AHEAD,
     Sending,
+    as_they_come,
     edit_answer,
     edit_message,
     interpret_answer,
@@ -53,8 +54,9 @@ class Client:
     `address` is `host:port` or a gRPC target such as `dns:///iin.svc:9000`, `timeout` the deadline of a
     call in seconds (streams of requests have none), `application` the model to use where several are served,
     or several with the share of the calls that each gets, such as `{"digits": 0.95, "digits-canary": 0.05}`,
-    `tls` how to encrypt (plaintext if None), `token` what a gateway in front knows the caller by (sent as
-    `authorization: Bearer`, with `tls` only). UNAVAILABLE is retried up to three times within the deadline.
+    `tls` how to encrypt (plaintext if None), `token` what a gateway in front knows the caller by (a line of
+    printable ASCII, sent as `authorization: Bearer`, with `tls` only). UNAVAILABLE is retried up to three times
+    within the deadline.
 
     Every call raises CallError when the service refuses or fails, ValueError for what cannot be sent and
     OSError for unreadable files.
@@ -186,8 +188,9 @@ class Client:
         """Interprets (id, inputs) pairs as fast as the service takes them; answers arrive in the same order.
 
         The call begins, and the first item is read, when the first answer is asked for. At most 64 items are
-        sent ahead of the answers that were taken. What is wrong with one item is its answer's `error` and ends
-        nothing. After a broken connection (CallError) go on with the item after the last one answered.
+        sent ahead of the answers that were taken; a thread reads those that come meanwhile. What is wrong with
+        one item is its answer's `error` and ends nothing. After a broken connection (CallError) go on with the
+        item after the last one answered.
         """
         sending = Sending(threading.Semaphore(AHEAD))
         sent = messages(items, interpret_message(resize=resize), sending)
@@ -264,9 +267,10 @@ class Client:
         `begin` makes the call, here: before it is iterated a generator has no `finally` that would end the call.
         """
         call = begin()
+        answers = call if sending is None else as_they_come(call)
         try:
             with self._settings.errors():
-                for response in call:
+                for response in answers:
                     if sending is not None:
                         sending.answered()
                     yield read(response)

@@ -28,14 +28,13 @@ _Pictures = list[Image.Image]
 
 
 def draw_gallery(
-    client: Client, pictures: Sequence[bytes], *, resize: bool, progress: Callable[[str], None]
+    client: Client, model: Model, pictures: Sequence[bytes], *, resize: bool, progress: Callable[[str], None]
 ) -> Image.Image:
     """Reconstructions, swaps and interpolations of two or more image files, and samples from the prior.
 
-    `resize` is that of `Client.interpret`; `progress` is told what comes next. Raises what `client` raises, and
-    OSError for files that are no whole pictures.
+    `model` is the client's, with a decoder; `resize` is that of `Client.interpret`; `progress` is told what comes
+    next. Raises what `client` raises, and OSError for files that are no whole pictures.
     """
-    model = client.get_model()
     progress(f"interpreting {len(pictures)} pictures with {model.name} {model.version}")
     batches = []
     for part in parts([file_size(picture) for picture in pictures], model.limits):

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from iin_client.channel import Tls
+from iin_client.credentials import checked_token
 from iin_client.errors import call_error
 
 __all__ = ["NOT_READY", "PAUSE_S", "Application", "Settings"]
@@ -38,7 +39,7 @@ class Settings:
         self.applications, self._shares = list(shares), list(shares.values())
         if token is not None and tls is None:
             raise ValueError("token: expected tls beside it, since anyone on the way could read it; give both")
-        self._token = () if token is None else (("authorization", f"Bearer {token}"),)
+        self._token = () if token is None else (("authorization", f"Bearer {checked_token(token, 'token')}"),)
 
     def options(self) -> dict[str, Any]:
         return {"timeout": self.timeout, "metadata": self.metadata()}

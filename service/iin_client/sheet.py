@@ -94,10 +94,11 @@ def contact_sheet(pictures: Sequence[Image.Image], *, columns: int | None = None
     return draw_grid([pictures[start : start + across] for start in range(0, len(pictures), across)])
 
 
-def save_film(frames: Sequence[Image.Image], path: Path) -> None:
-    """Write pictures of one size as a film that repeats, a GIF or WebP by the name's end, enlarged."""
+def save_film(frames: Sequence[Image.Image], path: Path) -> tuple[int, int]:
+    """Write pictures of one size as a film that repeats, a GIF or WebP by the name's end, enlarged; gives its size."""
     first, *others = (scaled(frame) for frame in frames)
     first.save(path, save_all=True, append_images=others, duration=_FRAME_MS, loop=0)
+    return first.size
 
 
 def draw_page(title: str, subtitle: str, sections: Sequence[Section], *, width: int) -> Image.Image:

@@ -3,6 +3,8 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import grpc
@@ -17,6 +19,8 @@ from iin_client.results import Answer, Edited, Interpretations
 __all__ = [
     "AHEAD",
     "Sending",
+    "as_they_come",
+    "as_they_come_async",
     "edit_answer",
     "edit_message",
     "interpret_answer",
@@ -25,9 +29,10 @@ __all__ = [
     "messages_async",
 ]
 
-# Messages that may be unanswered, as many as the service works on at once. HAProxy 2.8 does not go on with a stream
-# that was full in both directions for a moment, as it is when a caller sends on and reads late.
+# Messages whose answers the caller has not taken yet, as many as the service works on at once: so no more answers
+# than these wait to be taken.
 AHEAD = 64
+_TURN_S = 0.2
 Message = TypeVar("Message")
 Result = TypeVar("Result")
 
@@ -84,6 +89,58 @@ async def messages_async(
             yield message(item_id, inputs)
     except Exception as error:
         sending.error = error
+
+
+# While a caller reads nothing HAProxy 2.8 stops reading the replica's connection. Behind the answers on it waits the
+# leave to send more requests, and behind requests that HAProxy does not read then the leave for more answers: neither
+# ever comes. So whoever sends must always read.
+def as_they_come(call: Iterable[Message]) -> Iterator[Message]:
+    """The messages of `call`, read by a thread that ends with the call, however late they are taken from here."""
+    arrived: SimpleQueue[Any] = SimpleQueue()  # Any: messages, the error that ends them, or None where they just end
+
+    def read() -> None:
+        try:
+            for message in call:
+                arrived.put(message)
+        except Exception as error:
+            arrived.put(error)
+        else:
+            arrived.put(None)
+
+    def take() -> Any:
+        while True:  # In turns, as gRPC waits: an interrupt just before a wait without end would not end it.
+            with suppress(Empty):
+                return arrived.get(timeout=_TURN_S)
+
+    # A daemon, as gRPC's own threads are: a stream that nobody ended does not keep the process from ending.
+    threading.Thread(target=read, name="iin stream reader", daemon=True).start()
+    for message in iter(take, None):
+        if isinstance(message, Exception):
+            raise message
+        yield message
+
+
+async def as_they_come_async(call: AsyncIterable[Message]) -> AsyncIterator[Message]:
+    """The same for asyncio, with a task."""
+    arrived: asyncio.Queue[Message | BaseException | None] = asyncio.Queue()
+
+    async def read() -> None:
+        try:
+            async for message in call:
+                arrived.put_nowait(message)
+        except (Exception, asyncio.CancelledError) as error:  # gRPC raises the latter where the channel was closed
+            arrived.put_nowait(error)
+        else:
+            arrived.put_nowait(None)
+
+    reader = asyncio.create_task(read(), name="iin stream reader")
+    try:
+        while (message := await arrived.get()) is not None:
+            if isinstance(message, BaseException):
+                raise message
+            yield message
+    finally:
+        reader.cancel()
 
 
 def interpret_message(*, resize: bool) -> Callable[[str, Inputs], pb.InterpretStreamRequest]:

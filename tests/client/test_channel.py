@@ -55,8 +55,15 @@ def test_mutual_tls_needs_key_and_certificate(given, missing):
 
 
 def test_a_missing_certificate_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"roots\.pem"):
+    with pytest.raises(FileNotFoundError, match=r"^tls.root_certificates: cannot read .*roots\.pem: No such file"):
         open_channel("localhost:1", Tls(root_certificates=tmp_path / "roots.pem"))
+
+
+@pytest.mark.parametrize("names", [["root_certificates"], ["client_key", "client_certificate"]])
+def test_a_file_without_a_certificate_is_named_with_its_field(names, tmp_path):
+    (tmp_path / "junk.pem").write_bytes(b"\xffjunk")
+    with pytest.raises(ValueError, match=rf"^tls\.{names[0]}: expected a PEM file, .* got .*junk\.pem without"):
+        open_channel("localhost:1", Tls(**dict.fromkeys(names, tmp_path / "junk.pem")))
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0])

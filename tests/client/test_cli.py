@@ -1,8 +1,13 @@
 """The command line teaches, refuses what is wrong, and keeps the order of edits."""
 
 import io
+import json
+import struct
+import warnings
+import zlib
 from concurrent import futures
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import pytest
@@ -16,7 +21,7 @@ from iin_client.arguments import build_parser
 from iin_client.cli import main
 from PIL import Image
 
-COMMANDS = ["describe", "interpret", "edit", "sample", "gallery"]
+COMMANDS = ["describe", "interpret", "edit", "sample", "traverse", "respond", "models", "gallery"]
 
 
 class Drawing(InterpretationServiceServicer):
@@ -24,6 +29,7 @@ class Drawing(InterpretationServiceServicer):
 
     def __init__(self, *roles):
         self.roles = roles
+        self.samples = []
 
     def GetModel(self, request, context):
         graphs = [pb.Graph(role=role) for role in self.roles]
@@ -33,10 +39,29 @@ class Drawing(InterpretationServiceServicer):
         return pb.EditResponse(images=self._images(len(request.targets)), factors=pb.Tensor(shape=[0, 1]))
 
     def Sample(self, request, context):
+        self.samples.append(request)
         yield pb.SampleResponse(images=self._images(request.count), factors=pb.Tensor(shape=[0, 1]))
 
     def Traverse(self, request, context):
         yield pb.TraverseResponse(images=self._images(request.frames), factors=pb.Tensor(shape=[0, 1]))
+
+    def Respond(self, request, context):
+        def tensor(*values):
+            return pb.Tensor(shape=[1, len(values)], data=struct.pack(f"<{len(values)}f", *values))
+
+        digit = pb.FactorResponse(
+            factor="digit",
+            mean_probabilities=tensor(0.5, 0.5),
+            probability_deviations=tensor(0.25, 0.125),
+            class_deviations=[0.5],
+            class_changes=[0.75],
+        )
+        return pb.RespondResponse(probabilities=tensor(0.25, 0.75), factors=[digit])
+
+    def ListModels(self, request, context):
+        model = pb.ServedModel(application="mine", state=pb.APPLICATION_STATE_RUNNING)
+        model.description.CopyFrom(self.GetModel(None, context))
+        return pb.ListModelsResponse(models=[model])
 
     def _images(self, count):
         red = io.BytesIO()
@@ -141,6 +166,7 @@ def test_a_wrong_edit_is_a_usage_error_that_says_why(option, value, message, pic
             "a folder that is there and can be written to, got absent/x.png; make ab",
         ),
         (["sample", "-o", "PICTURE/x.png"], "that is there and can be written to, got "),
+        (["sample", "-o", "FOLDER"], "--output: expected a file, got the folder "),
         (["edit", "PICTURE", "-o", "x.png"], "expected at least one of --replace, --set"),
         (
             ["edit", "PICTURE", "--set", "a=1", "--strength", "1", "-o", "x.png"],
@@ -154,8 +180,11 @@ def test_a_wrong_edit_is_a_usage_error_that_says_why(option, value, message, pic
         (["describe", "--root-certificates", "absent.pem"], "absent.pem"),
     ],
 )
-def test_wrong_usage_exits_with_2_and_a_message(arguments, message, picture, capsys):
-    assert main([argument.replace("PICTURE", picture) for argument in arguments]) == 2
+def test_wrong_usage_exits_with_2_and_a_message(arguments, message, picture, tmp_path, capsys):
+    folder = tmp_path / "x.png"
+    folder.mkdir()
+    words = [argument.replace("PICTURE", picture).replace("FOLDER", str(folder)) for argument in arguments]
+    assert main(words) == 2
     assert message in capsys.readouterr().err
 
 
@@ -166,12 +195,56 @@ def test_a_file_that_is_no_picture_is_named(tmp_path, capsys):
     assert capsys.readouterr().err == f"iin: {path}: expected a PNG, JPEG or WebP file, got something else\n"
 
 
+def test_a_picture_with_more_text_than_pillow_reads_is_no_wrong_usage(tmp_path, picture, capsys):
+    path, plain = tmp_path / "text.png", Path(picture).read_bytes()
+    text = b"zTXtnote\0\0" + zlib.compress(bytes(2**22))
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    path.write_bytes(plain[:33] + chunk + plain[33:])  # behind the header
+    assert main(["interpret", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"iin: cannot read {path}: Decompressed data too large")
+    assert error.count("\n") == 1
+
+
 def test_a_failed_call_exits_with_1_and_one_line(capsys):
     assert main(["describe", "--address", "localhost:1"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("iin: nothing answers at localhost:1; is the service running")
     assert captured.err.count("\n") == 1
+
+
+def test_responses_and_models_are_told_as_json(picture, capsys):
+    with serving(Drawing("head")) as address:
+        assert main(["respond", picture, "--json", "--address", address]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert main(["models", "--json", "--address", address]) == 0
+        (model,) = json.loads(capsys.readouterr().out)
+    digit = {
+        "mean_probabilities": [0.5, 0.5],
+        "probability_deviations": [0.25, 0.125],
+        "class_deviations": 0.5,
+        "class_changes": 0.75,
+    }
+    assert told["items"] == [{"image": picture, "probabilities": [0.25, 0.75], "factors": {"digit": digit}}]
+    assert set(told["timing"]) == {"total_ms", "queue_ms", "codec_ms", "stages"}
+    assert (model["application"], model["state"], model["model"]["name"]) == ("mine", "RUNNING", "mine")
+
+
+@pytest.mark.parametrize(("words", "sent"), [([], None), (["--truncation", "1.5"], 1.5)])
+def test_samples_are_truncated_where_that_is_asked_for(words, sent, tmp_path):
+    service = Drawing("decoder")
+    with serving(service) as address:
+        assert main(["sample", "-n", "1", *words, "-o", str(tmp_path / "x.png"), "--address", address]) == 0
+    (request,) = service.samples
+    assert (request.truncation if request.HasField("truncation") else None) == sent
+
+
+def test_a_sheet_of_many_pixels_is_written_without_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60 * 60)  # one picture enlarged, and not two
+    words = ["sample", "-n", "2", "-o", str(tmp_path / "x.png")]
+    with serving(Drawing("decoder")) as address, warnings.catch_warnings(action="error"):
+        assert main([*words, "--address", address]) == 0
 
 
 DRAWN = [
@@ -182,9 +255,11 @@ DRAWN = [
 ]
 
 
-@pytest.mark.parametrize("arguments", DRAWN)
-def test_what_was_written_is_told_with_its_size(arguments, picture, tmp_path, capsys):
-    out = tmp_path / "out.png"
+@pytest.mark.parametrize(
+    ("arguments", "ending"), [*((words, "png") for words in DRAWN), (DRAWN[-1], "gif"), (DRAWN[-1], "webp")]
+)
+def test_what_was_written_is_told_with_its_size(arguments, ending, picture, tmp_path, capsys):
+    out = tmp_path / f"out.{ending}"
     words = [word.replace("PICTURE", picture) for word in arguments]
     with serving(Drawing("encoder", "decoder")) as address:
         assert main([*words, "-o", str(out), "--address", address]) == 0

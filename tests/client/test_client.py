@@ -1,7 +1,9 @@
 """Both clients against a real gRPC server in this process."""
 
 import asyncio
+import itertools
 import re
+import signal
 import threading
 from concurrent import futures
 from pathlib import Path
@@ -17,6 +19,7 @@ from iin_api.v1.interpretation_pb2_grpc import (
     add_InterpretationServiceServicer_to_server,
 )
 from iin_client import AsyncClient, CallError, Client, Factors, RandomWalk, Replace, Resample, Violation, settings
+from iin_client.streaming import AHEAD
 
 
 class Identity(InterpretationServiceServicer):
@@ -28,6 +31,8 @@ class Identity(InterpretationServiceServicer):
         self.edited = []
         self.streams = []
         self.left = threading.Event()
+        self.file_bytes = self.answered = 0
+        self.ahead = threading.Event()
 
     def Interpret(self, request, context):
         self._arrive(context)
@@ -61,7 +66,11 @@ class Identity(InterpretationServiceServicer):
             sources = [edit.replace.source.encoded_image for edit in one.request.edits]
             self.edited.append((one.item_id, len(one.request.targets), sources))
             factors = pb.Tensor(shape=[1, 1], data=bytes(4))
-            yield pb.EditStreamResponse(item_id=one.item_id, response=pb.EditResponse(factors=factors))
+            images = pb.Images(encoded=[bytes(self.file_bytes)])
+            yield pb.EditStreamResponse(item_id=one.item_id, response=pb.EditResponse(factors=factors, images=images))
+            self.answered += 1  # the answer is on its way
+            if self.answered == 1 + AHEAD:
+                self.ahead.set()
 
     def Sample(self, request, context):
         self._arrive(context)
@@ -300,6 +309,160 @@ def test_a_source_is_read_once_for_all_items_of_a_stream(stream, service, addres
     answers = stream(address, targets(), Replace("digit", source))
     assert [(answer.item_id, answer.error) for answer in answers] == [(str(index), None) for index in range(5)]
     assert service.edited == [(str(index), index + 1, [b"picture"]) for index in range(5)]
+
+
+def many_targets():
+    return ((str(index), b"target") for index in range(2 * AHEAD))
+
+
+async def each(items):
+    for item in items:
+        yield item
+
+
+def take_late(service, address):
+    with Client(address) as client:
+        stream = client.edit_stream(many_targets(), Resample("digit"))
+        first = next(stream)
+        assert service.ahead.wait(timeout=20)
+        held = service.answered
+        return held, [first, *stream]
+
+
+def take_late_async(service, address):
+    async def call():
+        async with AsyncClient(address) as client:
+            stream = client.edit_stream(each(many_targets()), Resample("digit"))
+            first = await anext(stream)
+            assert await asyncio.to_thread(service.ahead.wait, 20)
+            held = service.answered
+            return held, [first, *[answer async for answer in stream]]
+
+    return asyncio.run(call())
+
+
+@pytest.mark.parametrize("take", [take_late, take_late_async])
+def test_answers_are_read_before_they_are_taken_and_no_more_than_may_be_ahead(take, service, address):
+    service.file_bytes = 2**20  # more than the transport holds for a caller who does not read
+    held, answers = take(service, address)
+    assert held == 1 + AHEAD
+    assert [answer.item_id for answer in answers] == [item_id for item_id, _ in many_targets()]
+
+
+def broken_targets():
+    yield "0", b"target"
+    raise OSError("no more targets")
+
+
+def broken_off(stream):
+    with pytest.raises(OSError, match="no more targets"):
+        list(stream)
+
+
+def refused(stream):
+    with pytest.raises(CallError, match="60s"):
+        list(stream)
+
+
+def left(stream):
+    next(stream)
+    stream.close()
+
+
+ENDINGS = {
+    "all answers": ("edit_stream", many_targets, list),
+    "an item that cannot be sent": ("edit_stream", broken_targets, broken_off),
+    "the service's error": ("interpret_stream", many_targets, refused),
+    "left early": ("edit_stream", many_targets, left),
+    "let go of": ("edit_stream", many_targets, next),
+    "never asked": ("edit_stream", many_targets, lambda stream: None),
+}
+
+
+def assert_no_reader_is_left():
+    for thread in threading.enumerate():
+        if thread.name == "iin stream reader":
+            thread.join(timeout=20)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(("method", "items", "end"), ENDINGS.values(), ids=ENDINGS)
+def test_a_stream_leaves_no_thread_however_it_ends(method, items, end, address):
+    with Client(address) as client:
+        edits = [Resample("digit")] if method == "edit_stream" else []
+        end(getattr(client, method)(items(), *edits))
+        assert_no_reader_is_left()
+
+
+@pytest.mark.parametrize("end", ["all answers", "the service's error", "left early", "let go of", "cancelled"])
+def test_an_async_stream_leaves_no_task_however_it_ends(end, service, address):
+    async def waiting():
+        yield "0", b"target"
+        await asyncio.Event().wait()
+
+    async def take(client):
+        if end == "the service's error":
+            with pytest.raises(CallError):  # INTERNAL too: grpc.aio's own, of a message that cannot be sent any more
+                [answer async for answer in client.interpret_stream(each(many_targets()))]
+            return
+        items = waiting() if end == "cancelled" else each(many_targets())
+        stream = client.edit_stream(items, Resample("digit"))
+        await anext(stream)
+        if end == "left early":
+            await stream.aclose()
+        elif end != "let go of":
+            assert len([answer async for answer in stream]) == 2 * AHEAD - 1
+
+    async def call():
+        async with AsyncClient(address) as client:
+            taking = asyncio.create_task(take(client))
+            if end == "cancelled":
+                while not service.edited:
+                    await asyncio.sleep(0.01)
+                taking.cancel()
+            await asyncio.wait([taking], timeout=20)
+            assert taking.cancelled() == (end == "cancelled")
+            if not taking.cancelled():
+                taking.result()
+            readers = [task for task in asyncio.all_tasks() if task.get_name() == "iin stream reader"]
+            assert not readers or not (await asyncio.wait(readers, timeout=20))[1]
+
+    asyncio.run(call())
+
+
+def test_an_interrupt_reaches_who_waits_for_an_answer(address):
+    taken, ended, slept = threading.Event(), threading.Event(), threading.Event()
+
+    def items():
+        yield "0", b"target"
+        taken.wait(timeout=20)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        if not ended.wait(timeout=20):
+            slept.set()
+
+    def take():
+        for _ in stream:
+            taken.set()
+
+    with Client(address) as client:
+        stream = client.edit_stream(items(), Resample("digit"))
+        with pytest.raises(KeyboardInterrupt):
+            take()
+        assert not slept.is_set()
+        ended.set()
+        stream.close()
+        assert_no_reader_is_left()
+
+
+def test_closing_the_client_ends_a_stream_that_is_being_read(address):
+    client = Client(address)
+    stream = client.edit_stream(((str(index), b"target") for index in itertools.count()), Resample("digit"))
+    next(stream)
+    client.close()
+    with pytest.raises(CallError) as caught:
+        list(stream)
+    assert caught.value.code is grpc.StatusCode.CANCELLED
+    assert_no_reader_is_left()
 
 
 STREAMS = {

@@ -73,6 +73,7 @@ class Fake:
 
     def __init__(self):
         self.calls = []
+        self.asked = 0
 
     def __enter__(self):
         return self
@@ -81,6 +82,7 @@ class Fake:
         return None
 
     def get_model(self):
+        self.asked += 1
         return model()
 
     def interpret(self, files, *, resize):
@@ -110,7 +112,7 @@ class Fake:
             timing=TIMING,
         )
 
-    def sample(self, count, *, seed, temperature=1.0, fixed=None, resize=False):
+    def sample(self, count, *, seed, temperature=1.0, fixed=None, resize=False, truncation=None):
         self._arrive(list((fixed or {}).values()), resize)
         zeros = np.zeros((count, 3), np.float32)
         images = Images(files=(photo(12, 8),) * count)
@@ -245,6 +247,12 @@ def test_one_call_with_photos_that_are_too_large_together_has_them_shrunk(client
     words = [names.get(word, word) if words[index - 1] != "-n" else word for index, word in enumerate(words)]
     assert command_line.main([*words, "--resize"]) == (2 if words[0] == "respond" else 0)
     assert client.calls[0] == [(12, 8)] * count
+    assert client.asked == 1
+
+
+def test_the_gallery_asks_for_the_model_once(client, paths, tmp_path):
+    assert command_line.main(["gallery", *paths, "--resize", "-o", str(tmp_path / "out.png")]) == 0
+    assert client.asked == 1
 
 
 def test_the_gallery_splits_its_photos_and_its_arrays(monkeypatch):
@@ -252,11 +260,10 @@ def test_the_gallery_splits_its_photos_and_its_arrays(monkeypatch):
     asked = []
     edit = client.edit
     monkeypatch.setattr(client, "edit", lambda targets, *rest: asked.append(len(targets.array)) or edit(targets, *rest))
-    draw_gallery(client, [photo(), photo(), photo(200, 100)], resize=True, progress=lambda text: None)
+    draw_gallery(client, model(), [photo(), photo(), photo(200, 100)], resize=True, progress=lambda text: None)
     assert client.calls[:3] == [[(80, 70)], [(80, 70)], [(12, 8)]]
     assert max(asked) == LIMITS.max_items
     narrow = replace(model(), limits=replace(LIMITS, max_message_bytes=400))
-    monkeypatch.setattr(client, "get_model", lambda: narrow)
     asked.clear()
-    draw_gallery(client, [photo(12, 8)] * 2, resize=False, progress=lambda text: None)
+    draw_gallery(client, narrow, [photo(12, 8)] * 2, resize=False, progress=lambda text: None)
     assert max(asked) == 2

@@ -36,6 +36,37 @@ def test_a_token_travels_encrypted_only():
         Client("localhost:1", token="secret")
 
 
+@pytest.mark.parametrize(
+    "token", ["", "secret\n", "sec\nret", "sécret", "sec\x00ret"], ids=["empty", "ended", "two lines", "é", "NUL"]
+)
+def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(token):
+    with pytest.raises(ValueError, match=r"^token: expected one line of printable ASCII, got") as caught:
+        Client("localhost:1", tls=Tls(), token=token)
+    assert "sec" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "told"),
+    [
+        ("--token-file", None, "iin: --token-file: cannot read FILE: No such file or directory"),
+        ("--token-file", b"sec\xffret", "iin: --token-file: expected one line of printable ASCII, got characters"),
+        ("--token-file", b"sec\nret\n", "iin: --token-file: expected one line of printable ASCII, got characters"),
+        ("--token-file", b"\n", "iin: --token-file: expected one line of printable ASCII, got nothing"),
+        ("--root-certificates", None, "iin: tls.root_certificates: cannot read FILE: No such file or directory"),
+        ("--root-certificates", b"secret", "iin: tls.root_certificates: expected a PEM file, with a line -----BEGIN"),
+    ],
+)
+def test_a_file_that_the_connection_cannot_use_is_told_in_a_line(option, content, told, tmp_path, capfd):
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["describe", "--address", "localhost:1", "--tls", option, str(path)]) == 2
+    error = capfd.readouterr().err  # gRPC's own lines would be here too
+    assert error.startswith(told.replace("FILE", str(path)))
+    assert error.count("\n") == 1
+    assert "sec" not in error.replace(str(path), "")
+
+
 def test_the_command_reads_its_token_from_a_file_or_the_environment(tmp_path, monkeypatch, capsys):
     (tmp_path / "token").write_text("secret\n")
     assert main(["describe", "--token-file", str(tmp_path / "token"), "--address", "localhost:1"]) == 2

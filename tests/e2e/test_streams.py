@@ -114,15 +114,15 @@ def test_a_caller_that_takes_no_answers_is_not_read_without_end(stub, client, pi
 
 @pytest.mark.parametrize("kind", ["threads", "asyncio"])
 def test_a_caller_that_reads_late_gets_all_large_answers(service, kind):
-    """Behind HAProxy 2.8 it would not, if the client sent on until no byte more went either way."""
-    large = RawImage(np.zeros((16, 3, 32, 32), np.float32))
-    items, resample = [(str(index), large) for index in range(200)], Resample("digit", seed=1)
+    """Behind HAProxy 2.8 it would not, if the client read no answers meanwhile."""
+    large = RawImage(np.zeros((64, 3, 32, 32), np.float32))
+    items, resample = [(str(index), large) for index in range(100)], Resample("digit", seed=1)
 
     def late():
         with Client(service.address, timeout=60) as client:
             answers = client.edit_stream(items, resample, output="raw")
             first = next(answers)
-            time.sleep(1)
+            time.sleep(3)
             return [first, *answers]
 
     async def late_async():
@@ -133,12 +133,12 @@ def test_a_caller_that_reads_late_gets_all_large_answers(service, kind):
         async with AsyncClient(service.address, timeout=60) as client:
             answers = client.edit_stream(each(), resample, output="raw")
             first = await anext(answers)
-            await asyncio.sleep(1)
+            await asyncio.sleep(3)
             return [first, *[answer async for answer in answers]]
 
     found = late() if kind == "threads" else asyncio.run(asyncio.wait_for(late_async(), 120))
     assert [answer.item_id for answer in found] == [item_id for item_id, _ in items]
-    assert found[-1].result.images.raw.shape == (16, 3, 32, 32)
+    assert found[-1].result.images.raw.shape == (64, 3, 32, 32)
 
 
 def test_leaving_a_stream_early_leaves_the_service_well(client, pictures):

@@ -1,0 +1,31 @@
+"""Tokens and certificates, checked where they are read: gRPC tells of bad ones late and in words of its own."""
+
+from pathlib import Path
+
+__all__ = ["checked_token", "read_file", "read_pem"]
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """The file that the option `name` names; OSError, with both, where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise type(error)(f"{name}: cannot read {path}: {error.strerror}") from None
+
+
+def read_pem(path: Path, name: str) -> bytes:
+    """The same of a key or certificates; ValueError where it holds none."""
+    data = read_file(path, name)
+    if b"-----BEGIN" not in data:
+        raise ValueError(f"{name}: expected a PEM file, with a line -----BEGIN ..., got {path} without; name another")
+    return data
+
+
+def checked_token(token: str, name: str) -> str:
+    """`token`; ValueError, which does not show it, where no header could hold it."""
+    if not (token and token.isascii() and token.isprintable()):
+        got = "characters that are not" if token else "nothing"
+        raise ValueError(
+            f"{name}: expected one line of printable ASCII, got {got}; give the token alone, without a line break"
+        )
+    return token
