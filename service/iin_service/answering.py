@@ -4,9 +4,9 @@ import asyncio
 import time
 import traceback
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.any_pb2 import Any as PackedAny
 from google.protobuf.message import Message
@@ -16,14 +16,17 @@ from grpc import StatusCode
 from iin_service.errors import Idle, InvalidInput, NotFound, Overloaded, ServiceError, Unsupported, short
 from iin_service.log import logger
 from iin_service.recording import Recorder
+from iin_service.streams import answered_in_order
 
 __all__ = ["Answering", "CallContext", "Fault", "Kept"]
 
 Answer = TypeVar("Answer")
 Request = TypeVar("Request", bound=Message)
+Given = TypeVar("Given")
 
-MAX_BYTES_HELD = 512 * 1024 * 1024  # of all requests under way in a replica; half as many of answers not taken
-MAX_STREAMS = 256  # of requests, open at once: each holds a place of the replica, busy or not
+MAX_BYTES_HELD = 512 * 1024 * 1024  # of all requests under way in a replica; half as many of what streams keep
+MAX_STREAMS = 256  # open at once: each holds a place of the replica, busy or not
+IDLE_SECONDS = 300.0  # that a stream stays open without a message either way
 MOST_CHARACTERS = 2000  # of a message, which travels in metadata, twice
 STATUS_DETAILS = "grpc-status-details-bin"
 CODES: dict[type[ServiceError], StatusCode] = {
@@ -79,19 +82,21 @@ class Fault:
 
 
 class Kept:
-    """What one stream of requests has begun and its caller has not taken yet."""
+    """What one stream has begun and its caller has not taken yet."""
 
     def __init__(self, answering: "Answering") -> None:
         """Nothing yet."""
         self._answering = answering
+        self._open = True
         self.messages = self.bytes = self.waiting = 0
         self.turn = asyncio.Lock()
         """Held by the message that begins next: a later one that overtook it could keep what it waits for."""
 
     def read(self, size: int) -> None:
         """A message of `size` bytes is read, and waits until it may begin."""
-        self.waiting += size
-        self._answering.waits(size)
+        if self._open:
+            self.waiting += size
+            self._answering.waits(size)
 
     def begun(self, size: int, most: int) -> None:
         """It begins, and keeps `most` bytes for its answer until that is there: no answer to it has more."""
@@ -109,14 +114,16 @@ class Kept:
         self._keep(-size)
 
     def dropped(self) -> None:
-        """All of it is let go."""
+        """All of it is let go. What its tasks tell from now on counts no more: one may outlive its cancellation."""
         self.messages = 0
         self.read(-self.waiting)
         self._keep(-self.bytes)
+        self._open = False
 
     def _keep(self, size: int) -> None:
-        self.bytes += size
-        self._answering.keep(size)
+        if self._open:
+            self.bytes += size
+            self._answering.keep(size)
 
 
 class Answering:
@@ -125,7 +132,7 @@ class Answering:
     def __init__(self, recorder: Recorder) -> None:
         """Calls are counted by `recorder`."""
         self._recorder = recorder
-        self._bytes = self._lasting = self._waiting = self._kept = self._streams = 0
+        self._bytes = self._waiting = self._kept = self._streams = 0
         self._left = asyncio.Event()
         """Set whenever a request begins or leaves, or an answer is taken."""
 
@@ -162,27 +169,48 @@ class Answering:
         answer: Callable[[], Awaitable[Answer]],
         context: CallContext,
         nothing: Answer,
+        *,
+        working: int = 0,
     ) -> Answer:
-        """The answer, or `nothing` beside a status that says why. Ray drops the status's details on a raise."""
+        """The answer, or `nothing` beside a status that says why. Ray drops the status's details on a raise.
+
+        What it takes up is the request, and `working` bytes where those are not bounded by its items.
+        """
 
         def failed(fault: Fault) -> Answer:
             fault.set_on(context)
             return nothing
 
-        return await self.once(rpc, request.ByteSize(), answer, failed)
+        return await self.once(rpc, request.ByteSize() + working, answer, failed)
 
     async def stream(
-        self, rpc: str, request: Message, answers: AsyncGenerator[Answer], context: CallContext
-    ) -> AsyncGenerator[Answer]:
-        """The answers as they come, ended by a status if one fails.
+        self,
+        rpc: str,
+        request: Message,
+        begin: Callable[[], Awaitable[Iterable[Callable[[], Awaitable[Message]]]]],
+        context: CallContext,
+    ) -> AsyncGenerator[Any]:
+        """What each function that `begin` gives makes, ended by a status if one fails.
 
-        Its request is held until its caller has taken all of them, which may be long: those of all such calls leave
-        half of the room to the others.
+        One is called when the answer before it is taken, so a stream keeps one answer, and its request to the end.
         """
+
+        async def each() -> AsyncGenerator[Callable[[], Awaitable[Message]]]:
+            for make in makes:
+                yield make
+
+        async def made(make: Callable[[], Awaitable[Message]]) -> tuple[Message, int]:
+            kept.begun(0, 0)
+            found = await make()
+            size = found.ByteSize()
+            kept.answered(size, 0)
+            return found, size
+
         with self._counted(rpc) as outcome:
             try:
-                with self._held(request.ByteSize(), lasting=True):
-                    async with aclosing(answers):
+                with self.opened(request.ByteSize()) as kept:
+                    makes = await begin()
+                    async with aclosing(self.in_order(kept, each(), made, window=1)) as answers:
                         async for one in answers:
                             yield one
             except Exception as error:
@@ -190,26 +218,48 @@ class Answering:
                 outcome.code = fault.code.name
                 fault.set_on(context)
 
+    async def in_order(
+        self,
+        kept: Kept,
+        requests: AsyncIterator[Given],
+        answer: Callable[[Given], Awaitable[tuple[Answer, int]]],
+        window: int,
+    ) -> AsyncGenerator[Answer]:
+        """The answers to what comes on a stream, which `answer` gives with their bytes; see `answered_in_order`.
+
+        A caller who is given up keeps no answers from then on, but for the place of the stream until the call ends.
+        """
+        answers = answered_in_order(requests, answer, window, idle_seconds=IDLE_SECONDS, given_up=kept.dropped)
+        async with aclosing(answers):
+            async for found, size in answers:
+                yield found
+                kept.taken(size)
+
     @contextmanager
-    def opened(self) -> Iterator[Kept]:
-        """A place for a stream of requests; who leaves it lets go of all that the stream keeps.
+    def opened(self, size: int = 0) -> Iterator[Kept]:
+        """A place for a stream; who leaves it lets go of all that it keeps, and of `size` bytes of its one request.
 
         Raises:
-            Overloaded: where there is none left.
+            Overloaded: where there is none left, or no room for a request that is more than a place's share of it.
 
         """
         if self._streams >= MAX_STREAMS:
-            raise Overloaded(f"{MAX_STREAMS} streams of requests are open, as many as may be")
+            raise Overloaded(f"{MAX_STREAMS} streams are open, as many as may be; retry later")
+        most = MAX_BYTES_HELD // 2
+        if size > most // MAX_STREAMS and self._kept and self._kept + size > most:
+            raise Overloaded(f"streams keep {self._kept} bytes, at most {most} with a large request; retry later")
         kept = Kept(self)
+        self.keep(size)
         self._streams += 1
         try:
             yield kept
         finally:
             self._streams -= 1
             kept.dropped()
+            self.keep(-size)
 
-    def ended(self, rpc: str, error: ServiceError, context: CallContext) -> None:
-        """A stream of requests is refused or given up, which counts as a call that took no time."""
+    def ended(self, rpc: str, error: Exception, context: CallContext) -> None:
+        """A stream of requests is refused, given up or broken, which counts as a call that took no time."""
         fault = Fault(error)
         fault.set_on(context)
         self._recorder.call(rpc, fault.code.name, 0.0)
@@ -243,7 +293,7 @@ class Answering:
             self._left.set()
 
     def keep(self, size: int) -> None:
-        """Count so many bytes of answers more, or less, that are made or wait to be taken."""
+        """Count so many bytes more, or less, that streams keep."""
         self._kept += size
         if size < 0:
             self._left.set()
@@ -260,23 +310,18 @@ class Answering:
         """Whether a request of a stream may begin; one at a time always may, whoever else takes no answers."""
         if kept.messages and self._kept + most > MAX_BYTES_HELD // 2:
             return False
-        short = self._bytes - self._lasting
-        return not short or short + size <= MAX_BYTES_HELD // 2
+        return not self._bytes or self._bytes + size <= MAX_BYTES_HELD // 2
 
     @contextmanager
-    def _held(self, size: int, *, lasting: bool = False) -> Iterator[None]:
+    def _held(self, size: int) -> Iterator[None]:
         """Count the bytes of a request as held while it is worked on; a lone request is always let in."""
-        bounds = [(self._bytes, MAX_BYTES_HELD), *([(self._lasting, MAX_BYTES_HELD // 2)] if lasting else [])]
-        for held, most in bounds:
-            if held and held + size > most:
-                raise Overloaded(f"requests of {held} bytes are under way, at most {most}; retry later")
+        if self._bytes and self._bytes + size > MAX_BYTES_HELD:
+            raise Overloaded(f"requests of {self._bytes} bytes are under way, at most {MAX_BYTES_HELD}; retry later")
         self._bytes += size
-        self._lasting += size if lasting else 0
         try:
             yield
         finally:
             self._bytes -= size
-            self._lasting -= size if lasting else 0
             self._left.set()
 
     @contextmanager

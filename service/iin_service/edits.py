@@ -19,8 +19,8 @@ __all__ = [
     "Resample",
     "SetValue",
     "Shift",
-    "added",
     "apply_edit",
+    "change",
     "draw_prior",
 ]
 
@@ -84,45 +84,46 @@ class Edit:
 
 def apply_edit(factors: Array, edit: Edit, layout: FactorLayout, field: str = "edits") -> Array:
     """`factors`, `(N, D)`, with `edit` applied; the argument is left as it is. `field` is blamed for an overflow."""
+    factors = factors.copy()
+    change(factors, edit, layout, field)
+    return factors
+
+
+def change(factors: Array, edit: Edit, layout: FactorLayout, field: str) -> NDArray[np.bool_]:
+    """Apply `edit` to `factors`, `(N, D)`, themselves; `field` is blamed for an overflow.
+
+    Returns:
+        Where the edit gave more of the new magnitude of its factor than it kept of the old one, `(N, n)` or `(n,)`.
+
+    """
     where = layout.slice(edit.factor)
-    before = factors[:, where]
+    values = factors[:, where]
     with np.errstate(over="ignore", invalid="ignore"):  # looked for below
-        after = _changed(edit.operation, before, where, layout.size)
-    result = factors.copy()
-    result[:, where] = after
-    if not np.isfinite(result).all():
+        kept, given = _kept_and_given(edit.operation, values, where, layout.size)
+        after = kept + given
+    if not np.isfinite(after).all():
         raise InvalidInput(field, f"values of {edit.factor} that stay finite", "an overflow", "use smaller values")
-    return result
+    gave_most: NDArray[np.bool_] = np.abs(given) > np.abs(kept)
+    values[:] = after
+    return gave_most
 
 
-def _changed(operation: Replace | SetValue | Resample | Shift, before: Array, where: slice, size: int) -> Array:
-    """New values, `(N, n)` or `(n,)`, of the factor at `where` that had the values `before`, `(N, n)`."""
+def _kept_and_given(
+    operation: Replace | SetValue | Resample | Shift, values: Array, where: slice, size: int
+) -> tuple[Array, Array]:
+    """What an edit keeps of the `values`, `(N, n)`, of the factor at `where`, and what it adds; `(N, n)` or less."""
+    nothing = np.zeros(1, np.float32)
     match operation:
         case Replace(source, strength):
-            return np.float32(1 - strength) * before + np.float32(strength) * source[:, where]
-        case SetValue(values):
-            return values
+            return np.float32(1 - strength) * values, np.float32(strength) * source[:, where]
+        case SetValue(new):
+            return nothing, new
         case Resample(seed, temperature):
-            drawn = draw_prior(seed, range(len(before)), size, temperature=temperature, purpose=Purpose.RESAMPLE)
-            return drawn[:, where]
+            drawn = draw_prior(seed, range(len(values)), size, temperature=temperature, purpose=Purpose.RESAMPLE)
+            return nothing, drawn[:, where]
         case Shift(direction, distance):
             unit = direction / np.linalg.norm(direction.astype(np.float64))
-            return before + (distance * unit).astype(np.float32)
-
-
-def added(before: Array, after: Array, edit: Edit, layout: FactorLayout) -> NDArray[np.bool_]:
-    """Where, `(N, D)`, `edit` gave more of the magnitude of `after`, `(N, D)`, than it kept of `before`, `(N, D)`."""
-    where, result = layout.slice(edit.factor), np.zeros(after.shape, bool)
-    match edit.operation:
-        case Replace(_, strength):
-            kept = np.float32(1 - strength) * before[:, where]
-        case Shift():
-            kept = before[:, where]
-        case _:
-            kept = np.zeros_like(before[:, where])
-    with np.errstate(over="ignore"):  # more than any kept
-        result[:, where] = np.abs(after[:, where] - kept) > np.abs(kept)
-    return result
+            return values, (distance * unit).astype(np.float32)
 
 
 def draw_prior(

@@ -2,8 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -11,11 +12,10 @@ import numpy as np
 from iin_bundle import Manifest
 from numpy.typing import NDArray
 
-from iin_service.edits import Purpose, Replace, added, apply_edit, draw_prior
+from iin_service.edits import Purpose, Replace, change, draw_prior
 from iin_service.errors import InvalidInput, Unsupported
 from iin_service.graphs import Compute, Graphs
-from iin_service.items import Decoded, Given, Interpreted, Limits, PendingEdit, Response, Trace, Wanted
-from iin_service.recording import Recorder, Silent
+from iin_service.items import Decoded, Given, Held, Interpreted, PendingEdit, Response, Trace, Wanted
 from iin_service.stage import Array, Outputs, Run
 from iin_service.walks import Interpolation, LinearWalk, RandomWalk, Walk, walk
 
@@ -28,67 +28,57 @@ BLAMED = {Interpolation: "interpolation", LinearWalk: "linear.distance", RandomW
 NUMBERS_AT_ONCE = 8_192
 ROW = 256  # numbers whose draw takes as long as the start of a vector's own generator
 T = TypeVar("T")
+Write = Callable[[int, Decoded, Trace], Awaitable[T]]
+"""What is made of a part of a stream: of the index of its first item, the items, and where their time went."""
 
 
 class Engine:
-    """One model: interpret, edit, sample, traverse, respond."""
+    """One model: interpret, edit, sample, traverse, respond.
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        runner: Callable[[str], Run],
-        limits: Limits,
-        recorder: Recorder | None = None,
-        compute: Compute | None = None,
-    ) -> None:
+    Who gives items has them admitted by `compute`, from before they are read until the answer is built. What the
+    engine draws by itself, for a stream or an analysis, it has admitted part by part.
+    """
+
+    def __init__(self, manifest: Manifest, runner: Callable[[str], Run], compute: Compute) -> None:
         """`runner(role)` gives the function that runs a graph on a batch; engines of a replica share `compute`."""
         self.manifest = manifest
         self.layout = manifest.layout
-        self.limits = limits
-        self._recorder = recorder or Silent()
-        self._graphs = Graphs(manifest, runner, limits, self._recorder, compute or Compute(limits, self._recorder))
+        self.compute = compute
+        self._graphs = Graphs(manifest, runner, compute)
 
-    async def factors_of(self, given: Given, trace: Trace) -> Array:
-        """Factors, `(n, D)`, of anything given."""
-        return given.items if given.kind == "factors" else (await self._interpret_one(given, trace)).factors
+    async def factors(self, given: Sequence[Given], trace: Trace) -> Array:
+        """Factors, `(N, D)`, of everything given, in order."""
 
-    async def _factors_of_all(self, given: Sequence[Given], trace: Trace) -> list[Array]:
-        """Factors of each, those of one kind through the stages together."""
-        kinds = sorted({one.kind for one in given})
-        groups = [[one for one in given if one.kind == kind] for kind in kinds]
-        found = await _together([self.factors_of(Given.joined(group), trace) for group in groups])
-        rows = {
-            kind: iter(np.split(factors, np.cumsum([len(one.items) for one in group])[:-1]))
-            for kind, group, factors in zip(kinds, groups, found, strict=True)
-        }
-        return [next(rows[one.kind]) for one in given]
+        async def factors_of(one: Given, trace: Trace) -> Outputs:
+            return (one.items,) if one.kind == "factors" else (await self._interpreted(one, trace))[1:2]
+
+        (factors,) = await _by_kind(factors_of, given, trace)
+        return factors
 
     async def graph(self, role: str, given: Given, trace: Trace) -> Outputs:
         """Outputs of one graph as the bundle has it."""
-        async with self._graphs.admitted([given], trace):
-            return await self._graphs.run_alone(role, given.items, trace, given.field)
+        return await self._graphs.run_alone(role, given.items, trace, given.field)
 
     async def interpret(self, given: Sequence[Given], trace: Trace) -> Interpreted:
         """Latents, factors and likelihood of everything given, in order."""
-        async with self._graphs.admitted(given, trace):
-            parts = await _together([self._interpret_one(one, trace) for one in given])
-            found = parts[0] if len(parts) == 1 else Interpreted.joined(parts)
-            if HEAD in self._graphs:
-                ((probabilities,),) = await self._graphs.run(HEAD, found.latents, trace, _field_of_all(given))
-                found = replace(found, probabilities=probabilities)
+        found = Interpreted(*await _by_kind(self._interpreted, given, trace))
+        if HEAD in self._graphs:
+            ((probabilities,),) = await self._graphs.run(HEAD, found.latents, trace, _field_of_all(given))
+            found = replace(found, probabilities=probabilities)
         images = np.repeat([one.kind == "image" for one in given], [len(one.items) for one in given])
-        self._recorder.likelihoods(found.quantiles[images])
+        self.compute.recorder.likelihoods(found.quantiles[images])
         return found
 
-    async def _interpret_one(self, given: Given, trace: Trace) -> Interpreted:
+    async def _interpreted(self, given: Given, trace: Trace) -> Outputs:
+        """Latents, factors, log-likelihoods and their quantiles."""
         if given.kind == "factors":
             ((latents, log_dets),) = await self._graphs.run(("inverse",), given.items, trace, given.field_of)
-            return Interpreted(latents, given.items, *self._graphs.likelihoods(given.items, -log_dets))
+            return latents, given.items, *self._graphs.likelihoods(given.items, -log_dets)
         if given.kind == "latent":
             (scored,) = await self._graphs.run(("transform",), given.items, trace, given.field_of)
-            return Interpreted(given.items, *scored)
+            return given.items, *scored
         (latents,), scored = await self._graphs.run(("encoder", "transform"), given.items, trace, given.field_of)
-        return Interpreted(latents, *scored)
+        return latents, *scored
 
     async def edit(
         self, targets: Sequence[Given], edits: Sequence[PendingEdit], wanted: Wanted, trace: Trace
@@ -100,19 +90,19 @@ class Engine:
         """
         self._check(wanted)
         sources = {id(pending.source): pending.source for pending in edits if pending.source is not None}
-        given = [*targets, *sources.values()]
-        async with self._graphs.admitted(given, trace):
-            found = await self._factors_of_all(given, trace)
-            factors, of_sources = _joined(found[: len(targets)]), dict(zip(sources, found[len(targets) :], strict=True))
-            rows = len(edits) * (4 + len(factors))  # an edit takes as long as the draw of four more
-            factors, givers = await self._aside(rows, self._edited, factors, edits, of_sources)
+        found = await self.factors([*targets, *sources.values()], trace)
+        counts = [sum(len(one.items) for one in targets), *(len(one.items) for one in sources.values())]
+        factors, *givers_factors = np.split(found, np.cumsum(counts)[:-1])
+        rows = len(edits) * (4 + len(factors))  # an edit takes as long as the draw of four more
+        of_sources = dict(zip(sources, givers_factors, strict=True))
+        factors, givers = await self._aside(rows, self._edited, factors, edits, of_sources)
 
-            def to_blame(row: int) -> str:
-                """What gave the largest value of a target."""
-                giver = givers[row, np.abs(factors[row]).argmax()]
-                return _field_of_all(targets)(row) if giver == TARGET else edits[giver].field
+        def to_blame(row: int) -> str:
+            """What gave the largest value of a target."""
+            giver = givers[row, np.abs(factors[row]).argmax()]
+            return _field_of_all(targets)(row) if giver == TARGET else edits[giver].field
 
-            return await self._decoded(factors, wanted, trace, to_blame)
+        return await self._decoded(factors, wanted, trace, to_blame)
 
     def _edited(
         self, factors: Array, edits: Sequence[PendingEdit], sources: Mapping[int, Array]
@@ -121,135 +111,141 @@ class Engine:
 
         `sources` has the factors of a source by its `id`.
         """
-        givers = np.full(factors.shape, TARGET)
+        factors, givers = factors.copy(), np.full(factors.shape, TARGET)
         for index, pending in enumerate(edits):
             edit = pending.edit
             if pending.source is not None:
                 assert isinstance(edit.operation, Replace)
                 edit = replace(edit, operation=replace(edit.operation, source=sources[id(pending.source)]))
-            before, factors = factors, apply_edit(factors, edit, self.layout, pending.field)
-            givers[added(before, factors, edit, self.layout)] = index
+            gave_most = change(factors, edit, self.layout, pending.field)
+            np.copyto(givers[:, self.layout.slice(edit.factor)], index, where=gave_most)
         return factors, givers
 
-    async def sample(
+    async def held(self, fixed: Sequence[tuple[str, Array | Given]], trace: Trace) -> list[Held]:
+        """Fixed factors, in the order of the request, with their values: given, `(size,)`, or those of a source."""
+        sources = [value for _, value in fixed if isinstance(value, Given)]
+        found = iter(await self.factors(sources, trace) if sources else ())
+        held = []
+        for index, (name, value) in enumerate(fixed):
+            where = self.layout.slice(name)
+            if isinstance(value, Given):
+                held.append(Held(where, next(found)[where], value.field))
+            else:
+                held.append(Held(where, value, f"fixed[{index}].set.values"))
+        return held
+
+    def sample(
         self,
         count: int,
         *,
+        size: int,
         seed: int,
         temperature: float,
         truncation: float | None,
-        fixed: Sequence[tuple[str, Array | Given]],
+        held: Sequence[Held],
         wanted: Wanted,
         trace: Trace,
+        write: Write[T],
         field: str = "temperature",
-    ) -> AsyncGenerator[tuple[int, Decoded, Trace]]:
-        """Draws from the prior in order: the index of the first, some of them, and where their time went.
+    ) -> Iterator[Callable[[], Awaitable[T]]]:
+        """Draws from the prior in order, up to `size` a part: each function draws a part, and gives what is written.
 
-        `field` is where the temperature stands in the request, for error messages; `fixed` is in its order.
+        `field` is where the temperature stands in the request, for error messages.
         """
         self._check(wanted)
-        sources = [value for _, value in fixed if isinstance(value, Given)]
-        found: Iterator[Array] = iter(())
-        if sources:
-            async with self._graphs.admitted(sources, trace):
-                found = iter(await self._factors_of_all(sources, trace))
-        held, fields = [], [field] * self.layout.size  # what gives each value of a sample
-        for index, (name, value) in enumerate(fixed):
-            where, blamed = self.layout.slice(name), f"fixed[{index}].set.values"
-            if isinstance(value, Given):
-                blamed, value = value.field, next(found)[0, where]
-            held.append((where, value))
-            fields[where] = [blamed] * len(value)
+        fields = [field] * self.layout.size  # what gives each value of a sample
+        for one in held:
+            fields[one.where] = [one.field] * len(one.values)
 
-        def to_blame(row: int) -> str:
-            """What gives the largest value of a sample."""
-            return fields[int(np.abs(factors[row]).argmax())]
+        async def part(indices: range, trace: Trace) -> T:
+            async with self.compute.admitted(len(indices), patient=trace.patient):
+                how = seed, indices, self.layout.size, truncation, temperature
+                rows = len(indices) if truncation is None else math.inf  # drawn again and again
+                factors = await self._aside(rows, draw_prior, *how)
+                for one in held:
+                    factors[:, one.where] = one.values
 
-        size = min(count, self.limits.samples_per_message)
-        for first in range(0, count, size):
-            indices = range(first, min(first + size, count))
-            rows = len(indices) if truncation is None else math.inf  # drawn again and again
-            factors = await self._aside(rows, draw_prior, seed, indices, self.layout.size, truncation, temperature)
-            for where, values in held:
-                factors[:, where] = values
-            yield first, await self._admitted_decoded(factors, wanted, trace, to_blame), trace
-            trace = Trace(patient=True)
+                def to_blame(row: int) -> str:
+                    """What gives the largest value of a sample."""
+                    return fields[int(np.abs(factors[row]).argmax())]
 
-    async def traverse(
-        self,
-        start: Given,
-        path: Walk,
-        destination: Given | None,
-        count: int,
-        wanted: Wanted,
-        trace: Trace,
-    ) -> AsyncGenerator[tuple[int, Decoded, Trace]]:
-        """Frames of a path in order, as `sample`; an interpolation goes to `destination`."""
+                return await write(indices.start, await self._decoded(factors, wanted, trace, to_blame), trace)
+
+        return _parts(part, count, size, trace)
+
+    def traverse(
+        self, ends: Array, path: Walk, count: int, *, size: int, wanted: Wanted, trace: Trace, write: Write[T]
+    ) -> Iterator[Callable[[], Awaitable[T]]]:
+        """Frames of a path in order, as `sample`; a function is to be called when the one before has given its part.
+
+        `ends`, `(1, D)` or `(2, D)`, are the factors of the start and of the destination of an interpolation.
+        """
         self._check(wanted)
-        given, blamed = [start] if destination is None else [start, destination], BLAMED[type(path)]
-        async with self._graphs.admitted(given, trace):
-            begin, *end = await self._factors_of_all(given, trace)
-        if end:
-            assert isinstance(path, Interpolation)
-            path = replace(path, destination=end[0])
+        if isinstance(path, Interpolation):
+            path = replace(path, destination=ends[1:])
+        begin, blamed = ends[:1], BLAMED[type(path)]
         frames = walk(begin, path, count, self.layout)
-        size = min(count, self.limits.samples_per_message)
-        for first in range(0, count, size):
-            factors = np.concatenate(await asyncio.to_thread(list, islice(frames, size)))
-            grown = np.abs(factors).max(axis=1) > np.abs(begin).max()
-            fields = [blamed if one else start.field for one in grown]
-            yield first, await self._admitted_decoded(factors, wanted, trace, fields.__getitem__), trace
-            trace = Trace(patient=True)
 
-    async def _admitted_decoded(
-        self, factors: Array, wanted: Wanted, trace: Trace, field_of: Callable[[int], str]
-    ) -> Decoded:
-        """One message of a stream; its rows count as under way while it is made, not while the caller reads."""
-        async with self._graphs.admitted([Given("factors", factors, "")], trace):
-            return await self._decoded(factors, wanted, trace, field_of)
+        async def part(indices: range, trace: Trace) -> T:
+            async with self.compute.admitted(len(indices), patient=trace.patient):
+                factors = np.concatenate(await asyncio.to_thread(list, islice(frames, len(indices))))
+                grown = np.abs(factors).max(axis=1) > np.abs(begin).max()
+                fields = [blamed if one else "start" for one in grown]
+                return await write(
+                    indices.start, await self._decoded(factors, wanted, trace, fields.__getitem__), trace
+                )
+
+        return _parts(part, count, size, trace)
+
+    async def classified(self, given: Sequence[Given], trace: Trace) -> tuple[Array, Array]:
+        """Factors, `(N, D)`, and class probabilities, `(N, classes)`, of everything given, in order."""
+        if HEAD not in self._graphs:
+            raise Unsupported(
+                f"the model '{self.manifest.name}' has no head, so it has no classes that could respond; "
+                "interpret with it, or call one that has a head"
+            )
+        items = await self.factors(given, trace)
+        return items, await self._classes(items, trace, _field_of_all(given))
 
     async def respond(
         self,
-        given: Sequence[Given],
+        items: Array,
+        before: Array,
         factors: Sequence[str],
         *,
         draws: int,
         seed: int,
         temperature: float,
         trace: Trace,
-    ) -> tuple[Array, list[Response]]:
-        """Class probabilities of everything given, and what drawing each of `factors` anew does to them.
+    ) -> list[Response]:
+        """What drawing each of `factors` anew does to the classes of what was `classified`.
 
         Network response analysis: Esser, Rombach, Ommer (CVPR 2020), section 4.
         """
-        if HEAD not in self._graphs:
-            raise Unsupported(
-                f"the model '{self.manifest.name}' has no head, so it has no classes that could respond; "
-                "interpret with it, or call one that has a head"
-            )
-        size = self.limits.max_batch_size
-        async with self._graphs.admitted(given, trace):
-            items = _joined(await self._factors_of_all(given, trace))
-            before = await self._classes(items, trace, _field_of_all(given))
-        shape = len(factors), len(items), draws
-        found = np.empty((math.prod(shape), before.shape[1]), np.float32)
+        patient, size = replace(trace, patient=True), self.compute.limits.max_batch_size
+        count, classes = len(items), before.argmax(axis=1)
         belongs = np.zeros((len(factors), self.layout.size), bool)
         for mask, name in zip(belongs, factors, strict=True):
             mask[self.layout.slice(name)] = True
-        patient = replace(trace, patient=True)
-        for first in range(0, len(found), size):
-            rows = slice(first, min(first + size, len(found)))
-            place, item, draw = np.unravel_index(np.arange(rows.start, rows.stop), shape)
-            # The same draws for every item: it responds alone as it does in company.
-            indices = draw.tolist()
-            how = seed, indices, self.layout.size, None, temperature, Purpose.RESPONSE
-            noise = await self._aside(len(draw), draw_prior, *how)
-            changed = np.where(belongs[place], noise, items[item])
-            async with self._graphs.admitted([Given("factors", changed, "temperature")], patient):
-                found[rows] = await self._classes(changed, patient, lambda _: "temperature")
-        classes = before.argmax(axis=1)
-        drawn = zip(factors, found.reshape(*shape, -1), strict=True)
-        return before, [await asyncio.to_thread(_response, name, one, classes) for name, one in drawn]
+        # Of a factor and an item: the sums over its draws of what `_response` says, and of the squares. The draws
+        # themselves would be as many times as large.
+        sums = np.zeros((2, len(factors) * count, before.shape[1] + 2))
+        total = len(factors) * count * draws
+        for first in range(0, total, size):
+            pair, draw = np.divmod(np.arange(first, min(first + size, total)), draws)
+            place, item = np.divmod(pair, count)
+            async with self.compute.admitted(len(pair), patient=True):
+                # The same draws for every item: it responds alone as it does in company.
+                how = seed, draw.tolist(), self.layout.size, None, temperature, Purpose.RESPONSE
+                noise = await self._aside(len(draw), draw_prior, *how)
+                changed = np.where(belongs[place], noise, items[item])
+                found = await self._classes(changed, patient, lambda _: "temperature")
+                winners = found.argmax(axis=1)
+                values = np.column_stack([found, winners, winners != classes[item]])
+                begins = np.flatnonzero(np.diff(pair, prepend=-1))
+                sums[:, pair[begins]] += np.add.reduceat(np.stack([values, values**2]), begins, axis=1)
+        means = np.split(sums / draws, len(factors), axis=1)
+        return [await asyncio.to_thread(_response, name, *one) for name, one in zip(factors, means, strict=True)]
 
     async def _classes(self, factors: Array, trace: Trace, field_of: Callable[[int], str]) -> Array:
         """Class probabilities of factor vectors `(n, D)`."""
@@ -287,15 +283,27 @@ class Engine:
             )
 
 
-def _response(factor: str, drawn: Array, before: NDArray[np.intp]) -> Response:
-    """From probabilities `(N, draws, classes)` and the classes `(N,)` without a draw."""
-    classes = drawn.argmax(axis=2)
+def _parts(
+    part: Callable[[range, Trace], Awaitable[T]], count: int, size: int, trace: Trace
+) -> Iterator[Callable[[], Awaitable[T]]]:
+    """`part` of each `size` of `count` indices in order; the first has `trace`, the others wait for room."""
+    for first in range(0, count, size):
+        yield partial(part, range(first, min(first + size, count)), trace)
+        trace = Trace(patient=True)
+
+
+def _response(factor: str, mean: NDArray[np.float64], square: NDArray[np.float64]) -> Response:
+    """From means over the draws and those of the squares, `(N, classes + 2)`.
+
+    They are of the probabilities, of the number of the most probable class, and of whether that is another.
+    """
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
     return Response(
         factor=factor,
-        mean_probabilities=drawn.mean(axis=1, dtype=np.float64).astype(np.float32),
-        probability_deviations=drawn.std(axis=1, dtype=np.float64).astype(np.float32),
-        class_deviations=classes.std(axis=1),
-        class_changes=(classes != before[:, None]).mean(axis=1),
+        mean_probabilities=mean[:, :-2].astype(np.float32),
+        probability_deviations=deviation[:, :-2].astype(np.float32),
+        class_deviations=deviation[:, -2],
+        class_changes=mean[:, -1],
     )
 
 
@@ -308,8 +316,24 @@ def _field_of_all(given: Sequence[Given]) -> Callable[[int], str]:
     return field_of
 
 
-def _joined(parts: Sequence[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+async def _by_kind(
+    run: Callable[[Given, Trace], Coroutine[Any, Any, Outputs]], given: Sequence[Given], trace: Trace
+) -> Outputs:
+    """What `run` gives for everything given, in order; what is of one kind goes through the stages together."""
+    if len(given) == 1:
+        return await run(given[0], trace)
+    kinds: dict[str, list[int]] = {}
+    for index, one in enumerate(given):
+        kinds.setdefault(one.kind, []).append(index)
+    found = await _together([run(Given.joined([given[index] for index in group]), trace) for group in kinds.values()])
+    if len(found) == 1:
+        return found[0]
+    ends = np.cumsum([len(one.items) for one in given])
+    rows = [
+        np.arange(ends[index] - len(given[index].items), ends[index]) for group in kinds.values() for index in group
+    ]
+    order = np.argsort(np.concatenate(rows))
+    return tuple(np.concatenate(column)[order] for column in zip(*found, strict=True))
 
 
 async def _together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -2,17 +2,17 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import numpy as np
 from iin_bundle import Manifest
 from numpy.typing import NDArray
 
 from iin_service.errors import InvalidInput, Overloaded
-from iin_service.items import Given, Limits, Trace
-from iin_service.recording import Recorder
+from iin_service.items import Limits, Trace
+from iin_service.recording import Recorder, Silent
 from iin_service.stage import Array, Outputs, Run, Stage
 
 __all__ = ["Compute", "Graphs"]
@@ -29,34 +29,51 @@ GRAPHS_IN_A_ROW: tuple[tuple[str, ...], ...] = (
 )
 
 
-class Compute:
-    """What the graphs of a replica share; also those of a bundle that goes, while calls that began on it end.
+CODECS = 2  # threads that decode, each a picture of 325 MiB at most (`images.MAX_PIXELS`), and as many that encode
 
-    All run in one slot and one thread: the number of cores a graph uses is the sessions' business, and the event
-    loop stays free.
+
+class Compute:
+    """What the bundles of a replica share; also one that goes, while calls that began on it end.
+
+    The graphs that calls need run in one slot and one thread: the number of cores a graph uses is the sessions'
+    business, and the event loop stays free. The check of a new bundle, or of one in doubt, runs beside them.
     """
 
-    def __init__(self, limits: Limits, recorder: Recorder) -> None:
+    def __init__(self, limits: Limits | None = None, recorder: Recorder | None = None) -> None:
         """Nothing is under way."""
+        self.limits, self.recorder = limits or Limits(), recorder or Silent()
         self.slot = asyncio.Semaphore(1)
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        self._most, self._recorder = limits.max_queued_items, recorder
+        # Pictures alone: a call that is given up while one is decoded or encoded leaves the thread at work.
+        self.decoders = ThreadPoolExecutor(CODECS, thread_name_prefix="decode")
+        self.encoders = ThreadPoolExecutor(CODECS, thread_name_prefix="encode")
         self._items = 0
         self._left = asyncio.Event()
         """Set whenever items leave."""
         self._turn = asyncio.Lock()
-        """Held by the patient call that waits for room: none overtakes it, and one that leaves wakes it alone."""
+        """Held by the patient call that waits for room: no other overtakes it, and items that leave wake it alone."""
 
     @asynccontextmanager
     async def admitted(self, items: int, *, patient: bool) -> AsyncIterator[None]:
-        """See `Graphs.admitted`."""
+        """Count a call's items as under way in the replica; a lone call is always admitted.
+
+        It is entered before the first of them is read and left when the answer is built, so it bounds what is in
+        memory, and every queue: an item waits for at most one stage at a time. A call that is `patient` waits for
+        room, after those that waited before, and leaves half of it to those that are not; it holds no items that
+        were admitted before.
+
+        Raises:
+            Overloaded: where there is no room for a call that is not patient.
+
+        """
+        most = self.limits.max_queued_items
         if patient:
             async with self._turn:
-                while self._items and self._items + items > self._most // 2:
+                while self._items and self._items + items > most // 2:
                     self._left.clear()
                     await self._left.wait()
-        if self._items and self._items + items > self._most:
-            raise Overloaded(f"{self._items} items are under way and at most {self._most} may be; retry later")
+        if self._items and self._items + items > most:
+            raise Overloaded(f"{self._items} items are under way and at most {most} may be; retry later")
         self._count(items)
         try:
             yield
@@ -66,17 +83,14 @@ class Compute:
 
     def _count(self, items: int) -> None:
         self._items += items
-        self._recorder.under_way(self._items)
+        self.recorder.under_way(self._items)
 
 
 class Graphs:
     """Runs rows of graphs of one bundle."""
 
-    def __init__(
-        self, manifest: Manifest, runner: Callable[[str], Run], limits: Limits, recorder: Recorder, compute: Compute
-    ) -> None:
+    def __init__(self, manifest: Manifest, runner: Callable[[str], Run], compute: Compute) -> None:
         """`runner(role)` gives the function that runs a graph on a batch; all graphs of a replica share `compute`."""
-        self._recorder, self._compute = recorder, compute
         self._scorer = _Scorer(manifest)
 
         def stage(runs: dict[str, Run]) -> Stage:
@@ -84,8 +98,8 @@ class Graphs:
                 runs,
                 slot=compute.slot,
                 executor=compute.executor,
-                max_batch_size=limits.max_batch_size,
-                recorder=recorder,
+                max_batch_size=compute.limits.max_batch_size,
+                recorder=compute.recorder,
             )
 
         plain = {role: runner(role) for role in manifest.graphs}
@@ -101,18 +115,6 @@ class Graphs:
     def __contains__(self, row: tuple[str, ...]) -> bool:
         """Whether the bundle has all graphs of `row`."""
         return row in self._rows
-
-    def admitted(self, given: Iterable[Given], trace: Trace) -> AbstractAsyncContextManager[None]:
-        """Count a call's items as under way in the replica; a lone call is always admitted.
-
-        An item waits for at most one stage at a time, so this bounds every queue. A call that is patient waits for
-        room, after those that waited before, and leaves half of it to those that are not.
-
-        Raises:
-            Overloaded: where there is no room for a call that is not patient.
-
-        """
-        return self._compute.admitted(sum(len(one.items) for one in given), patient=trace.patient)
 
     async def run(
         self, row: tuple[str, ...], items: Array, trace: Trace, field_of: Callable[[int], str]

@@ -1,9 +1,8 @@
 """The Open Inference Protocol: each graph, and interpret, edit and sample, as models that take and give tensors."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from iin_api.inference import grpc_service_pb2 as pb
@@ -11,17 +10,20 @@ from iin_bundle.version import __version__
 from numpy.typing import NDArray
 
 from iin_service.answering import Answering, CallContext
-from iin_service.edits import LEAST_TRUNCATION, Edit, Replace
+from iin_service.edits import Edit, Replace
 from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, NotFound, short
 from iin_service.inputs import InputReader
 from iin_service.items import NOTHING, Decoded, Given, Kind, PendingEdit, Trace, Wanted
+from iin_service.requests import checked_strength, checked_temperature, checked_truncation
+from iin_service.responses import check_bytes
 from iin_service.tensors import ANY, Tensor, TensorSpec, read_tensors, wanted_outputs, write_tensors
 
 __all__ = ["InferenceRpcs"]
 
 Inputs = Mapping[str, Tensor]
 Outputs = dict[str, NDArray[Any]]
+T = TypeVar("T")
 KINDS: tuple[Kind, ...] = ("image", "latent", "factors")
 TAKEN_BY: dict[str, Kind] = {
     "encoder": "image",
@@ -40,6 +42,7 @@ class _Model:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     run: Callable[[Inputs], Awaitable[Outputs]]
+    """Given tensors whose items are admitted."""
 
 
 class InferenceRpcs:
@@ -48,10 +51,8 @@ class InferenceRpcs:
     def __init__(self, engine: Engine, items: InputReader, answering: Answering) -> None:
         """Answer with `engine`; `items` checks what is given."""
         self._engine, self._items, self._answering = engine, items, answering
-        manifest = engine.manifest
-        shapes = {"image": manifest.image.shape, "latent": manifest.latent_shape, "factors": (manifest.size,)}
-        self._tensors = {kind: TensorSpec(kind, "FP32", (ANY, *shape)) for kind, shape in shapes.items()}
-        self._models = {role: self._graph(role) for role in manifest.graphs} | self._pipelines()
+        self._tensors = {kind: TensorSpec(kind, "FP32", (ANY, *shape)) for kind, shape in items.shapes.items()}
+        self._models = {role: self._graph(role) for role in engine.manifest.graphs} | self._pipelines()
 
     def _graph(self, role: str) -> _Model:
         graph = self._engine.manifest.graphs[role]
@@ -120,9 +121,7 @@ class InferenceRpcs:
         source = await self._given(given, "source_", trace)
         if len(source.items) not in (1, len(target.items)):
             raise InvalidInput(source.field, f"1 item or {len(target.items)}, one a target", str(len(source.items)))
-        strength = float(given["strength"].array[0]) if "strength" in given else 1.0
-        if not 0 <= strength <= 1:
-            raise InvalidInput(given["strength"].field, "a number in [0, 1]", f"{strength:g}")
+        strength = _number(given, "strength", checked_strength, 1.0)
         names = [bytes(name).decode(errors="replace") for name in _needed(given, "factor").array]
         field = given["factor"].field
         for index, name in enumerate(names):
@@ -131,32 +130,29 @@ class InferenceRpcs:
             if name in names[:index]:
                 raise InvalidInput(field, "every factor once", f"{name!r} again")
         edits = [PendingEdit(Edit(name, Replace(NOTHING, strength)), source, source.field) for name in names]
-        return _outputs([await self._engine.edit([target], edits, self._wanted, trace)])
+        return _outputs(await self._engine.edit([target], edits, self._wanted, trace))
 
     async def _sample(self, given: Inputs) -> Outputs:
-        count = int(_needed(given, "count").array[0])
-        if not 1 <= count <= self._engine.limits.max_items:
-            limit = f"between 1 and {self._engine.limits.max_items}"
-            raise InvalidInput(given["count"].field, limit, str(count), "iin_api.v1 streams more")
-        temperature = float(given["temperature"].array[0]) if "temperature" in given else 1.0
-        if not 0 <= temperature < np.inf:
-            raise InvalidInput(given["temperature"].field, "a finite number of at least 0", f"{temperature:g}")
-        truncation = float(given["truncation"].array[0]) if "truncation" in given else None
-        if truncation is not None and not np.float32(LEAST_TRUNCATION) <= truncation < np.inf:
-            least = f"a finite number of at least {LEAST_TRUNCATION}"
-            raise InvalidInput(given["truncation"].field, least, f"{truncation:g}")
-        drawn = self._engine.sample(
+        count, most = int(_needed(given, "count").array[0]), self._engine.compute.limits.max_items
+        if not 1 <= count <= most:
+            raise InvalidInput(given["count"].field, f"between 1 and {most}", str(count), "iin_api.v1 streams more")
+
+        async def write(first: int, result: Decoded, trace: Trace) -> Outputs:
+            return _outputs(result)
+
+        (draw,) = self._engine.sample(
             count,
+            size=count,
             seed=int(given["seed"].array[0]) if "seed" in given else 0,
-            temperature=temperature,
-            truncation=truncation,
-            fixed=[],
+            temperature=_number(given, "temperature", checked_temperature, 1.0),
+            truncation=_number(given, "truncation", checked_truncation, None),
+            held=[],
             wanted=self._wanted,
             trace=Trace(),
+            write=write,
             field=given["temperature"].field if "temperature" in given else "inputs",
         )
-        async with aclosing(drawn):
-            return _outputs([result async for _, result, _ in drawn])
+        return await draw()
 
     async def _given(self, given: Inputs, prefix: str, trace: Trace) -> Given:
         """The items in the one tensor out of image, latent, factors and encoded_image that is given."""
@@ -168,7 +164,7 @@ class InferenceRpcs:
         for kind in KINDS:
             if found[0] == prefix + kind:
                 return self._items.array(kind, tensor.array, tensor.field)
-        if len(tensor.array) > self._engine.limits.max_items:
+        if len(tensor.array) > self._engine.compute.limits.max_items:
             raise self._items.too_many(tensor.field, len(tensor.array))
         pictures = [
             await self._items.picture(data, f"{tensor.field} element {index}", resize=False, trace=trace)
@@ -189,8 +185,14 @@ class InferenceRpcs:
         async def answer() -> pb.ModelInferResponse:
             model = self._model(request.model_name, request.model_version)
             wanted = wanted_outputs(request, [spec.name for spec in model.outputs])
-            outputs = await model.run(read_tensors(request, model.inputs, self._engine.limits.max_items))
-            return write_tensors(request, outputs, wanted, self._engine.manifest.version)
+            compute = self._engine.compute
+            given = read_tensors(request, model.inputs, compute.limits.max_items)
+            # Names of factors, which are few, count as items do; those that are drawn the engine counts.
+            items = sum(len(given[one.name].array) for one in model.inputs if one.shape[0] == ANY and one.name in given)
+            async with compute.admitted(items, patient=False):
+                outputs = await model.run(given)
+                check_bytes(sum(outputs[name].nbytes for name in wanted), "outputs")
+                return write_tensors(request, outputs, wanted, self._engine.manifest.version)
 
         return await self._answering.unary("ModelInfer", request, answer, context, pb.ModelInferResponse())
 
@@ -225,13 +227,16 @@ def _needed(given: Inputs, name: str) -> Tensor:
     return given[name]
 
 
-def _outputs(parts: list[Decoded]) -> Outputs:
-    """What was decoded, all parts together, by the name of the tensor."""
-    columns: dict[str, list[NDArray[Any] | None]] = {
-        "image": [one.images for one in parts],
-        "factors": [one.factors for one in parts],
-        "latent": [one.latents for one in parts],
-        "probabilities": [one.probabilities for one in parts],
+def _number(given: Inputs, name: str, check: Callable[[float, str], float], default: T) -> float | T:
+    return check(float(given[name].array[0]), given[name].field) if name in given else default
+
+
+def _outputs(found: Decoded) -> Outputs:
+    """What was decoded, by the name of the tensor."""
+    columns = {
+        "image": found.images,
+        "factors": found.factors,
+        "latent": found.latents,
+        "probabilities": found.probabilities,
     }
-    held = {name: [one for one in column if one is not None] for name, column in columns.items()}
-    return {name: np.concatenate(column) for name, column in held.items() if column}
+    return {name: column for name, column in columns.items() if column is not None}

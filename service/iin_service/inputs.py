@@ -4,7 +4,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -13,46 +12,34 @@ from iin_bundle import Manifest
 from PIL import Image
 
 from iin_service.errors import InvalidInput
+from iin_service.graphs import Compute
 from iin_service.images import MAX_PIXELS, decode_picture, open_picture
-from iin_service.items import Given, Kind, Limits, Trace
-from iin_service.recording import Recorder, Silent
+from iin_service.items import Given, Kind, Trace
 from iin_service.stage import Array
 from iin_service.tensors import axes
 
-__all__ = ["InputReader", "new_decoders"]
+__all__ = ["InputReader"]
 
 # Up to here, all pictures of a call together, decoding is quicker than waking a thread for it.
 PIXELS_DECODED_AT_ONCE, BYTES_DECODED_AT_ONCE = 65_536, 65_536
-DECODERS = 2  # threads that decode at once: each may hold a picture of the largest size
-
-
-def new_decoders() -> Executor:
-    """Threads for pictures alone: a call that is given up while its picture is decoded leaves the thread at work."""
-    return ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
 
 
 class InputReader:
     """Reads the items of requests to one model."""
 
-    def __init__(
-        self, manifest: Manifest, limits: Limits, recorder: Recorder | None = None, decoders: Executor | None = None
-    ) -> None:
-        """`manifest` gives shapes to check against, `limits` how many items a call may have.
-
-        All readers of a replica share its `decoders`.
-        """
-        self.manifest = manifest
-        self.limits = limits
-        self._recorder = recorder or Silent()
-        self._decoders = decoders or new_decoders()
-        self._shapes = {
+    def __init__(self, manifest: Manifest, compute: Compute) -> None:
+        """`manifest` gives shapes to check against; all readers of a replica share `compute` with its decoders."""
+        self.manifest, self.limits = manifest, compute.limits
+        self._recorder, self._decoders = compute.recorder, compute.decoders
+        self.shapes: dict[str, tuple[int, ...]] = {
             "image": manifest.image.shape,
             "latent": manifest.latent_shape,
             "factors": (manifest.size,),
         }
+        """Of one item of each kind."""
 
     async def inputs(self, inputs: Sequence[pb.Input], field: str, *, resize: bool, trace: Trace) -> list[Given]:
-        """What is given in `inputs`; runs of encoded images are joined into one item array."""
+        """What is given in `inputs`, as one item array where all of it is of one kind."""
         if not inputs:
             raise InvalidInput(field, "at least one item", "none")
         if len(inputs) > self.limits.max_items:
@@ -66,11 +53,11 @@ class InputReader:
         return [Given.joined(given)] if len({one.kind for one in given}) == 1 else given
 
     def most_items(self, inputs: Sequence[pb.Input]) -> int:
-        """How many items `inputs` have, at most: by what they say, of which nothing is checked yet."""
+        """How many items `inputs` have, at most, and in truth if they are what they say: nothing is checked yet."""
         items = 0
         for one in inputs[: self.limits.max_items]:
             kind = one.WhichOneof("value")
-            many = kind in self._shapes and len(getattr(one, kind).shape) > len(self._shapes[kind])
+            many = kind in self.shapes and len(getattr(one, kind).shape) > len(self.shapes[kind])
             items += max(1, getattr(one, kind).shape[0]) if many else 1
         return min(items, self.limits.max_items)
 
@@ -83,7 +70,7 @@ class InputReader:
             name = f"{field}.encoded_image"
             image = await self.picture(value.encoded_image, name, resize=resize, trace=trace)
             return Given("image", image[None], name)
-        return Given(kind, self._tensor(getattr(value, kind), self._shapes[kind], f"{field}.{kind}"), f"{field}.{kind}")
+        return Given(kind, self._tensor(getattr(value, kind), self.shapes[kind], f"{field}.{kind}"), f"{field}.{kind}")
 
     async def picture(self, data: bytes, field: str, *, resize: bool, trace: Trace) -> Array:
         """The image `(C, H, W)` in a file."""
@@ -139,7 +126,7 @@ class InputReader:
 
     def array(self, kind: Kind, values: Array, field: str) -> Given:
         """Items that are an array `(N, ...)` already."""
-        self._check_shape(values.shape, self._shapes[kind], f"{field}.shape", values.shape)
+        self._check_shape(values.shape, self.shapes[kind], f"{field}.shape", values.shape)
         return Given(kind, _finite(values, field), field)
 
     def _check_shape(self, shape: tuple[int, ...], item: tuple[int, ...], field: str, given: Sequence[int]) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ __all__ = [
     "NOTHING",
     "Decoded",
     "Given",
+    "Held",
     "Interpreted",
     "Kind",
     "Limits",
@@ -73,6 +74,17 @@ class Given:
         return self.fields[row] if self.fields else self.field
 
 
+class Held(NamedTuple):
+    """A factor that is not drawn."""
+
+    where: slice
+    """Of a factor vector."""
+    values: Array
+    """`(size,)`."""
+    field: str
+    """What gives them in the request, for error messages."""
+
+
 @dataclass
 class Trace:
     """Where the time of a call goes."""
@@ -102,12 +114,6 @@ class Interpreted:
     """`(N,)` in [0, 1]."""
     probabilities: Array | None = None
     """`(N, classes)` where the model has a head."""
-
-    @classmethod
-    def joined(cls, parts: Sequence["Interpreted"]) -> "Interpreted":
-        """Parts without probabilities, one after the other."""
-        columns = zip(*((one.latents, one.factors, one.log_likelihoods, one.quantiles) for one in parts), strict=True)
-        return cls(*(np.concatenate(column) for column in columns))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ class Metrics:
         """Whether a graph has raised since this was last set to False."""
         self._calls = Counter(
             "iin_requests",
-            "Calls, messages of request streams, and streams refused or given up, by RPC and status.",
+            "Calls, messages of request streams, and such streams refused, given up or broken, by RPC and status.",
             ("rpc", "code"),
         )
         self._seconds = Histogram(
@@ -42,8 +42,9 @@ class Metrics:
         )
         self._batch = Histogram("iin_stage_batch_items", "Items in a batch.", ITEMS, ("stage",))
         self._under_way = Gauge("iin_items_under_way", "Items of all calls under way in the replica.")
-        self._items: int | None = None
-        """Items under way, where they are still to be told."""
+        self._waiting = Gauge("iin_stage_waiting_items", "Items that wait for a stage as a batch ends.", ("stage",))
+        self._items, self._items_waiting, self._due = 0, dict[str, int](), False
+        """What the gauges are to tell, and whether they are about to."""
         self._quantile = Histogram(
             "iin_log_likelihood_quantile",
             "Share of held-out images that are less likely than an interpreted item; uniform without drift.",
@@ -74,15 +75,25 @@ class Metrics:
 
     def under_way(self, items: int) -> None:
         """See `Recorder`; called in the event loop."""
-        # Twice a call, and read every few seconds: a record of Ray's costs as much as much of the call's own work.
-        if self._items is None:
-            asyncio.get_running_loop().call_later(GAUGE_SECONDS, self._set_under_way)
         self._items = items
+        self._tell_soon()
 
-    def _set_under_way(self) -> None:
-        assert self._items is not None
+    def waiting(self, stage: str, change: int) -> None:
+        """See `Recorder`; called in the event loop."""
+        self._items_waiting[stage] = self._items_waiting.get(stage, 0) + change
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        # Twice a call, and read every few seconds: a record of Ray's costs as much as much of the call's own work.
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_later(GAUGE_SECONDS, self._tell)
+
+    def _tell(self) -> None:
+        self._due = False
         self._under_way.set(self._items, {})
-        self._items = None
+        for stage, items in self._items_waiting.items():
+            self._waiting.set(items, {"stage": stage})
 
     def likelihoods(self, quantiles: NDArray) -> None:  # type: ignore[type-arg]
         """See `Recorder`; of a large call an even pick is recorded."""

@@ -16,6 +16,9 @@ class Recorder(Protocol):
     def batch(self, stage: str, items: int, queue_seconds: float, compute_seconds: float) -> None:
         """A graph ran on a batch whose oldest item had waited for `queue_seconds`."""
 
+    def waiting(self, stage: str, change: int) -> None:
+        """So many items more, or less, wait for a graph than when a batch of theirs last ended."""
+
     def batch_failed(self) -> None:
         """A graph raised."""
 
@@ -36,6 +39,9 @@ class Silent:
         """See `Recorder`."""
 
     def batch(self, stage: str, items: int, queue_seconds: float, compute_seconds: float) -> None:
+        """See `Recorder`."""
+
+    def waiting(self, stage: str, change: int) -> None:
         """See `Recorder`."""
 
     def batch_failed(self) -> None:

@@ -7,22 +7,24 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import ray
 from grpc import StatusCode
 from iin_api.inference import grpc_service_pb2 as inference_pb
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import check_golden, read_bundle
+from pydantic import BaseModel, ValidationError
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from iin_service.answering import Answering
 from iin_service.engine import Engine
+from iin_service.errors import short
 from iin_service.graphs import Compute
 from iin_service.health import Health
 from iin_service.inference import InferenceRpcs
-from iin_service.inputs import InputReader, new_decoders
+from iin_service.inputs import InputReader
 from iin_service.items import Limits
 from iin_service.log import logger
 from iin_service.metrics import Metrics
@@ -46,6 +48,27 @@ STATES: dict[str, Any] = {  # Any: enum values are typed otherwise than they run
 }
 
 
+class _UserConfig(BaseModel, extra="forbid"):
+    """`user_config` of the deployment in a Serve configuration."""
+
+    bundle: str
+    """Path of the bundle's directory, as the replica sees it."""
+    manifest_sha256: str | None = None
+    """Makes another bundle at the same path a change."""
+
+    @classmethod
+    def checked(cls, given: object) -> Self:
+        """Its fields, or a ValueError that names those at fault."""
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            faults = [(".".join(map(str, ("user_config", *one["loc"]))), one["msg"]) for one in error.errors()]
+            told = ", ".join(f"{name}: {message}" for name, message in faults)
+            raise ValueError(
+                f"{told}; expected bundle, a path, and if you like manifest_sha256, got {short(repr(given))}"
+            ) from error
+
+
 class Replica:
     """One replica: all graphs of a bundle, answering gRPC calls itself.
 
@@ -59,12 +82,10 @@ class Replica:
         gc.set_threshold(20_000, 20, 20)
         sys.setswitchinterval(SWITCH_SECONDS)
         # What is bounded in a replica is counted here: calls that began on the bundle before one go on beside it.
-        self._limits = Limits()
         self._health = Health()
         self._metrics = Metrics()
         self._answering = Answering(self._metrics)
-        self._compute = Compute(self._limits, self._metrics)
-        self._decoders = new_decoders()
+        self._compute = Compute(Limits(), self._metrics)
         self._listed: set[str] = set()
         """Applications of this service's kind."""
         self._loaded: dict[str, Any] | None = None
@@ -82,14 +103,14 @@ class Replica:
         metric and GetModel tell.
 
         Raises:
-            BundleError: where there is none before it, as any other fault.
+            BundleError: where there is none before it, as any other fault; ValueError for one of `user_config`.
 
         """
         if user_config == self._loaded:  # Ray calls also where only the replica's rank has changed
             self._metrics.bundle_refused(False)
             return
         try:
-            loaded = await asyncio.to_thread(self._load, user_config["bundle"])
+            loaded = await asyncio.to_thread(self._load, _UserConfig.checked(user_config).bundle)
             self._verify, self._rpcs, self._inference = loaded
         except Exception as error:
             if self._loaded is None:
@@ -121,8 +142,8 @@ class Replica:
         sessions = Sessions(bundle, threads=self._threads, gpu=self._gpu, gpu_memory_bytes=self._gpu_memory_bytes)
         verify = partial(check_golden, bundle, sessions.run)
         verify()
-        engine = Engine(bundle.manifest, sessions.runner, self._limits, self._metrics, self._compute)
-        items = InputReader(bundle.manifest, self._limits, self._metrics, self._decoders)
+        engine = Engine(bundle.manifest, sessions.runner, self._compute)
+        items = InputReader(bundle.manifest, self._compute)
         return (
             verify,
             InterpretationRpcs(engine, RequestReader(items), self._answering, partial(_list_models, self._listed)),

@@ -13,10 +13,31 @@ from iin_service.items import NOTHING, Given, PendingEdit, Trace, Wanted
 from iin_service.stage import Array
 from iin_service.walks import Interpolation, LinearWalk, RandomWalk, Walk
 
-__all__ = ["RequestReader"]
+__all__ = ["RequestReader", "checked_strength", "checked_temperature", "checked_truncation"]
 
 FORMATS = [value for value in pb.ImageFormat.values() if value != pb.IMAGE_FORMAT_UNSPECIFIED]
 DRAWS, STEP = 100, 0.1  # where a request does not say
+
+
+def checked_strength(value: float, field: str) -> float:
+    """How far a factor is replaced."""
+    if not 0 <= value <= 1:
+        raise InvalidInput(field, "a number in [0, 1]", f"{value:g}")
+    return value
+
+
+def checked_temperature(value: float, field: str) -> float:
+    """The standard deviation of draws."""
+    if not 0 <= value < math.inf:
+        raise InvalidInput(field, "a finite number of at least 0", f"{value:g}")
+    return value
+
+
+def checked_truncation(value: float, field: str) -> float:
+    """The bound of draws."""
+    if not np.float32(LEAST_TRUNCATION) <= value < math.inf:
+        raise InvalidInput(field, f"a finite number of at least {LEAST_TRUNCATION}", f"{value:g}")
+    return value
 
 
 class RequestReader:
@@ -27,6 +48,20 @@ class RequestReader:
         self.items = items
         self.layout = items.manifest.layout
         self.limits = items.limits
+
+    def most_items(self, request: pb.EditRequest | pb.SampleRequest | pb.TraverseRequest) -> int:
+        """How many items a request gives, at most, sources included; nothing is checked yet."""
+        match request:
+            case pb.EditRequest():
+                edits = request.edits[: self.limits.max_edits]
+                sources = [edit.replace.source for edit in edits if edit.HasField("replace")]
+                return self.items.most_items(request.targets) + self.items.most_items(sources)
+            case pb.SampleRequest():
+                fixed = request.fixed[: len(self.layout.names)]
+                return self.items.most_items([one.source for one in fixed if one.HasField("source")])
+            case pb.TraverseRequest():
+                ends = [request.interpolation.destination] if request.HasField("interpolation") else []
+                return self.items.most_items([request.start, *ends])
 
     async def edits(
         self, edits: Sequence[pb.EditOperation], targets: int, *, resize: bool, trace: Trace
@@ -51,9 +86,8 @@ class RequestReader:
         size = self._factor_size(edit.factor, f"{field}.factor")
         match edit.WhichOneof("operation"):
             case "replace":
-                strength = edit.replace.strength if edit.replace.HasField("strength") else 1.0
-                if not 0 <= strength <= 1:
-                    raise InvalidInput(f"{field}.replace.strength", "a number in [0, 1]", f"{strength:g}")
+                given = edit.replace.strength if edit.replace.HasField("strength") else 1.0
+                strength = checked_strength(given, f"{field}.replace.strength")
                 where = f"{field}.replace.source"
                 source = await self.items.input(edit.replace.source, where, resize=resize, trace=trace)
                 if len(source.items) not in (1, targets):
@@ -96,10 +130,7 @@ class RequestReader:
     def _temperature(
         self, message: pb.Resample | pb.SampleRequest | pb.RandomWalk | pb.RespondRequest, field: str
     ) -> float:
-        temperature = message.temperature if message.HasField("temperature") else 1.0
-        if not 0 <= temperature < math.inf:
-            raise InvalidInput(field, "a finite number of at least 0", f"{temperature:g}")
-        return temperature
+        return checked_temperature(message.temperature if message.HasField("temperature") else 1.0, field)
 
     def _some_factors(self, names: Sequence[str], field: str) -> tuple[str, ...]:
         """Names of factors, each once; all where none is given."""
@@ -122,9 +153,8 @@ class RequestReader:
         """Temperature, truncation and fixed factors of a request whose count is checked too."""
         if not 1 <= request.count <= self.limits.max_samples:
             raise InvalidInput("count", f"between 1 and {self.limits.max_samples}", str(request.count))
-        truncation = request.truncation if request.HasField("truncation") else None
-        if truncation is not None and not np.float32(LEAST_TRUNCATION) <= truncation < math.inf:
-            raise InvalidInput("truncation", f"a finite number of at least {LEAST_TRUNCATION}", f"{truncation:g}")
+        given = request.truncation if request.HasField("truncation") else None
+        truncation = None if given is None else checked_truncation(given, "truncation")
         fixed: list[tuple[str, Array | Given]] = []
         for index, one in enumerate(request.fixed):
             field = f"fixed[{index}]"

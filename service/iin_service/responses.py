@@ -4,41 +4,69 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import ImageSpec, Manifest
 
+from iin_service.errors import InvalidInput
 from iin_service.images import MAX_PIXELS, encode_picture
 from iin_service.items import Decoded, Interpreted, Limits, Response, Trace
 from iin_service.stage import Array
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
-    "edited",
-    "frames",
+    "Sizes",
+    "check_bytes",
+    "decoded",
     "interpretation",
     "limits",
     "model",
-    "most_bytes",
     "responses",
-    "samples",
 ]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+STREAMED_BYTES = 4 * 1024 * 1024  # of samples or frames in a message, which one caller may leave untaken
 VALUES_ENCODED_AT_ONCE = 16 * 3 * 32 * 32  # up to here encoding is quicker than waking a thread for it
 
 # Of an answer beside its arrays: an error in its place; of each item: what a file has beside pixels, and its timing.
 MESSAGE_BYTES, ITEM_BYTES = 16_384, 1024
 
 
-def most_bytes(manifest: Manifest, items: int) -> int:
-    """What no answer to an InterpretRequest or EditRequest with so many inputs or targets is larger than."""
-    head = manifest.graphs.get("head")
-    classes = int(head.outputs[0].shape[1]) if head else 0
-    numbers = math.prod(manifest.image.shape) + 2 * manifest.size + classes
-    return MESSAGE_BYTES + items * (4 * numbers + ITEM_BYTES)
+class Sizes:
+    """Bytes of the answers of one model, which are known before anything is computed."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        """Found once: every call asks."""
+        head = manifest.graphs.get("head")
+        self._classes = int(head.outputs[0].shape[1]) if head else 0
+        self._image = 4 * math.prod(manifest.image.shape)
+        self._other = 4 * (2 * manifest.size + self._classes) + ITEM_BYTES
+
+    def most(self, items: int, *, images: bool = True) -> int:
+        """What no answer to an InterpretRequest or EditRequest with so many inputs or targets is larger than.
+
+        Without `images` none is in it. Files may be larger than numbers of small images, by `ITEM_BYTES` at most.
+        """
+        return MESSAGE_BYTES + items * (self._other + (self._image if images else 0))
+
+    def analysis(self, items: int, factors: int) -> int:
+        """What no answer to a RespondRequest with so many items and factors is larger than."""
+        return MESSAGE_BYTES + items * (ITEM_BYTES + (factors + 1) * 8 * (self._classes + 4))
+
+    def samples_per_message(self, bounds: Limits) -> int:
+        """Samples or frames in one message of a stream: fewer of large images."""
+        fit = (STREAMED_BYTES - MESSAGE_BYTES) // (self._image + self._other)
+        return max(1, min(fit, bounds.samples_per_message))
+
+
+def check_bytes(size: int, field: str) -> None:
+    """Refuse an answer that no message has room for: as the transport does it, it would end a whole stream."""
+    if size > MAX_MESSAGE_BYTES:
+        remedy = "split the items over several calls, or ask for less of each, as by another format"
+        raise InvalidInput(field, f"what is answered in {MAX_MESSAGE_BYTES} bytes", f"a need for {size}", remedy)
 
 
 def interpretation(result: Interpreted, trace: Trace) -> pb.InterpretResponse:
@@ -53,25 +81,14 @@ def interpretation(result: Interpreted, trace: Trace) -> pb.InterpretResponse:
     )
 
 
-async def edited(result: Decoded, spec: ImageSpec, image_format: int, trace: Trace) -> pb.EditResponse:
-    """The answer to an EditRequest."""
-    return pb.EditResponse(**await _decoded(result, spec, image_format, trace))
-
-
-async def samples(first: int, result: Decoded, spec: ImageSpec, image_format: int, trace: Trace) -> pb.SampleResponse:
-    """One message of the answer to a SampleRequest."""
-    return pb.SampleResponse(first_index=first, **await _decoded(result, spec, image_format, trace))
-
-
-async def frames(first: int, result: Decoded, spec: ImageSpec, image_format: int, trace: Trace) -> pb.TraverseResponse:
-    """One message of the answer to a TraverseRequest."""
-    return pb.TraverseResponse(first_index=first, **await _decoded(result, spec, image_format, trace))
-
-
 # Any: the fields that three messages have in common.
-async def _decoded(result: Decoded, spec: ImageSpec, image_format: int, trace: Trace) -> dict[str, Any]:
+async def decoded(
+    result: Decoded, spec: ImageSpec, image_format: int, trace: Trace, encoders: Executor
+) -> dict[str, Any]:
+    """Fields of the answer to an EditRequest, or of one message of those to a SampleRequest or TraverseRequest."""
+    images = None if result.images is None else await _images(result.images, spec, image_format, trace, encoders)
     return {
-        "images": None if result.images is None else await _images(result.images, spec, image_format, trace),
+        "images": images,
         "factors": _tensor(result.factors),
         "latents": None if result.latents is None else _tensor(result.latents),
         "probabilities": None if result.probabilities is None else _tensor(result.probabilities),
@@ -79,7 +96,7 @@ async def _decoded(result: Decoded, spec: ImageSpec, image_format: int, trace: T
     }
 
 
-async def _images(images: Array, spec: ImageSpec, image_format: int, trace: Trace) -> pb.Images:
+async def _images(images: Array, spec: ImageSpec, image_format: int, trace: Trace, encoders: Executor) -> pb.Images:
     """Images `(N, C, H, W)` in the format chosen."""
     if image_format == pb.IMAGE_FORMAT_RAW:
         return pb.Images(raw=_tensor(images))
@@ -89,7 +106,10 @@ async def _images(images: Array, spec: ImageSpec, image_format: int, trace: Trac
     def encode() -> list[bytes]:
         return [encode_picture(image, spec, name) for image in images]
 
-    files = encode() if images.size <= VALUES_ENCODED_AT_ONCE else await asyncio.to_thread(encode)
+    if images.size <= VALUES_ENCODED_AT_ONCE:
+        files = encode()
+    else:
+        files = await asyncio.get_running_loop().run_in_executor(encoders, encode)
     trace.codec_seconds += time.perf_counter() - started
     return pb.Images(encoded=files)
 
@@ -153,7 +173,7 @@ def model(manifest: Manifest) -> pb.Model:
     )
 
 
-def limits(bounds: Limits) -> pb.Limits:
+def limits(bounds: Limits, sizes: Sizes) -> pb.Limits:
     """What a call may ask for."""
     return pb.Limits(
         max_items=bounds.max_items,
@@ -164,7 +184,7 @@ def limits(bounds: Limits) -> pb.Limits:
         max_batch_size=bounds.max_batch_size,
         max_queued_items=bounds.max_queued_items,
         stream_window=bounds.stream_window,
-        samples_per_message=bounds.samples_per_message,
+        samples_per_message=sizes.samples_per_message(bounds),
     )
 
 

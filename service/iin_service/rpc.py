@@ -1,26 +1,25 @@
 """InterpretationService: each RPC converts, calls the engine and converts back."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from functools import partial
+from typing import Any, TypeVar
 
 from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_service import responses
 from iin_service.answering import Answering, CallContext, Fault
 from iin_service.engine import Engine
-from iin_service.errors import Idle, InvalidInput, Overloaded
-from iin_service.items import Trace
+from iin_service.items import Decoded, Trace
 from iin_service.requests import RequestReader
-from iin_service.streams import answered_in_order
 
 __all__ = ["InterpretationRpcs", "ListModels"]
 
-IDLE_SECONDS = 300.0  # that a stream of requests stays open without a message either way
 LISTED_SECONDS = 1.0  # that an answer to ListModels is kept: each asks Serve's controller, which has all else to do
 ListModels = Callable[[], Awaitable[list[pb.ServedModel]]]
 """Finds the models that are served side by side."""
+Message = TypeVar("Message")
 
 
 class InterpretationRpcs:
@@ -29,6 +28,7 @@ class InterpretationRpcs:
     def __init__(self, engine: Engine, reader: RequestReader, answering: Answering, list_models: ListModels) -> None:
         """Answer with `engine`; `list_models` knows of the other models."""
         self._engine, self._read, self._answering, self._list_models = engine, reader, answering, list_models
+        self._sizes = responses.Sizes(engine.manifest)
         self._listed: asyncio.Task[list[pb.ServedModel]] | None = None
 
     async def interpret(self, request: pb.InterpretRequest, context: CallContext) -> pb.InterpretResponse:
@@ -38,8 +38,15 @@ class InterpretationRpcs:
         )
 
     async def _interpreted(self, request: pb.InterpretRequest, trace: Trace) -> pb.InterpretResponse:
-        given = await self._read.items.inputs(request.inputs, "inputs", resize=request.resize, trace=trace)
-        return responses.interpretation(await self._engine.interpret(given, trace), trace)
+        items = self._read.items.most_items(request.inputs)
+        responses.check_bytes(self._sizes.most(items, images=False), "inputs")
+        async with self._admitted(items, trace):
+            given = await self._read.items.inputs(request.inputs, "inputs", resize=request.resize, trace=trace)
+            return responses.interpretation(await self._engine.interpret(given, trace), trace)
+
+    def _admitted(self, items: int, trace: Trace) -> AbstractAsyncContextManager[None]:
+        """A place for so many items, from before they are read until the answer is built."""
+        return self._engine.compute.admitted(items, patient=trace.patient)
 
     async def edit(self, request: pb.EditRequest, context: CallContext) -> pb.EditResponse:
         """Change factors of the targets and decode the result."""
@@ -48,58 +55,102 @@ class InterpretationRpcs:
         )
 
     async def _edited(self, request: pb.EditRequest, trace: Trace) -> pb.EditResponse:
-        read, resize = self._read, request.resize
-        wanted = read.wanted(request)
-        targets = await read.items.inputs(request.targets, "targets", resize=resize, trace=trace)
-        count = sum(len(one.items) for one in targets)
-        edits = await read.edits(request.edits, count, resize=resize, trace=trace)
-        result = await self._engine.edit(targets, edits, wanted, trace)
-        return await responses.edited(result, self._engine.manifest.image, request.format, trace)
+        read, resize, wanted = self._read, request.resize, self._read.wanted(request)
+        self._check_images(read.items.most_items(request.targets), request.format, "targets")
+        async with self._admitted(read.most_items(request), trace):
+            targets = await read.items.inputs(request.targets, "targets", resize=resize, trace=trace)
+            count = sum(len(one.items) for one in targets)
+            edits = await read.edits(request.edits, count, resize=resize, trace=trace)
+            result = await self._engine.edit(targets, edits, wanted, trace)
+            return pb.EditResponse(**await self._fields(result, request.format, trace))
+
+    def _check_images(self, items: int, image_format: int, field: str) -> None:
+        """Refuse more decoded items than a message has room for; files are as large as they become."""
+        raw = image_format == pb.IMAGE_FORMAT_RAW
+        responses.check_bytes(self._sizes.most(items, images=raw), field)
+
+    # Any: the fields that three messages have in common.
+    async def _fields(self, result: Decoded, image_format: int, trace: Trace) -> dict[str, Any]:
+        encoders = self._engine.compute.encoders
+        fields = await responses.decoded(result, self._engine.manifest.image, image_format, trace, encoders)
+        if fields["images"] is not None:
+            files = sum(map(len, fields["images"].encoded))
+            responses.check_bytes(files + self._sizes.most(len(result.factors), images=False), "format")
+        return fields
 
     def sample(self, request: pb.SampleRequest, context: CallContext) -> AsyncGenerator[pb.SampleResponse]:
         """Draw from the prior and decode, several images to a message."""
-        return self._answering.stream("Sample", request, self._samples(request), context)
+        return self._answering.stream("Sample", request, lambda: self._samples(request), context)
 
-    async def _samples(self, request: pb.SampleRequest) -> AsyncGenerator[pb.SampleResponse]:
+    async def _samples(self, request: pb.SampleRequest) -> Iterator[Callable[[], Awaitable[pb.SampleResponse]]]:
         trace, wanted = Trace(), self._read.wanted(request)
-        temperature, truncation, fixed = await self._read.sample(request, trace)
-        parts = self._engine.sample(
+        self._check_images(1, request.format, "format")
+        async with self._admitted(self._read.most_items(request), trace):
+            temperature, truncation, fixed = await self._read.sample(request, trace)
+            held = await self._engine.held(fixed, trace)
+        return self._engine.sample(
             request.count,
+            size=self._per_message,
             seed=request.seed,
             temperature=temperature,
             truncation=truncation,
-            fixed=fixed,
+            held=held,
             wanted=wanted,
             trace=trace,
+            write=partial(self._part, pb.SampleResponse, request.format),
         )
-        async with aclosing(parts):
-            async for first, result, spent in parts:
-                yield await responses.samples(first, result, self._engine.manifest.image, request.format, spent)
+
+    @property
+    def _per_message(self) -> int:
+        return self._sizes.samples_per_message(self._engine.compute.limits)
+
+    async def _part(
+        self, kind: Callable[..., Message], image_format: int, first: int, result: Decoded, trace: Trace
+    ) -> Message:
+        """A message of samples or frames."""
+        return kind(first_index=first, **await self._fields(result, image_format, trace))
 
     def traverse(self, request: pb.TraverseRequest, context: CallContext) -> AsyncGenerator[pb.TraverseResponse]:
         """Follow a path through factors, several frames to a message."""
-        return self._answering.stream("Traverse", request, self._frames(request), context)
+        return self._answering.stream("Traverse", request, lambda: self._frames(request), context)
 
-    async def _frames(self, request: pb.TraverseRequest) -> AsyncGenerator[pb.TraverseResponse]:
+    async def _frames(self, request: pb.TraverseRequest) -> Iterator[Callable[[], Awaitable[pb.TraverseResponse]]]:
         trace, wanted = Trace(), self._read.wanted(request)
-        start, path, destination = await self._read.traverse(request, trace)
-        parts = self._engine.traverse(start, path, destination, request.frames, wanted, trace)
-        async with aclosing(parts):
-            async for first, result, spent in parts:
-                yield await responses.frames(first, result, self._engine.manifest.image, request.format, spent)
+        self._check_images(1, request.format, "format")
+        async with self._admitted(self._read.most_items(request), trace):
+            start, path, destination = await self._read.traverse(request, trace)
+            ends = await self._engine.factors([start] if destination is None else [start, destination], trace)
+        return self._engine.traverse(
+            ends,
+            path,
+            request.frames,
+            size=self._per_message,
+            wanted=wanted,
+            trace=trace,
+            write=partial(self._part, pb.TraverseResponse, request.format),
+        )
 
     async def respond(self, request: pb.RespondRequest, context: CallContext) -> pb.RespondResponse:
         """Say what the head's classes do when factors are drawn anew."""
+        items = self._read.items.most_items(request.inputs)
+        factors = min(len(request.factors), len(self._engine.layout.names)) or len(self._engine.layout.names)
+        size = self._sizes.analysis(items, factors)
 
         async def answer() -> pb.RespondResponse:
             trace = Trace()
-            given, factors, draws, temperature = await self._read.respond(request, trace)
-            before, found = await self._engine.respond(
-                given, factors, draws=draws, seed=request.seed, temperature=temperature, trace=trace
+            responses.check_bytes(size, "inputs")
+            async with self._admitted(items, trace):
+                given, names, draws, temperature = await self._read.respond(request, trace)
+                found, before = await self._engine.classified(given, trace)
+            del given  # it counts no more
+            told = await self._engine.respond(
+                found, before, names, draws=draws, seed=request.seed, temperature=temperature, trace=trace
             )
-            return responses.responses(before, found, trace)
+            return responses.responses(before, told, trace)
 
-        return await self._answering.unary("Respond", request, answer, context, pb.RespondResponse())
+        nothing = pb.RespondResponse()
+        # Sums and sums of squares in twice the width, and the answer in its forms.
+        return await self._answering.unary("Respond", request, answer, context, nothing, working=5 * size)
 
     def interpret_stream(
         self, requests: AsyncIterator[pb.InterpretStreamRequest], context: CallContext
@@ -141,7 +192,8 @@ class InterpretationRpcs:
             """The answer and its bytes to a message and its own: counted once, which costs as much as sending does."""
             message, size = read
             items = self._read.items.most_items(answered_for(message.request))
-            most = responses.most_bytes(self._engine.manifest, items) + len(message.item_id.encode())
+            most = min(self._sizes.most(items), responses.MAX_MESSAGE_BYTES)
+            most += len(message.item_id.encode())
 
             async def answered() -> Any:
                 response = await work(message.request, Trace(patient=True))
@@ -155,23 +207,22 @@ class InterpretationRpcs:
             kept.answered(size, most)
             return found, size
 
-        window = self._engine.limits.stream_window
+        window = self._engine.compute.limits.stream_window
         try:
             # Until the call ends, which for a caller that does not read is after it was given up.
             with self._answering.opened() as kept:
                 messages = self._answering.messages(requests, kept)
-                answers = answered_in_order(messages, answer, window, idle_seconds=IDLE_SECONDS, given_up=kept.dropped)
-                async with aclosing(answers):
-                    async for found, size in answers:
+                async with aclosing(self._answering.in_order(kept, messages, answer, window)) as answers:
+                    async for found in answers:
                         yield found
-                        kept.taken(size)
-        except (Idle, InvalidInput, Overloaded) as error:
+        except Exception as error:
             self._answering.ended(rpc, error, context)
 
     def description(self) -> pb.GetModelResponse:
         """The model and the limits."""
         return pb.GetModelResponse(
-            model=responses.model(self._engine.manifest), limits=responses.limits(self._engine.limits)
+            model=responses.model(self._engine.manifest),
+            limits=responses.limits(self._engine.compute.limits, self._sizes),
         )
 
     async def get_model(self, request: pb.GetModelRequest, context: CallContext) -> pb.GetModelResponse:

@@ -74,7 +74,10 @@ class Stage:
         self._slot = slot
         self._executor = executor
         self._recorder = recorder or Silent()
+        self._name = next(iter(self.graphs))
         self._waiting: deque[_Waiting] = deque()
+        self._told = 0
+        """Items that waited when the recorder was last told of it."""
         self._drain: asyncio.Task[None] | None = None
 
     @property
@@ -134,6 +137,9 @@ class Stage:
                     await self._settle()
                     if batch := self._take():
                         await self._run_batch(batch)
+                waiting = self.queued_items  # 0 at last
+                self._recorder.waiting(self._name, waiting - self._told)
+                self._told = waiting
         finally:
             self._drain = None
 

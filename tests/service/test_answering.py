@@ -1,6 +1,7 @@
 """What calls have in common: the bytes that are held for them together, and how each is counted."""
 
 import asyncio
+from functools import partial
 
 import grpc
 import pytest
@@ -69,16 +70,19 @@ def test_a_unary_call_whose_caller_leaves_is_counted_as_cancelled(noted):
 
 
 def test_a_call_for_a_stream_whose_caller_leaves_is_counted_as_cancelled(noted):
-    async def numbers():
-        for index in range(3):
-            yield index
+    async def begin():
+        return (partial(number, index) for index in range(3))
+
+    async def number(index):
+        return pb.SampleResponse(first_index=index)
 
     async def run():
         held = Answering(noted)
-        answers = held.stream("Sample", pb.SampleRequest(count=3), numbers(), None)
-        assert await anext(answers) == 0
+        answers = held.stream("Sample", pb.SampleRequest(count=3), begin, None)
+        assert (await anext(answers)).first_index == 0
+        assert held._kept > 0
         await answers.aclose()
-        return held._bytes
+        return held._bytes, held._kept, held._streams
 
-    assert asyncio.run(run()) == 0
+    assert asyncio.run(run()) == (0, 0, 0)
     assert noted.calls == [("Sample", "CANCELLED")]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from iin_bundle import FactorLayout
-from iin_service.edits import Edit, Purpose, Replace, Resample, SetValue, Shift, apply_edit, draw_prior
+from iin_service.edits import Edit, Purpose, Replace, Resample, SetValue, Shift, apply_edit, change, draw_prior
 from iin_service.errors import InvalidInput
 
 LAYOUT = FactorLayout.from_sizes({"residual": 5, "digit": 3, "colour": 2})
@@ -33,6 +33,28 @@ def test_an_edit_leaves_other_factors_and_its_argument_alone(operation):
     np.testing.assert_array_equal(before, kept)
     np.testing.assert_array_equal(np.delete(after, range(5, 8), axis=1), np.delete(before, range(5, 8), axis=1))
     assert not np.array_equal(after[:, DIGIT], before[:, DIGIT])
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_a_change_is_the_edit_of_the_factors_themselves(operation):
+    factors, edit = vectors(4), Edit("digit", operation)
+    expected = apply_edit(factors, edit, LAYOUT)
+    change(factors, edit, LAYOUT, "edits")
+    np.testing.assert_array_equal(factors, expected)
+
+
+def test_a_change_tells_where_it_gave_more_than_it_kept():
+    factors = np.tile(np.array([0, 1, -4], np.float32), (2, 1))
+    layout = FactorLayout.from_sizes({"residual": 3})
+
+    def told(operation):
+        return np.broadcast_to(change(factors.copy(), Edit("residual", operation), layout, "edits"), (2, 3)).tolist()
+
+    source = np.array([[0, 2, 3], [1, 0, -5]], np.float32)
+    assert told(Replace(source, 0.5)) == [[False, True, False], [True, False, True]]
+    assert told(Replace(source[:1], 1.0)) == [[False, True, True]] * 2
+    assert told(SetValue(np.array([1, 0, 1], np.float32))) == [[True, False, True]] * 2
+    assert told(Shift(np.array([0, 3, 4], np.float32), 5.0)) == [[False, True, False]] * 2
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)

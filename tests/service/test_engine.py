@@ -10,7 +10,8 @@ from iin_bundle import read_bundle
 from iin_service import engine as engines
 from iin_service.edits import Edit, Replace, Resample, SetValue, Shift
 from iin_service.engine import Engine
-from iin_service.errors import InvalidInput, Overloaded, Unsupported
+from iin_service.errors import InvalidInput, Unsupported
+from iin_service.graphs import Compute
 from iin_service.items import Given, Limits, PendingEdit, Trace, Wanted
 from iin_service.recording import Silent
 from iin_service.sessions import Sessions
@@ -29,7 +30,7 @@ def sessions(request, bundle):
 
 @pytest.fixture
 def engine(bundle, sessions):
-    return Engine(bundle.manifest, sessions.runner, Limits(samples_per_message=5, max_batch_size=16))
+    return Engine(bundle.manifest, sessions.runner, Compute(Limits(max_batch_size=16)))
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +46,25 @@ def edit(engine, targets, *edits):
     return asyncio.run(engine.edit([targets], list(edits), Wanted(), Trace()))
 
 
-def sample(engine, count, fixed=(), temperature=1.0, seed=7, truncation=None, trace=None):
+async def part(first, found, trace):
+    """What is made of a part of a stream."""
+    return first, found
+
+
+def sample(engine, count, fixed=(), temperature=1.0, seed=7, truncation=None, trace=None, size=5):
     async def collect():
         parts = engine.sample(
             count,
+            size=size,
             seed=seed,
             temperature=temperature,
             truncation=truncation,
-            fixed=list(fixed),
+            held=await engine.held(fixed, trace or Trace()),
             wanted=Wanted(),
             trace=trace or Trace(),
+            write=part,
         )
-        return [(first, result) async for first, result, _ in parts]
+        return [await make() for make in parts]
 
     return asyncio.run(collect())
 
@@ -93,6 +101,29 @@ def test_inputs_of_several_kinds_come_back_in_order(engine, images):
         Given("latent", whole.latents[5:], "inputs[2]"),
     )
     np.testing.assert_allclose(mixed.factors, whole.factors, atol=1e-4)
+
+
+def test_what_is_of_one_kind_passes_the_graphs_together_wherever_it_stands(engine, images):
+    whole, trace = interpret(engine, Given("image", images, "inputs")), Trace()
+    given = [
+        Given("image", images[index : index + 1], f"inputs[{index}]")
+        if index % 2
+        else Given("latent", whole.latents[index : index + 1], f"inputs[{index}]")
+        for index in range(6)
+    ]
+
+    async def run():
+        return await engine.interpret(given, trace), await engine.factors(given, Trace())
+
+    found, factors = asyncio.run(run())
+    np.testing.assert_allclose(found.factors, whole.factors, atol=1e-4)
+    np.testing.assert_allclose(factors, whole.factors, atol=1e-4)
+    np.testing.assert_allclose(found.quantiles, whole.quantiles, atol=1e-4)
+    assert sorted((one.graph, one.batch_size) for one in trace.passes) == [
+        ("encoder", 3),
+        ("transform", 3),
+        ("transform", 3),
+    ]
 
 
 def test_a_crowd_gets_the_answers_of_lone_callers(engine, images):
@@ -215,24 +246,12 @@ def test_an_overflow_on_a_path_is_blamed_on_what_is_too_large(value, distance, f
     path = LinearWalk("colour", np.ones(bundle.manifest.layout.size_of("colour"), np.float32), -distance)
 
     async def follow():
-        return [part async for part in engine.traverse(start, path, None, 8, Wanted(), Trace())]
+        frames = engine.traverse(start.items, path, 8, size=5, wanted=Wanted(), trace=Trace(), write=part)
+        return [await make() for make in frames]
 
     with pytest.raises(InvalidInput) as caught:
         asyncio.run(follow())
     assert caught.value.field == field
-
-
-def test_a_call_past_the_bound_is_refused_at_once_and_the_others_end(bundle, sessions, images):
-    engine = Engine(bundle.manifest, sessions.runner, Limits(max_queued_items=8))
-
-    async def crowd():
-        calls = [engine.interpret([Given("image", images, "inputs")], Trace()) for _ in range(3)]
-        return await asyncio.gather(*calls, return_exceptions=True)
-
-    first, *others = asyncio.run(crowd())
-    assert np.isfinite(first.factors).all()
-    assert all(isinstance(one, Overloaded) for one in others)
-    assert np.isfinite(interpret(engine, Given("image", images, "inputs")).factors).all()
 
 
 def test_replacing_by_itself_reconstructs(engine, sessions, images):
@@ -260,7 +279,7 @@ def test_one_source_serves_all_targets(engine, bundle, images):
 
 
 def test_a_source_of_several_edits_is_interpreted_once(bundle, sessions, images):
-    engine = Engine(bundle.manifest, sessions.runner, Limits(max_queued_items=12))
+    engine = Engine(bundle.manifest, sessions.runner, Compute())
     source, trace = Given("image", images[::-1].copy(), "source"), Trace()
     edits = [PendingEdit(Edit(name, Replace(images, 1.0)), source) for name in bundle.manifest.layout.names]
     found = asyncio.run(engine.edit([Given("image", images, "targets")], edits, Wanted(), trace))
@@ -341,12 +360,12 @@ def test_what_takes_long_to_draw_is_not_drawn_in_the_event_loop(engine, sessions
     sample(engine, 5)
     sample(engine, 1, truncation=0.1)
     assert seen == [False, True]
-    sample(Engine(bundle.manifest, sessions.runner, Limits(samples_per_message=64)), 64)
+    sample(engine, 64, size=64)
     assert seen == [False, True, True]
 
 
 def test_what_takes_long_to_edit_is_not_edited_in_the_event_loop(engine, bundle, aside):
-    seen = aside("apply_edit")
+    seen = aside("change")
     resample = PendingEdit(Edit("digit", Resample(0, 1.0)))
     targets = Given("factors", np.zeros((64, bundle.manifest.size), np.float32), "targets")
     edit(engine, dataclasses.replace(targets, items=targets.items[:1]), resample)
@@ -362,7 +381,7 @@ def test_images_alone_tell_of_drift(bundle, sessions, images):
             self.noted = (*self.noted, quantiles.tolist())
 
     recorder = Noting()
-    engine = Engine(bundle.manifest, sessions.runner, Limits(), recorder)
+    engine = Engine(bundle.manifest, sessions.runner, Compute(recorder=recorder))
     latent = np.zeros((2, *bundle.manifest.latent_shape), np.float32)
     given = [Given("image", images[:2], "a"), Given("latent", latent, "b"), Given("image", images[2:], "c")]
     quantiles = interpret(engine, *given).quantiles.tolist()
@@ -371,7 +390,7 @@ def test_images_alone_tell_of_drift(bundle, sessions, images):
 
 def test_a_model_without_decoder_interprets_and_refuses_the_rest(bundle, sessions, images):
     graphs = {role: graph for role, graph in bundle.manifest.graphs.items() if role != "decoder"}
-    engine = Engine(dataclasses.replace(bundle.manifest, graphs=graphs), sessions.runner, Limits())
+    engine = Engine(dataclasses.replace(bundle.manifest, graphs=graphs), sessions.runner, Compute())
     assert interpret(engine, Given("image", images, "inputs")).factors.shape == (6, bundle.manifest.size)
     with pytest.raises(Unsupported, match="no decoder"):
         sample(engine, 1)
@@ -385,7 +404,7 @@ def test_a_head_adds_class_probabilities(bundle, sessions, images):
 
     graphs = bundle.manifest.graphs | {"head": bundle.manifest.graphs["encoder"]}
     manifest = dataclasses.replace(bundle.manifest, graphs=graphs)
-    engine = Engine(manifest, lambda role: head if role == "head" else sessions.runner(role), Limits())
+    engine = Engine(manifest, lambda role: head if role == "head" else sessions.runner(role), Compute())
     found = interpret(engine, Given("image", images, "inputs"))
     np.testing.assert_allclose(found.probabilities[:, 0], found.latents[:, 0], atol=1e-6)
 

@@ -5,7 +5,6 @@ import asyncio
 import pytest
 from iin_service.graphs import Compute
 from iin_service.items import Limits
-from iin_service.recording import Silent
 
 
 class Counting(asyncio.SelectorEventLoop):
@@ -20,7 +19,7 @@ class Counting(asyncio.SelectorEventLoop):
 
 @pytest.fixture
 def compute():
-    return Compute(Limits(max_queued_items=8), Silent())
+    return Compute(Limits(max_queued_items=8))
 
 
 async def turns():

@@ -3,7 +3,10 @@
 import io
 import re
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +75,38 @@ def test_values_out_of_range_are_clipped_on_writing():
 def test_transparent_parts_are_black():
     clear = Image.new("RGBA", (32, 24), (255, 255, 255, 0))
     np.testing.assert_array_equal(read(saved(clear)), -1)
+
+
+def test_half_transparent_parts_are_as_dark_as_they_are_clear():
+    levels = np.indices((256, 256))
+    pixels = np.stack([levels[0], 255 - levels[0], levels[1], levels[1]], axis=2).astype(np.uint8)
+    spec = ImageSpec(layout="NCHW", channels=3, height=256, width=256, minimum=0.0, maximum=255.0)
+    expected = np.rint(pixels[:, :, :3] * (levels[1][:, :, None] / 255))
+    np.testing.assert_allclose(read(saved(Image.fromarray(pixels)), spec=spec).transpose(1, 2, 0), expected, atol=1e-4)
+
+
+PEAK = """
+import io, re
+from iin_bundle import ImageSpec
+from iin_service.images import decode_picture, open_picture
+from PIL import Image
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
+
+spec = ImageSpec(layout="NCHW", channels=3, height=32, width=32, minimum=0.0, maximum=1.0)
+file = io.BytesIO()
+Image.new("RGBA", (64, 64), (200, 0, 0, 100)).resize((3000, 3000), 0).save(file, "PNG", compress_level=1)
+before, data = peak(), file.getvalue()
+decode_picture(open_picture(data, spec, resize=True, field=""), spec, resize=True, field="")
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, which tells what was resident at most")
+def test_laying_a_large_picture_on_black_takes_one_more_of_it_and_not_three():
+    told = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True).stdout
+    assert float(told) < 50, "MiB: one, of 34, is there when the file is written"
 
 
 @pytest.mark.parametrize("options", [{"kind": "PNG"}, {"kind": "WEBP", "lossless": True}])

@@ -1,6 +1,8 @@
-"""The gauge of items under way: set now and then, and never left at an old value."""
+"""The gauges, set now and then and never left at an old value; and the list of all metrics in the documents."""
 
 import asyncio
+import re
+from pathlib import Path
 
 from iin_service import metrics
 
@@ -8,11 +10,12 @@ from iin_service import metrics
 class Kept:
     """Ray's gauge, as far as it is used; keeps what it is given."""
 
-    def __init__(self, name, description):
-        self.values = []
+    def __init__(self, name, description, tag_keys=()):
+        self.values, self.tags = [], []
 
     def set(self, value, tags):
         self.values.append(value)
+        self.tags.append(tags)
 
 
 def test_changes_within_the_time_are_recorded_once_and_later_ones_again(monkeypatch):
@@ -35,3 +38,40 @@ def test_changes_within_the_time_are_recorded_once_and_later_ones_again(monkeypa
         assert gauge.values == [5, 0]
 
     asyncio.run(changes())
+
+
+def test_items_that_wait_are_told_by_stage_as_the_sum_of_its_queues(monkeypatch):
+    monkeypatch.setattr(metrics, "Gauge", Kept)
+    monkeypatch.setattr(metrics, "GAUGE_SECONDS", 0.0)
+
+    async def changes():
+        recorder = metrics.Metrics()
+        recorder.waiting("transform", 3)  # behind the encoder, and by itself
+        recorder.waiting("transform", 4)
+        recorder.waiting("inverse", 1)
+        await asyncio.sleep(0.01)
+        recorder.waiting("transform", -7)
+        await asyncio.sleep(0.01)
+        gauge = recorder._waiting
+        return [(one["stage"], value) for one, value in zip(gauge.tags, gauge.values, strict=True)]
+
+    assert asyncio.run(changes()) == [("transform", 7), ("inverse", 1), ("transform", 0), ("inverse", 1)]
+
+
+SERVING = Path(__file__).parents[2] / "docs/SERVING.md"
+
+
+def test_the_documents_list_every_metric_as_it_is(monkeypatch):
+    made = {}
+    for kind in ("Counter", "Gauge", "Histogram"):
+
+        def make(name, description, *more, kind=kind):
+            labels = [one for one in more if isinstance(one, tuple)]
+            made[name] = kind.lower(), list(labels[0]) if labels else [], description
+
+        monkeypatch.setattr(metrics, kind, make)
+    metrics.Metrics()
+    rows = re.findall(r"^\| `(iin_\w+)` \| (\w+) \| (\w+) \| (.*?) \| (.*) \|$", SERVING.read_text(), re.MULTILINE)
+    told = {name: (kind, re.findall(r"`(\w+)`", labels), meaning) for name, kind, _, labels, meaning in rows}
+    assert told == made
+    assert all(unit in ("calls", "seconds", "items", "images", "share", "flag") for _, _, unit, _, _ in rows)

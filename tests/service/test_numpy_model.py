@@ -1,14 +1,16 @@
 """The engine on a model of numpy functions: who waits under load and who is refused, overflows, samples."""
 
 import asyncio
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from iin_bundle import FactorLayout, LogLikelihoodQuantiles
-from iin_service.edits import draw_prior
+from iin_service.edits import Purpose, draw_prior
 from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, Overloaded
+from iin_service.graphs import Compute
 from iin_service.items import Given, Limits, Trace, Wanted
 from iin_service.recording import Silent
 from iin_service.walks import LinearWalk
@@ -57,7 +59,7 @@ def counts():
 @pytest.fixture
 def engine(counts):
     limits = Limits(max_queued_items=8, max_batch_size=4, samples_per_message=5)
-    return Engine(MANIFEST, GRAPHS.__getitem__, limits, counts)
+    return Engine(MANIFEST, GRAPHS.__getitem__, Compute(limits, counts))
 
 
 def given(kind, count):
@@ -66,25 +68,36 @@ def given(kind, count):
 
 def load(engine, count):
     """While it is entered, a call of `count` items is under way."""
-    return engine._graphs.admitted([given("latent", count)], Trace())
+    return engine.compute.admitted(count, patient=False)
+
+
+async def part(first, found, trace):
+    """What is made of a part of a stream."""
+    return first, found
 
 
 def sample(engine, count, *, temperature=1.0, truncation=None):
-    how = {"seed": 7, "fixed": [], "wanted": Wanted(images=False), "trace": Trace()}
+    how = {"size": 5, "seed": 7, "held": [], "wanted": Wanted(images=False), "trace": Trace(), "write": part}
     return engine.sample(count, temperature=temperature, truncation=truncation, **how)
 
 
 def traverse(engine, count):
     path = LinearWalk("digit", np.ones(2, np.float32), 1.0)
-    return engine.traverse(given("factors", 1), path, None, count, Wanted(images=False), Trace())
+    how = {"size": 5, "wanted": Wanted(images=False), "trace": Trace(), "write": part}
+    return engine.traverse(given("factors", 1).items, path, count, **how)
+
+
+async def interpret(engine, count, *, patient=False):
+    async with engine.compute.admitted(count, patient=patient):
+        return await engine.interpret([given("latent", count)], Trace())
 
 
 def test_patient_calls_leave_half_of_the_room_to_the_others(engine):
     async def run():
         async with load(engine, 4):
-            patient = asyncio.create_task(engine.interpret([given("latent", 1)], Trace(patient=True)))
+            patient = asyncio.create_task(interpret(engine, 1, patient=True))
             await asyncio.sleep(0)
-            await engine.interpret([given("latent", 4)], Trace())
+            await interpret(engine, 4)
             assert not patient.done()
         assert len((await patient).factors) == 1
 
@@ -94,7 +107,7 @@ def test_patient_calls_leave_half_of_the_room_to_the_others(engine):
 def test_a_patient_call_is_let_into_its_half(engine):
     async def run():
         async with load(engine, 3):
-            assert len((await engine.interpret([given("latent", 1)], Trace(patient=True))).factors) == 1
+            assert len((await interpret(engine, 1, patient=True)).factors) == 1
 
     asyncio.run(asyncio.wait_for(run(), 10))
 
@@ -103,12 +116,12 @@ def test_a_patient_call_is_let_into_its_half(engine):
 def test_a_stream_that_has_begun_waits_for_room_and_is_not_refused(parts_of, engine):
     async def run():
         parts = parts_of(engine, 10)
-        assert (await anext(parts))[0] == 0
+        assert (await next(parts)())[0] == 0
         async with load(engine, 8):
-            following = asyncio.create_task(anext(parts))
+            following = asyncio.create_task(next(parts)())
             await asyncio.sleep(0)
             with pytest.raises(Overloaded):
-                await anext(parts_of(engine, 10))
+                await next(parts_of(engine, 10))()
             assert not following.done()
         assert (await following)[0] == 5
 
@@ -119,17 +132,50 @@ def test_an_analysis_that_has_begun_waits_for_room_and_is_not_refused(engine, co
     async def run():
         async with load(engine, 7):
             how = {"draws": 4, "seed": 7, "temperature": 1.0, "trace": Trace()}
-            call = asyncio.create_task(engine.respond([given("factors", 1)], LAYOUT.names, **how))
-            while counts.kept != [7, 8, 7]:  # its own item comes and goes, its draws are next
-                assert not call.done()
+            items, before = await engine.classified([given("factors", 1)], Trace())
+            call = asyncio.create_task(engine.respond(items, before, LAYOUT.names, **how))
+            for _ in range(100):
                 await asyncio.sleep(0)
-            await asyncio.sleep(0)
             assert not call.done()
-        before, found = await call
+            assert counts.kept == [7]
+        found = await call
         assert before.shape == (1, 2)
         assert [one.factor for one in found] == list(LAYOUT.names)
 
     asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_an_analysis_keeps_sums_over_its_draws_and_not_the_draws(engine):
+    """Which would be 40 MB of a head with 1,000 classes."""
+    weights = np.random.default_rng(0).normal(size=(LAYOUT.size, 1000)).astype(np.float32)
+
+    def classes(latents):
+        powers = np.exp(latents @ weights)
+        return (powers / powers.sum(axis=1, keepdims=True),)
+
+    engine = Engine(MANIFEST, (GRAPHS | {"head": classes}).__getitem__, Compute())
+
+    async def run():
+        items, before = await engine.classified([given("factors", 2)], Trace())
+        tracemalloc.start()
+        how = {"draws": 2500, "seed": 7, "temperature": 1.0, "trace": Trace()}
+        found = await engine.respond(items, before, LAYOUT.names, **how)
+        return items, found, tracemalloc.get_traced_memory()[1]
+
+    try:
+        items, found, peak = asyncio.run(run())
+    finally:
+        tracemalloc.stop()
+    assert peak < 12_000_000
+    rows, where = np.tile(items[1], (2500, 1)), LAYOUT.slice("digit")
+    rows[:, where] = draw_prior(7, range(2500), LAYOUT.size, purpose=Purpose.RESPONSE)[:, where]
+    (drawn,) = classes(rows)
+    winners = drawn.argmax(axis=1)
+    one = found[LAYOUT.names.index("digit")]
+    np.testing.assert_allclose(one.mean_probabilities[1], drawn.mean(axis=0, dtype=np.float64), rtol=1e-5)
+    np.testing.assert_allclose(one.probability_deviations[1], drawn.std(axis=0, dtype=np.float64), rtol=1e-4)
+    assert one.class_deviations[1] == pytest.approx(winners.std())
+    assert one.class_changes[1] == (winners != 0).mean()  # at the origin all are alike, and the first wins
 
 
 def test_an_overflow_in_the_log_determinant_alone_is_the_callers_mistake(engine):
@@ -146,7 +192,7 @@ def test_an_overflow_in_the_log_determinant_alone_is_the_callers_mistake(engine)
 def test_samples_are_truncated_draws_times_the_temperature(engine):
     async def run():
         parts = sample(engine, 8, temperature=2.0, truncation=0.5)
-        return np.concatenate([found.factors async for _, found, _ in parts])
+        return np.concatenate([(await make())[1].factors for make in parts])
 
     drawn = draw_prior(7, range(8), LAYOUT.size, truncation=0.5)
     np.testing.assert_array_equal(asyncio.run(run()), np.float32(2) * drawn)

@@ -14,8 +14,9 @@ from iin_service import responses
 from iin_service.edits import Edit, Purpose, Replace, Resample, draw_prior
 from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, Unsupported
+from iin_service.graphs import Compute
 from iin_service.inputs import InputReader
-from iin_service.items import Given, Limits, PendingEdit, Trace, Wanted
+from iin_service.items import Given, PendingEdit, Trace, Wanted
 from iin_service.sessions import Sessions
 from iin_training.evaluation import Evaluation
 from iin_training.export import Exported, export_bundle
@@ -89,7 +90,7 @@ class Served:
         self.model = KINDS[name](folder)
         low, high = self.model.value_range
         self.images = low + (high - low) * torch.rand(40, *self.model.image_shape).round(decimals=2)
-        check_interpretable(self.model, self.images)
+        check_interpretable(self.model, [self.images])
         latents = self.model.encode(self.images)
         self.transform = interpretation_flow(self.model.latent_shape, blocks=2, hidden=16, depth=1, seed=0)
         self.transform.initialize(latents)
@@ -111,8 +112,8 @@ class Served:
         self.bundle = read_bundle(folder / "bundle")
         sessions = Sessions(self.bundle, threads=1, gpu=False)
         check_golden(self.bundle, sessions.run)
-        self.engine = Engine(self.bundle.manifest, sessions.runner, Limits())
-        self.reader = InputReader(self.bundle.manifest, Limits())
+        self.engine = Engine(self.bundle.manifest, sessions.runner, Compute())
+        self.reader = InputReader(self.bundle.manifest, self.engine.compute)
 
     def interpret(self, *given):
         return asyncio.run(self.engine.interpret(list(given), Trace()))
@@ -205,7 +206,12 @@ def test_answers_and_description_hold_spatial_latents(served):
 
 def respond(served, *given, **how):
     how = {"draws": 40, "seed": 3, "temperature": 1.0, "trace": Trace()} | how
-    return asyncio.run(served.engine.respond(list(given), served.bundle.manifest.layout.names, **how))
+
+    async def run():
+        items, before = await served.engine.classified(given, how["trace"])
+        return before, await served.engine.respond(items, before, served.bundle.manifest.layout.names, **how)
+
+    return asyncio.run(run())
 
 
 def test_classes_respond_to_factors_drawn_anew(served):

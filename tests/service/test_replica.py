@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import io
+import re
 import sys
 import threading
 from types import SimpleNamespace
@@ -80,11 +81,35 @@ def test_a_first_bundle_that_is_refused_is_tried_again(made, monkeypatch):
     assert loads == ["bad", "bad"]
 
 
+FAULTS = {
+    "a missing key": ({}, "user_config.bundle: Field required"),
+    "a misspelt key": ({"bundel": "a"}, "user_config.bundle: Field required, user_config.bundel: Extra inputs are not"),
+    "another key": ({"bundle": "a", "bundles": "b"}, "user_config.bundles: Extra inputs are not permitted"),
+    "a number": ({"bundle": 3}, "user_config.bundle: Input should be a valid string"),
+    "no mapping": (["bundle"], "user_config: Input should be a valid dictionary"),
+}
+
+
+@pytest.mark.parametrize(("given", "words"), FAULTS.values(), ids=FAULTS)
+def test_a_configuration_at_fault_is_refused_by_field_and_what_was_serving_keeps_serving(
+    given, words, made, monkeypatch, caplog
+):
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(made, "_load", lambda path: (None, path, None))
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        asyncio.run(made.reconfigure(given))
+    assert "expected bundle, a path, and if you like manifest_sha256, got" in str(caught.value)
+    asyncio.run(made.reconfigure({"bundle": "old"}))
+    asyncio.run(made.reconfigure(given))
+    assert (made._rpcs, made._metrics.refused) == ("old", True)
+    assert words in caplog.text
+
+
 async def exchanged(made, bundle):
     """The RPCs of a bundle and of another that came in its place."""
     found = []
     for sha256 in ("old", "new"):
-        await made.reconfigure({"bundle": bundle, "manifest_sha256": sha256})
+        await made.reconfigure({"bundle": str(bundle), "manifest_sha256": sha256})
         found.append(made._rpcs)
     assert found[0] is not found[1]
     return found
@@ -102,9 +127,9 @@ async def turns():
 def test_items_under_way_on_the_bundle_before_count(made, digits_bundle):
     async def run():
         old, new = await exchanged(made, digits_bundle)
-        items = np.zeros((4096, old._engine.layout.size), np.float32)
-        async with old._engine._graphs.admitted([Given("factors", items, "")], Trace()):
-            factors = pb.Tensor(shape=[1, items.shape[1]], data=items[0].tobytes())
+        size = old._engine.layout.size
+        async with old._engine.compute.admitted(4096, patient=False):
+            factors = pb.Tensor(shape=[1, size], data=bytes(4 * size))
             context, request = Context(), pb.InterpretRequest(inputs=[pb.Input(factors=factors)])
             await new.interpret(request, context)
             assert context.code is StatusCode.RESOURCE_EXHAUSTED

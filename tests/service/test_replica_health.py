@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from iin_bundle import BundleError, check_golden, read_bundle
 from iin_service.engine import Engine
-from iin_service.items import Given, Limits, Trace
+from iin_service.graphs import Compute
+from iin_service.items import Given, Trace
 from iin_service.recording import Silent
 from iin_service.replica import Replica
 from iin_service.sessions import Sessions
@@ -40,7 +41,7 @@ def replica(digits_bundle, broken):
 
     made._metrics = Noting()
     made._verify = lambda: check_golden(bundle, run)
-    made.engine = Engine(bundle.manifest, lambda role: lambda items: run(role, items), Limits(), made._metrics)
+    made.engine = Engine(bundle.manifest, lambda role: lambda items: run(role, items), Compute(recorder=made._metrics))
     return made
 
 

@@ -13,15 +13,16 @@ from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import read_bundle
 from iin_service import inputs as reading
 from iin_service.errors import InvalidInput
+from iin_service.graphs import CODECS, Compute
 from iin_service.images import MAX_PIXELS
 from iin_service.inputs import InputReader
-from iin_service.items import Limits, Trace
+from iin_service.items import Trace
 from PIL import Image, PngImagePlugin
 
 
 @pytest.fixture(scope="module")
 def reader(digits_bundle):
-    return InputReader(read_bundle(digits_bundle).manifest, Limits())
+    return InputReader(read_bundle(digits_bundle).manifest, Compute())
 
 
 def picture(side):
@@ -34,7 +35,7 @@ def read(reader, inputs):
     return asyncio.run(reader.inputs(inputs, "inputs", resize=True, trace=Trace()))
 
 
-def test_neighbours_of_one_kind_are_joined(reader):
+def test_items_of_one_kind_are_joined(reader):
     (given,) = read(reader, [picture(32)] * 3)
     assert (given.kind, given.items.shape) == ("image", (3, 3, 32, 32))
 
@@ -115,4 +116,4 @@ def test_calls_that_are_given_up_do_not_free_a_decoder_that_still_works(reader, 
 
     (given,) = asyncio.run(run())
     assert given.items.shape == (1, 3, 32, 32)
-    assert max(most) <= reading.DECODERS
+    assert max(most) <= CODECS

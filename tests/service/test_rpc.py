@@ -1,6 +1,7 @@
 """What callers are told: codes and details for their mistakes, an identifier for ours."""
 
 import asyncio
+import math
 from collections import Counter
 
 import grpc
@@ -13,6 +14,7 @@ from iin_service import answering, responses, rpc
 from iin_service.answering import Answering
 from iin_service.engine import Engine
 from iin_service.errors import Overloaded
+from iin_service.graphs import Compute
 from iin_service.inputs import InputReader
 from iin_service.items import Limits
 from iin_service.log import logger
@@ -43,9 +45,10 @@ def bundle(digits_bundle):
     return read_bundle(digits_bundle)
 
 
-def rpcs_of(bundle, runner, list_models=None, recorder=None):
-    reader = RequestReader(InputReader(bundle.manifest, Limits()))
-    engine = Engine(bundle.manifest, runner, Limits())
+def rpcs_of(bundle, runner, list_models=None, recorder=None, limits=None):
+    compute = Compute(Limits() if limits is None else limits, recorder)
+    reader = RequestReader(InputReader(bundle.manifest, compute))
+    engine = Engine(bundle.manifest, runner, compute)
     return InterpretationRpcs(engine, reader, Answering(recorder or Silent()), list_models or no_models)
 
 
@@ -241,11 +244,11 @@ def test_a_stream_that_ends_while_its_messages_wait_leaves_nothing_behind(bundle
 
 
 def test_samples_that_nobody_takes_leave_room_for_the_others(bundle, monkeypatch):
-    """Their requests stay in memory: half of the room, past which only their own kind is refused."""
+    """Their requests stay in memory: in half of the room, past which only their own kind is refused."""
     request = pb.SampleRequest(count=64, format=pb.IMAGE_FORMAT_NONE)
-    fixed = request.fixed.add(factor="digit")
-    fixed.source.CopyFrom(latent_request(bundle).inputs[0])
-    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 4 * request.ByteSize())
+    shape = bundle.manifest.image.shape
+    request.fixed.add(factor="digit").source.image.CopyFrom(pb.Tensor(shape=shape, data=bytes(4 * math.prod(shape))))
+    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 6 * request.ByteSize())
 
     async def run():
         rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
@@ -255,19 +258,22 @@ def test_samples_that_nobody_takes_leave_room_for_the_others(bundle, monkeypatch
             assert (await anext(stream)).first_index == 0
         assert [one async for one in streams[2]] == []
         assert contexts[2].code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        small = pb.SampleRequest(count=64, format=pb.IMAGE_FORMAT_NONE)
+        monkeypatch.setattr(answering, "MAX_STREAMS", answering.MAX_BYTES_HELD // 2 // small.ByteSize())
+        assert len([one async for one in rpcs.sample(small, Context())]) == 2
         context = Context()
         assert (await rpcs.interpret(latent_request(bundle), context)).factors.shape == [1, bundle.manifest.size]
         many = [one async for one in rpcs.interpret_stream(messages(bundle, 5, []), Context())]
         assert not any(one.HasField("error") for one in many)
         for stream in streams:
             await stream.aclose()
-        return len(many), rpcs._answering._bytes, rpcs._answering._lasting
+        return len(many), rpcs._answering._bytes, rpcs._answering._kept
 
     assert asyncio.run(asyncio.wait_for(run(), 60)) == (5, 0, 0)
 
 
 def test_a_stream_whose_answers_are_not_taken_gives_its_answers_back_and_its_place_when_it_ends(bundle, monkeypatch):
-    monkeypatch.setattr(rpc, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(answering, "IDLE_SECONDS", 0.1)
 
     async def run():
         rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
@@ -308,7 +314,7 @@ def test_a_stream_past_the_bound_is_refused_until_another_ends(bundle, monkeypat
 
     (refused, let_in), left = asyncio.run(run())
     assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert refused.details == "2 streams of requests are open, as many as may be"
+    assert refused.details == "2 streams are open, as many as may be; retry later"
     assert let_in.code is None
     assert left == 0
 
@@ -367,7 +373,7 @@ def test_answers_that_callers_do_not_take_are_bounded_and_who_takes_his_own_goes
     """However many streams there are, and although all their messages could begin before the first answer."""
     rpcs, made = rpcs_of(bundle, quick_graphs(bundle)), []
     request, work, held = raw_edit(bundle, 16), rpcs._edited, rpcs._answering
-    most = responses.most_bytes(bundle.manifest, 16)
+    most = responses.Sizes(bundle.manifest).most(16)
     monkeypatch.setattr(answering, "MAX_BYTES_HELD", 2 * 20 * most)
 
     async def edited(*arguments):
@@ -432,7 +438,7 @@ def test_no_answer_has_more_bytes_than_are_kept_for_it(bundle, image_format):
             assert answer.HasField("error") == (request is wrong or not items)
             given = request.targets if kind is pb.EditStreamRequest else request.inputs
             assert rpcs._read.items.most_items(given) == items
-            assert answer.ByteSize() <= responses.most_bytes(manifest, items) + len(item_id.encode())
+            assert answer.ByteSize() <= responses.Sizes(manifest).most(items) + len(item_id.encode())
 
     asyncio.run(run())
 
@@ -491,7 +497,7 @@ class Noting(Silent):
 
 def test_a_stream_that_is_refused_or_given_up_is_counted(bundle, monkeypatch):
     monkeypatch.setattr(answering, "MAX_STREAMS", 1)
-    monkeypatch.setattr(rpc, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(answering, "IDLE_SECONDS", 0.05)
     noting = Noting()
     rpcs = rpcs_of(bundle, quick_graphs(bundle), recorder=noting)
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from iin_service.recording import Silent
 from iin_service.stage import Stage
 
 FORBIDDEN = 13.0
@@ -28,12 +29,13 @@ class Doubler:
         return (items * 2, items.sum(axis=1))
 
 
-def make_stage(run, *, max_batch_size=8):
+def make_stage(run, *, max_batch_size=8, recorder=None):
     return Stage(
         {"doubler": run},
         slot=asyncio.Semaphore(1),
         executor=ThreadPoolExecutor(1),
         max_batch_size=max_batch_size,
+        recorder=recorder,
     )
 
 
@@ -117,6 +119,45 @@ def test_the_parts_of_a_large_call_do_not_count_each_other_as_waiting():
         total = time.perf_counter() - started
         assert len(passes) == 10
         assert sum(one.queue_seconds + one.compute_seconds for one in passes) <= total
+
+    asyncio.run(scenario())
+
+
+class Telling(Silent):
+    """Keeps how many items were said to wait."""
+
+    def __init__(self):
+        self.waited = [0]
+
+    def waiting(self, stage, change):
+        self.waited.append(self.waited[-1] + change)
+
+
+def test_how_many_wait_is_told_as_a_batch_ends_and_none_at_last():
+    async def scenario():
+        doubler, telling = Doubler(), Telling()
+        stage = make_stage(doubler, max_batch_size=3, recorder=telling)
+        first, calls = await queued_behind_the_gate(stage, doubler, rows(1, 2), rows(3, 4), rows(5))
+        doubler.gate.set()
+        await asyncio.gather(first, *calls)
+        assert telling.waited == [0, 5, 3, 0]  # [1, 2] goes alone: [3, 4] does not fit beside it
+
+    asyncio.run(scenario())
+
+
+def test_items_that_leave_while_they_wait_are_told_of():
+    async def scenario():
+        doubler, telling = Doubler(), Telling()
+        stage = make_stage(doubler, max_batch_size=3, recorder=telling)
+        first, calls = await queued_behind_the_gate(stage, doubler, rows(1, 2), rows(3, 4))
+        doubler.gate.set()
+        await first
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert telling.waited[-1] == 0
 
     asyncio.run(scenario())
 

@@ -125,7 +125,9 @@ class InterpretationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Sample(self, request, context):
-        """Draws factors from the prior and decodes them; the images arrive in order, several to a message.
+        """Draws factors from the prior and decodes them; the images arrive in order, several to a message. A stream of any kind
+        takes one of a replica's places, RESOURCE_EXHAUSTED where all are taken, and ends with DEADLINE_EXCEEDED where for 5
+        minutes none of its answers is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,7 +51,10 @@ class InterpretationServiceStub:
     Edit: _grpc.UnaryUnaryMultiCallable[_interpretation_pb2.EditRequest, _interpretation_pb2.EditResponse]
     """Changes factors of the targets and decodes the result."""
     Sample: _grpc.UnaryStreamMultiCallable[_interpretation_pb2.SampleRequest, _interpretation_pb2.SampleResponse]
-    """Draws factors from the prior and decodes them; the images arrive in order, several to a message."""
+    """Draws factors from the prior and decodes them; the images arrive in order, several to a message. A stream of any kind
+    takes one of a replica's places, RESOURCE_EXHAUSTED where all are taken, and ends with DEADLINE_EXCEEDED where for 5
+    minutes none of its answers is taken.
+    """
     InterpretStream: _grpc.StreamStreamMultiCallable[_interpretation_pb2.InterpretStreamRequest, _interpretation_pb2.InterpretStreamResponse]
     """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
     ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Always read
@@ -99,7 +102,10 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
     Edit: _aio.UnaryUnaryMultiCallable[_interpretation_pb2.EditRequest, _interpretation_pb2.EditResponse]  # type: ignore[assignment]
     """Changes factors of the targets and decodes the result."""
     Sample: _aio.UnaryStreamMultiCallable[_interpretation_pb2.SampleRequest, _interpretation_pb2.SampleResponse]  # type: ignore[assignment]
-    """Draws factors from the prior and decodes them; the images arrive in order, several to a message."""
+    """Draws factors from the prior and decodes them; the images arrive in order, several to a message. A stream of any kind
+    takes one of a replica's places, RESOURCE_EXHAUSTED where all are taken, and ends with DEADLINE_EXCEEDED where for 5
+    minutes none of its answers is taken.
+    """
     InterpretStream: _aio.StreamStreamMultiCallable[_interpretation_pb2.InterpretStreamRequest, _interpretation_pb2.InterpretStreamResponse]  # type: ignore[assignment]
     """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
     ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Always read
@@ -162,7 +168,10 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _interpretation_pb2.SampleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_interpretation_pb2.SampleResponse], _abc.AsyncIterator[_interpretation_pb2.SampleResponse]]:
-        """Draws factors from the prior and decodes them; the images arrive in order, several to a message."""
+        """Draws factors from the prior and decodes them; the images arrive in order, several to a message. A stream of any kind
+        takes one of a replica's places, RESOURCE_EXHAUSTED where all are taken, and ends with DEADLINE_EXCEEDED where for 5
+        minutes none of its answers is taken.
+        """
 
     @_abc_1.abstractmethod
     def InterpretStream(
