@@ -38,6 +38,7 @@ test: $(READY) ## run the whole test suite, a live service included
 
 test-deploy: $(READY) ## check the overlays in deploy/, edited or not, as far as that goes without a cluster
 	@$(BIN)/python -m tests.deploy.check
+	$(BIN)/python -m pytest tests/deploy
 
 test-cluster: bundle ## drain, kill, scale and roll out Ray nodes under load (8 minutes, Linux; no part of make test)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[cluster]'
