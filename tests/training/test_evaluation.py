@@ -90,8 +90,8 @@ def run(tmp_path):
 PAIRS = DigitPairs(bars(augmentation=STILL), {"digit": 1.0, "colour": 1.0})
 
 
-def judged(run, layout=RIGHT):
-    return judge_digits(knowing(), Flow([ActNorm(7)]), Seeing(), layout, bars(), run)
+def judged(run, layout=RIGHT, judge=None):
+    return judge_digits(knowing(), Flow([ActNorm(7)]), judge or Seeing(), layout, bars(), torch.arange(CLASSES), run)
 
 
 def measured(run, layout=RIGHT, transform=None, model=None):
@@ -164,12 +164,33 @@ class OfTen(nn.Module):
         return 200 * nn.functional.one_hot(torch.full((len(latents),), 3), 10).float()
 
 
-def test_the_classes_of_a_head_are_its_own_whichever_of_them_are_held_out(run):
+def sevens():
     few = bars()
     few.labels = torch.tensor([0, 7] * 45)
-    figures = classifier_figures(knowing(head=OfTen()), Flow([ActNorm(7)]), RIGHT, few, run)
+    return few
+
+
+def test_the_classes_of_a_head_are_its_own_whichever_of_them_are_held_out(run):
+    figures = classifier_figures(knowing(head=OfTen()), Flow([ActNorm(7)]), RIGHT, sevens(), torch.arange(10), run)
     assert figures["head_accuracy"].floor == pytest.approx(1 / 10)
     assert figures["digit_response_of_a_7"].ceiling == pytest.approx(np.std(np.arange(10)))
+
+
+class Spare(Seeing):
+    """A judge with an output that stands for nothing, as where labels begin at 1."""
+
+    def forward(self, images):
+        return nn.functional.pad(super().forward(images), (0, 1), value=-200.0)
+
+
+def test_outputs_that_stand_for_no_class_do_not_count(run):
+    figures, spare = judged(run), judged(run, judge=Spare())
+    assert spare["prior_rarest"].value == figures["prior_rarest"].value > 0.8
+    assert spare["prior_confidence"].floor == pytest.approx(1 / CLASSES)
+    classes = torch.arange(1, 10)  # of ten outputs
+    figures = classifier_figures(knowing(head=OfTen()), Flow([ActNorm(7)]), RIGHT, sevens(), classes, run)
+    assert figures["head_accuracy"].floor == pytest.approx(1 / 9)
+    assert figures["digit_response_of_a_7"].ceiling == pytest.approx(np.std(np.arange(1, 10)))
 
 
 def test_the_log_likelihood_is_that_of_the_prior_with_the_log_determinant(run):

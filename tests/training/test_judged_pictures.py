@@ -8,7 +8,8 @@ from iin_training.data.picture_sets import PictureSet
 from iin_training.flows import Flow
 from iin_training.flows.actnorm import ActNorm
 from iin_training.flows.base import FlowBlock
-from iin_training.judged_pictures import judge_pictures
+from iin_training.judged_pictures import PAIRS, judge_pictures
+from iin_training.judging import SAMPLES
 from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
 from rich.console import Console
@@ -50,7 +51,10 @@ class Order(FlowBlock):
 class SkinJudge(nn.Module):
     """Sees the lower left quarter."""
 
+    seen = 0
+
     def forward(self, images):
+        self.seen += len(images)
         levels = (images[:, :, 7, 0] + 1) * 127.5
         return -(levels - LEVELS).abs()
 
@@ -75,11 +79,11 @@ def pictures(persons=3):
     )
 
 
-def judged(tmp_path, *order, data=None, layout=LAYOUT, decoder=None):
+def judged(tmp_path, *order, data=None, layout=LAYOUT, decoder=None, judge=None):
     model = FrozenModel(Encoder(), decoder=decoder or Decoder(), image_shape=(1, 8, 8), value_range=(-1.0, 1.0))
     run = Run(tmp_path, seed=0, checkpoint_every=1, console=Console(quiet=True))
     flow = Flow([ActNorm(3), Order(*order)]).eval()
-    return judge_pictures(model, flow, layout, data or pictures(), {"skin": SkinJudge()}, run)
+    return judge_pictures(model, flow, layout, data or pictures(), {"skin": judge or SkinJudge()}, run)
 
 
 def test_a_perfect_interpretation_gives_the_real_pictures(tmp_path):
@@ -124,3 +128,24 @@ def test_without_true_pictures_nothing_is_said_of_them(tmp_path):
     assert "swap_person_error" not in twice
     only_skin = FactorLayout.from_sizes({"residual": 2, "skin": 1})
     assert not any(name.endswith("_error") for name in judged(tmp_path, 0, 1, 2, layout=only_skin))
+
+
+class Spare(SkinJudge):
+    """Has an output that stands for nothing."""
+
+    def forward(self, images):
+        return nn.functional.pad(super().forward(images), (0, 1), value=-1000.0)
+
+
+def test_an_output_that_stands_for_no_class_is_not_the_rarest(tmp_path):
+    figures, spare = judged(tmp_path, 0, 1, 2), judged(tmp_path, 0, 1, 2, judge=Spare())
+    assert spare["prior_skin_rarest"].value == figures["prior_skin_rarest"].value > 0.1
+    assert spare["prior_skin_confidence"].floor == pytest.approx(1 / 3)
+
+
+def test_the_judge_sees_every_picture_once(tmp_path):
+    judge, shown = SkinJudge(), pictures()
+    judged(tmp_path, 0, 1, 2, judge=judge)
+    # All real ones and those of the targets, these reconstructed and with each of three factors swapped; samples,
+    # others, and others with one factor of theirs.
+    assert judge.seen == len(shown.held_out_images) + (1 + 1 + 3) * PAIRS + 3 * SAMPLES

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from iin_training.data.colour import STILL, Augmentation
 from iin_training.data.coloured_digits import ColouredDigits
+from iin_training.data.digests import digest_of
 from iin_training.data.images import ImageArray, ImageFiles, image_folder
 from iin_training.pairs import (
     EverythingBut,
@@ -213,6 +215,20 @@ def test_weights_that_mean_the_same_shares_give_the_same_digest():
     assert digits(weights={"digit": 2, "colour": 2}).digest() == digits().digest()
 
 
+def test_digits_of_a_kind_too_rare_for_a_batch_are_known_from_those_that_were_drawn_without_it():
+    def before(weights):
+        total, data = sum(weights.values()), digits()._data
+        return digest_of("DigitPairs", data.digest(), *((kind, weight / total) for kind, weight in weights.items()))
+
+    for weights in (
+        {"digit": 1.5, "colour": 1.0, "all_but_colour": 0.0},
+        {"digit": 1.0, "colour": 1.0, "nothing": 0.1},
+    ):
+        assert digits(weights=weights).digest() == before(weights)
+    rare = {"digit": 1.5, "colour": 1.0, "nothing": 0.02}
+    assert digits(weights=rare).digest() != before(rare)
+
+
 def write(folder, levels):
     folder.mkdir()
     for number, picture in enumerate(levels):
@@ -300,6 +316,37 @@ def test_images_without_a_digest_are_read_once_in_a_process():
     assert images.loaded == IMAGES + 64
     assert [source.digest() for source in sources] == first
     assert images.loaded == IMAGES + 64
+
+
+def test_images_without_a_digest_are_not_kept_for_it():
+    digests = set()
+    for alter in range(5):
+        images = ForeignImages(noise(alter=alter))
+        digests.add(Unrelated(images).digest())
+        gone = weakref.ref(images)
+        del images
+        assert gone() is None
+    assert len(digests) == 5, "where others get the place of images that are gone, they do not get their digest"
+
+
+class Slotted:
+    """Images that nothing can refer to weakly."""
+
+    __slots__ = ("images",)
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def load(self, indices, generator):
+        return self.images.load(indices, generator)
+
+
+def test_images_of_any_class_have_a_digest():
+    images = ForeignImages(noise())
+    assert Unrelated(Slotted(images)).digest() == Unrelated(images).digest()
 
 
 def test_images_that_are_loaded_in_another_way_have_another_digest():

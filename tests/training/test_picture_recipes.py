@@ -9,7 +9,7 @@ import torch
 from iin_training.data.colour import STILL
 from iin_training.data.images import ImageArray
 from iin_training.data.picture_sets import PictureSet
-from iin_training.pipeline import run_recipe
+from iin_training.pipeline import run_recipe, score_recipe
 from iin_training.plans import pictures as plans
 from iin_training.recipes import RECIPES
 from PIL import Image
@@ -106,6 +106,10 @@ def test_what_measures_samples_is_fetched_before_anything_is_trained(small, tmp_
     with pytest.raises(RuntimeError, match="no network for efficientnet-lite0"):
         run_recipe(small("mnist"), tmp_path / "run", Console(quiet=True))
     assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_scores_want_nothing_that_measures_samples(small, tmp_path, no_network):
+    assert score_recipe(small("mnist"), tmp_path / "run", Console(quiet=True)).reference.keys() == {"residual"}
 
 
 def test_too_few_held_out_pictures_are_told_by_their_number(small, tmp_path, monkeypatch):

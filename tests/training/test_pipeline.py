@@ -1,6 +1,7 @@
 """From a recipe to a bundle: what is there is reused, and what does not belong together is refused."""
 
 import io
+import json
 import math
 import struct
 from dataclasses import replace
@@ -11,12 +12,15 @@ import torch
 from iin_bundle import Figure, read_bundle
 from iin_training.config import PairMix
 from iin_training.models.autoencoder import freeze
+from iin_training.models.checks import check_interpretable
+from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.digits import DigitPairs
 from iin_training.pipeline import _joined, _tried, run_recipe, score_recipe
 from iin_training.recipes import RECIPES
 from iin_training.run import Run
-from iin_training.stages import latents
+from iin_training.stages import first_stage, latents
 from rich.console import Console
+from torch import nn
 
 from tests.training.conftest import Blobs, untrained_encoder
 
@@ -95,6 +99,30 @@ def test_weights_that_cannot_be_fetched_are_told_before_anything_is_trained(brie
     assert not list((tmp_path / "run").rglob("*.safetensors"))
 
 
+def test_a_finished_first_stage_wants_no_weights_again(brief_recipe, tmp_path, no_network, monkeypatch):
+    """It was trained where they could be had."""
+    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), sizes=BY_HAND)
+    data, first = replace(recipe.data, image_size=32), replace(recipe.autoencoder, perceptual="vgg16")
+    recipe = replace(recipe, data=data, autoencoder=first)
+    with monkeypatch.context() as there:
+        there.setattr(first_stage, "fetch_weights", lambda: None)
+        there.setattr(first_stage, "PerceptualDistance", NoDistance)
+        score_recipe(recipe, tmp_path / "run", Console(quiet=True))
+    score_recipe(recipe, tmp_path / "run", Console(quiet=True))
+    pointer = tmp_path / "run/checkpoints/first_stage/checkpoint.json"
+    pointer.write_text(json.dumps(json.loads(pointer.read_text()) | {"step": 2}))
+    with pytest.raises(RuntimeError, match="no network for stlpips-pytorch"):
+        score_recipe(recipe, tmp_path / "run", Console(quiet=True))
+
+
+class NoDistance(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+
+    def forward(self, decoded, images):
+        return (decoded - images).flatten(1).mean(dim=1)
+
+
 class Watched(DigitPairs):
     """Tells how many pairs are drawn at a time."""
 
@@ -116,6 +144,23 @@ def test_large_pictures_are_tried_few_at_a_time(watched, tmp_path, monkeypatch):
     model, pairs = watched
     run = Run(tmp_path, seed=0, checkpoint_every=1, console=Console(quiet=True))
     assert [len(images) for images in _tried(model, pairs, run)] == list(pairs.drawn) == [8] * 64
+
+
+class Together(nn.Module):
+    """An encoder that mixes the items of a batch."""
+
+    def forward(self, images):
+        return images[:, 0, :2, :2].flatten(1) + images.mean()
+
+
+def test_what_mixes_the_items_of_a_batch_is_found_with_the_largest_pictures_too(watched, tmp_path, monkeypatch):
+    monkeypatch.setattr(latents, "USUAL", 0)  # even one picture is more than memory is meant to hold
+    pairs = watched[1]
+    model = FrozenModel(Together(), image_shape=(3, 8, 8), value_range=(-1.0, 1.0))
+    run = Run(tmp_path, seed=0, checkpoint_every=1, console=Console(quiet=True))
+    with pytest.raises(ValueError, match=r"encoder: expected latents that do not depend on the other items"):
+        check_interpretable(model, _tried(model, pairs, run))
+    assert set(pairs.drawn) == {2}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from iin_bundle import read_bundle
 from iin_training.cli import main
+from iin_training.model_card import write_model_card
 from PIL import Image
 
 
@@ -128,6 +130,35 @@ def test_a_users_names_are_no_html(digits_bundle, tmp_path):
     assert [row[-1] for row in page.rows if row[0] == "judge_accuracy"] == ["<script>alert(1)</script> & more"]
     assert "data: <img src=x>" in "".join(page.text)
     assert "<b>" in page.pictures
+
+
+MARKDOWN = [
+    "p(a | b) *is* so",
+    "![a](https://elsewhere/a.png) [b](https://elsewhere)",
+    "two\nlines",
+    "a_b_c <https://x>",
+]
+
+
+@pytest.mark.parametrize("text", MARKDOWN, ids=["table", "image", "lines", "link"])
+def test_a_users_names_are_no_markdown(digits_bundle, tmp_path, text):
+    bundle = shutil.copytree(digits_bundle, tmp_path / "bundle")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["evaluation"]["judge_accuracy"]["meaning"] = text
+    manifest["evaluation"][text] = manifest["evaluation"]["judge_accuracy"]
+    manifest["provenance"]["data_set"] = text
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["report", str(bundle)]) == 0
+    page = Page(tmp_path / "bundle.html")
+    assert [row[0] for row in page.rows if row[-1] == text] == ["judge_accuracy", text]
+    assert f"data: {text}" in "".join(page.text)
+    assert page.pictures.keys() == {path.stem for path in (bundle / "samples").iterdir()}
+    card = tmp_path / "card.md"
+    write_model_card(card, read_bundle(bundle).manifest)
+    rows = [re.split(r" (?<!\\)\| ", line) for line in card.read_text().splitlines() if line.startswith("| ")]
+    (named,) = [row for row in rows if row[0] == "| judge_accuracy"]
+    assert len(named) == 5
+    assert named[-1].removesuffix(" |").replace("\\|", "|") == " ".join(text.split())
 
 
 @pytest.mark.parametrize("missing", ["bundle", "settings.json"])

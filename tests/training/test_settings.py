@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 from iin_training import config
+from iin_training.data import fetch
+from iin_training.flows import interpretation_flow
 from iin_training.models.discriminator import PatchDiscriminator
 from iin_training.recipes import RECIPES
+from iin_training.stages import first_stage
 from iin_training.stages.first_stage import check_first_stage
 
 from tests.training.conftest import optimiser
@@ -33,7 +36,7 @@ from tests.training.conftest import optimiser
         (config.Optimiser, {"clip_norm": -1.0}, r"optimiser\.clip_norm: expected at least 0, got -1\.0"),
         (config.Transform, {"blocks": 0}, r"transform\.blocks: expected at least 1, got 0"),
         (config.Transform, {"hidden": 0}, r"transform\.hidden: expected at least 1, got 0"),
-        (config.Transform, {"depth": -1}, r"transform\.depth: expected at least 1, got -1"),
+        (config.Transform, {"depth": -1}, r"transform\.depth: expected at least 0, got -1"),
         (config.Judge, {"width": 0}, r"judge\.width: expected at least 1, got 0"),
         (config.HiddenClassifier, {"width": 0}, r"classifier\.width: expected at least 1, got 0"),
         (config.HiddenClassifier, {"latent_size": 1}, r"classifier\.latent_size: expected at least 2, .* got 1"),
@@ -57,11 +60,26 @@ def test_what_cannot_be_is_refused(section, changed, words):
         section(**given | changed)
 
 
+SIZES = {"mnist": 32, "fashion": 32, "animals": 32, "emoji": 64}  # pixels, of sets of pictures
+
+
+def test_linear_subnets_have_no_hidden_layer_to_size():
+    linear = config.Transform(depth=0, hidden=0, optimiser=optimiser())
+    flow = interpretation_flow(5, blocks=2, hidden=linear.hidden, depth=linear.depth, seed=0)
+    latents = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(flow.inverse(flow(latents)[0])[0], latents)
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_our_recipes_can_be(name):
+def test_our_recipes_can_be(name, monkeypatch):
+    asked = []
+    monkeypatch.setattr(fetch, "_download", lambda package, *_: asked.append(package))
+    monkeypatch.setattr(first_stage, "fetch_weights", lambda: asked.append("perceptual"))
     recipe = RECIPES[name]()
-    if hasattr(recipe, "autoencoder"):
-        check_first_stage(recipe.autoencoder, 32)
+    if isinstance(recipe, config.Recipe | config.PictureRecipe):
+        size = SIZES[recipe.data.source] if isinstance(recipe, config.PictureRecipe) else recipe.data.image_size
+        check_first_stage(recipe.autoencoder, size)
+    assert not asked
 
 
 @pytest.mark.parametrize(("stages", "size"), [(5, 32), (3, 8)])

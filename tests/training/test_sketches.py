@@ -1,6 +1,7 @@
 """Pairs from sketches: what is re-drawn has the sketch's style and its own shape, once, whatever interrupts it."""
 
 import functools
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -203,6 +204,15 @@ def test_the_size_of_the_factor_is_estimated_from_sketches_alone(source, tmp_pat
     sizes, scores = choose_sizes(recipe.transform, model, recipe.pairs, run)
     assert sum(sizes.values()) == 6
     assert set(scores) == {RESIDUAL, "colour"}
+
+
+def test_pictures_that_are_redrawn_for_pairs_and_for_held_out_alike_are_found(source, tmp_path):
+    model = FrozenModel(nn.Flatten(), image_shape=(3, SIZE, SIZE), value_range=(-1.0, 1.0))
+    for images, leak in ((source.images, True), (digits(start=50), False)):
+        recipe = OwnModel(name="sketched", model=model, pairs=source, held_out=source.on(images))
+        run = Run(tmp_path / "run", seed=0, checkpoint_every=1, console=QUIET)
+        with pytest.raises(ValueError, match=r"^held_out: .* got \d+ pictures that") if leak else nullcontext():
+            recipe.prepare(run)
 
 
 def test_grey_pictures_of_another_range_are_redrawn_in_it(tmp_path, drawn_by_hand):

@@ -26,12 +26,14 @@ def judge_digits(
     judge: Classifier,
     layout: FactorLayout,
     data: ColouredDigits,
+    classes: Tensor,
     run: Run,
 ) -> dict[str, Figure]:
     """Measure everything on held-out pictures in random colours.
 
     A pair is a target and a source with other digits and other colours; a swap puts one factor of the
-    source into the target. The judge never saw encoder, decoder or T.
+    source into the target. The judge was taught `classes`, `(n,)`, and never saw encoder, decoder
+    or T.
     """
     networks, sees = Interpreter(model, transform), Sees(judge, run.device)
     generator = run.generator("evaluation")
@@ -44,7 +46,8 @@ def judge_digits(
     colour, other_colour = measure_colour(images), measure_colour(other)
     factors, other_factors = networks.factors(images), networks.factors(other)
     plain = networks.images(factors)
-    plain_digit, plain_colour = sees(plain), measure_colour(plain)
+    logits = sees.logits(plain)
+    plain_digit, plain_colour = logits.argmax(dim=1), measure_colour(plain)
     accuracy_of_judge = rate(sees(images) == digit)
     ceiling, chance = rate(plain_digit == digit), rate(plain_digit[unrelated] == digit)
     least, most = _distance(plain_colour, colour), _distance(colour, other_colour)
@@ -92,7 +95,7 @@ def judge_digits(
             figures[f"swap_{name}_colour_drift"] = colour_error(
                 _distance(seen_colour, colour), f"{name} swapped: colour against the target's"
             )
-    prior = prior_figures(networks, layout, "digit", sees, plain, generator)
+    prior = prior_figures(networks, layout, "digit", sees, logits, classes, generator)
     return figures | {f"prior_{name}": figure for name, figure in prior.items()}
 
 
@@ -102,11 +105,12 @@ def _distance(first: Tensor, second: Tensor) -> float:
 
 @torch.no_grad()
 def classifier_figures(
-    model: FrozenModel, transform: Flow, layout: FactorLayout, data: ColouredDigits, run: Run
+    model: FrozenModel, transform: Flow, layout: FactorLayout, data: ColouredDigits, classes: Tensor, run: Run
 ) -> dict[str, Figure]:
     """The accuracy of the classifier that is interpreted, and the paper's network response analysis of one "7".
 
     Every factor in turn is drawn anew a thousand times, and the standard deviation of the predicted class is taken.
+    It was taught `classes`, `(n,)`, of which not every one need be there among held-out pictures, `data`.
     Source: Esser, Rombach, Ommer (CVPR 2020), section 4.
     """
     assert model.head is not None
@@ -115,12 +119,10 @@ def classifier_figures(
     images = draw(data.grey, random_colours(len(data), generator))
     factors = interpreter.factors(images)
     seen = interpreter.classes(factors)
-    # As many as the head tells apart: not every class need be there among held-out pictures.
-    classes = model.classify(model.encode(images[:1].to(interpreter.device))).shape[1]
     figures = {
         "head_accuracy": Figure(
             value=rate(seen == data.labels),
-            floor=1 / classes,
+            floor=1 / len(classes),
             meaning="class of held-out pictures, by the classifier that is interpreted",
         )
     }
@@ -128,7 +130,7 @@ def classifier_figures(
     if not len(sevens):
         return figures
     one = factors[int(sevens[0])]
-    uniform = float(torch.arange(classes).double().std(correction=0))
+    uniform = float(classes.double().std(correction=0))
     for part in layout:
         where = layout.slice(part.name)
         draws = one.repeat(RESPONSES, 1)

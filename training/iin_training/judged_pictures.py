@@ -50,8 +50,8 @@ def judge_pictures(
         source = of_other_value(target, labels, generator)
         unrelated = torch.randperm(PAIRS, generator=generator)  # pictures beside which agreement is chance
         sees = Sees(judge, run.device)
-        reconstructed = networks.images(factors[target])
-        plain = sees(reconstructed)
+        logits = sees.logits(networks.images(factors[target]))
+        plain = logits.argmax(dim=1)
         ceiling, chance = rate(plain == labels[target]), rate(plain[unrelated] == labels[target])
         figures |= {
             f"judge_{concept}": Figure(
@@ -85,7 +85,8 @@ def judge_pictures(
                     floor=chance,
                     meaning=f"{part.name} swapped: judge sees the target's {concept}",
                 )
-        prior = prior_figures(networks, layout, concept, sees, reconstructed, generator)
+        classes = torch.from_numpy(pictures.labels[concept]).unique()
+        prior = prior_figures(networks, layout, concept, sees, logits, classes, generator)
         figures |= {f"prior_{concept}_{name}": figure for name, figure in prior.items()}
     return figures | _counterfactual_figures(networks, layout, pictures, images, factors)
 

@@ -53,7 +53,13 @@ def of_other_value(target: Tensor, labels: Tensor, generator: torch.Generator) -
 
 
 def prior_figures(
-    networks: Interpreter, layout: FactorLayout, concept: str, sees: Sees, plain: Tensor, generator: torch.Generator
+    networks: Interpreter,
+    layout: FactorLayout,
+    concept: str,
+    sees: Sees,
+    plain: Tensor,
+    classes: Tensor,
+    generator: torch.Generator,
 ) -> dict[str, Figure]:
     """Whether the judge of `concept` recognises samples, and whether its factor alone decides what it sees.
 
@@ -62,7 +68,8 @@ def prior_figures(
         layout: the factors of T, with or without one for the concept.
         concept: what the judge was taught.
         sees: the judge.
-        plain: reconstructions, `(N, C, S, S)` in [-1, 1].
+        plain: the judge's logits of reconstructions, `(N, outputs)`.
+        classes: those that it was taught, `(n,)`, different; it may have outputs of no class.
         generator: decides the samples.
 
     Returns:
@@ -71,16 +78,17 @@ def prior_figures(
     """
     first, second = (torch.randn(SAMPLES, layout.size, generator=generator).to(networks.device) for _ in range(2))
     logits = sees.logits(networks.images(first))
-    seen, classes = logits.argmax(dim=1), logits.shape[1]
+    seen = logits.argmax(dim=1)
+    found = torch.bincount(seen, minlength=logits.shape[1])[classes]
     figures = {
         "confidence": Figure(
             value=_confidence(logits),
-            ceiling=_confidence(sees.logits(plain)),
-            floor=1 / classes,
+            ceiling=_confidence(plain),
+            floor=1 / len(classes),
             meaning=f"judge's mean probability of the {concept} that it sees in a sample; ceiling: in a reconstruction",
         ),
         "rarest": Figure(
-            value=float(torch.bincount(seen, minlength=classes).min() * classes / SAMPLES),
+            value=float(found.min() * len(classes) / SAMPLES),
             ceiling=1.0,
             floor=0.0,
             meaning=f"share of samples with the {concept} seen least often, relative to an equal share",

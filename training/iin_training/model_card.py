@@ -9,12 +9,17 @@ from rich.table import Table
 
 from iin_training.factor_sizes import allot_sizes
 
-__all__ = ["card_of", "quality_table", "score_table", "write_model_card"]
+__all__ = ["BOUNDS", "LIMITS", "WHAT", "columns", "quality_table", "score_table", "write_model_card"]
 
+WHAT = """An invertible interpretation network: it translates the latent of a frozen model, without loss,
+into the factors below. Each factor is meant to be standard normal and independent of the others."""
+BOUNDS = """Ceiling and floor are what is best and worst to expect; where the meaning does not say, the same measure on
+plain reconstructions, and chance."""
+LIMITS = """Images of {image.height}x{image.width} pixels like those of the training data. Whatever else is given is
+interpreted all the same; a log-likelihood below the manifest's quantiles is the sign of it."""
 CARD = """# {name} (version {version})
 
-An invertible interpretation network: it translates the latent of a frozen model, without loss,
-into the factors below. Each factor is meant to be standard normal and independent of the others.
+{what}
 
 | factor | dimensions | size |
 |---|---|---|
@@ -22,8 +27,7 @@ into the factors below. Each factor is meant to be standard normal and independe
 
 ## Measured on held-out pictures
 
-Ceiling and floor are what is best and worst to expect; where the meaning does not say, the same measure on plain
-reconstructions, and chance.
+{bounds}
 
 | figure | value | ceiling | floor | meaning |
 |---|---|---|---|---|
@@ -39,8 +43,7 @@ Round trip `|inverse(transform(z)) - z|`: at most {round_trip:.2e} over held-out
 
 ## Limits
 
-Images of {height}x{width} pixels like those of the training data. Whatever else is given is
-interpreted all the same; a log-likelihood below the manifest's quantiles is the sign of it.
+{limits}
 """
 
 
@@ -50,21 +53,17 @@ def _number(value: float | None) -> str:
     return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
 
 
-def _columns(figure: Figure) -> tuple[str, str, str, str]:
+def columns(figure: Figure) -> tuple[str, str, str, str]:
+    """Value, ceiling, floor and meaning of a figure, for people; empty where it has none."""
     return _number(figure.value), _number(figure.ceiling), _number(figure.floor), figure.meaning
 
 
 def write_model_card(path: Path, manifest: Manifest) -> None:
     """Write the card of `manifest` to `path`."""
-    path.write_text(card_of(manifest), encoding="utf-8")
-
-
-def card_of(manifest: Manifest) -> str:
-    """The card of `manifest`, in Markdown."""
     origin = manifest.provenance
-    rows = [f"| {name} | {' | '.join(_columns(figure))} |" for name, figure in manifest.evaluation.items()]
-    factors = [f"| {p.name} | {p.start} to {p.start + p.size - 1} | {p.size} |" for p in manifest.layout]
-    return CARD.format(
+    rows = [_row(name, *columns(figure)) for name, figure in manifest.evaluation.items()]
+    factors = [_row(p.name, f"{p.start} to {p.start + p.size - 1}", str(p.size)) for p in manifest.layout]
+    card = CARD.format(
         name=manifest.name,
         version=manifest.version,
         factors="\n".join(factors),
@@ -77,9 +76,16 @@ def card_of(manifest: Manifest) -> str:
         data_set=origin.data_set,
         data_sha=origin.data_set_sha256,
         versions=", ".join(f"{library} {number}" for library, number in origin.versions.items()),
-        height=manifest.image.height,
-        width=manifest.image.width,
+        what=WHAT,
+        bounds=BOUNDS,
+        limits=LIMITS.format(image=manifest.image),
     )
+    path.write_text(card, encoding="utf-8")
+
+
+def _row(*cells: str) -> str:
+    """A row of a table: what would end a cell in a name or a meaning does not."""
+    return "| " + " | ".join(" ".join(cell.splitlines()).replace("|", "\\|") for cell in cells) + " |"
 
 
 def quality_table(manifest: Manifest) -> Table:
@@ -89,7 +95,7 @@ def quality_table(manifest: Manifest) -> Table:
     for column in ("figure", "value", "ceiling", "floor"):
         table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=True)
     for name, figure in manifest.evaluation.items():
-        table.add_row(name, *_columns(figure)[:3])
+        table.add_row(name, *columns(figure)[:3])
     table.add_row("round_trip", f"{manifest.round_trip_error:.1e}", "", "")
     return table
 

@@ -3,29 +3,25 @@
 import hashlib
 import inspect
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-import torch
 import tyro
 from iin_bundle.factors import RESIDUAL
-from torch import Tensor
 
 from iin_training.config import AnyRun, Bundle, ClassifierRecipe, Optimiser, PictureRecipe, Recipe, Transform
 from iin_training.data.digests import images_digest, knows
 from iin_training.data.images import ImageFiles, Images, printable
 from iin_training.models.checks import check_images
 from iin_training.models.frozen import FrozenModel
-from iin_training.pairs.base import PairBatch, PairSource, check_batch, fingerprint, over
-from iin_training.pairs.mixed import Mixed
+from iin_training.pairs.base import PairBatch, PairSource, check_batch, fingerprint
+from iin_training.pairs.drawable import drawable
 from iin_training.run import Run
 from iin_training.subject import EXAMPLES, PREVIEWS, Measure, Subject
 
 __all__ = ["AnyRecipe", "OwnModel"]
 
-ROUNDS = 8  # of as many pairs as there are images: of 3,000,000 images one is not drawn
 OPAQUE = tyro.constructors.PrimitiveConstructorSpec[Any](  # the command line has no options for what is inside a model
     nargs=1,
     metavar="MODEL",
@@ -126,14 +122,12 @@ class OwnModel(AnyRun):
 
     def _check_held_out(self, run: Run) -> None:
         """Refuse figures of pictures that T has seen, where the sources can say which they draw from."""
-        seen, held_out = list(_drawn(self.pairs)), list(_drawn(self.held_out))
-        trained, measured = ({picture for noted in of for picture in noted.pictures()} for of in (seen, held_out))
-        if both := trained & measured:
+        (seen, trained_files), (held_out, measured_files) = _reach(self.pairs), _reach(self.held_out)
+        if both := sum(len(seen[digest] & held_out[digest]) for digest in seen.keys() & held_out.keys()):
             raise ValueError(
-                f"held_out: expected pairs of pictures that T is not trained on, got {len(both)} pictures that pairs "
+                f"held_out: expected pairs of pictures that T is not trained on, got {both} pictures that pairs "
                 "draws too; split them, and give each its part"
             )
-        trained_files, measured_files = ({path for noted in of for path in noted.files()} for of in (seen, held_out))
         if files := sorted(trained_files & measured_files):
             run.console.print(
                 f"warning: held_out has {len(files)} of the files of pairs, such as {printable(files[0])}; "
@@ -144,61 +138,26 @@ class OwnModel(AnyRun):
             )
 
 
-class _Noted:
-    """Images that are not loaded, only noted where they are asked for."""
-
-    def __init__(self, images: Images) -> None:
-        self._images = images
-        self._drawn = torch.zeros(len(images), dtype=torch.bool)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def load(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
-        self._drawn[indices] = True
-        return torch.empty(len(indices), 0)
-
-    def name(self, index: int) -> str:
-        return self._images.name(index)
-
-    def numbers(self) -> list[int]:
-        """Of those noted."""
-        found: list[int] = self._drawn.nonzero().flatten().tolist()
-        return found
-
-    def pictures(self) -> Iterator[tuple[str, int]]:
-        """What tells those noted from others, however distorted; nothing where images are made at random."""
-        images, digest = self._images, None
-        if knows(images, "digest", "load") and hasattr(images, "sha256"):
-            digest = str(images.sha256)
-        elif knows(images, "still", "load") and images.still:  # type: ignore[attr-defined]
-            digest = images_digest(images)
-        if digest is not None:
-            yield from ((digest, number) for number in self.numbers())
-
-    def files(self) -> Iterator[Path]:
-        """The files of those noted, where images are files."""
-        if isinstance(self._images, ImageFiles):
-            yield from (self._images.paths[number].absolute() for number in self.numbers())
+def _reach(source: PairSource) -> tuple[dict[str, set[int]], set[Path]]:
+    """Numbers of the images that a source may draw, by what tells their set from others; and the files among them."""
+    sets: dict[int, tuple[Images, set[int]]] = {}
+    for images, drawn in drawable(source):
+        sets.setdefault(id(images), (images, set()))[1].update(drawn.tolist())
+    numbers: dict[str, set[int]] = {}
+    files: set[Path] = set()
+    for images, chosen in sets.values():
+        if (digest := _of_pictures(images)) is not None:
+            numbers.setdefault(digest, set()).update(chosen)
+        if isinstance(images, ImageFiles):
+            files.update(images.paths[number].absolute() for number in chosen)
+    return numbers, files
 
 
-def _drawn(source: PairSource) -> Iterator[_Noted]:
-    """Images of a source that can say which they are, with those noted that it draws."""
-    if isinstance(source, Mixed):  # each by itself: one that cannot say must not hide the others
-        for part in source.sources:
-            yield from _drawn(part)
-        return
-    found: list[_Noted] = []
-
-    def noted(images: Images) -> Images:
-        found.append(_Noted(images))
-        return found[-1]
-
-    moved, generator = over(source, noted), torch.Generator().manual_seed(0)
-    if moved is not None and found:
-        for _ in range(ROUNDS):
-            moved.draw(sum(map(len, found)), (RESIDUAL, *moved.concepts), generator)
-    yield from found
+def _of_pictures(images: Images) -> str | None:
+    """A digest of what images show, however distorted; None where they are made at random."""
+    if knows(images, "digest", "load") and hasattr(images, "sha256"):
+        return str(images.sha256)
+    return images_digest(images) if knows(images, "still", "load") and images.still else None  # type: ignore[attr-defined]
 
 
 def _told(measure: Measure | None) -> str | None:

@@ -51,6 +51,8 @@ def run_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> Bundle:
         console.print(f"{directory / 'bundle'}: made before with the same settings and data, reused")
         return finished
     run = _run(recipe, plan, directory, console)
+    if isinstance(plan, PicturesPlan):
+        plan.fetch_for_figures()
     subject, findings = _prepared(plan, run)
     if isinstance(recipe, OwnModel):  # ours are known to export
         with console.status("trying the model's export"):
@@ -99,7 +101,8 @@ def _tried(model: FrozenModel, pairs: PairSource, run: Run) -> Iterator[Tensor]:
     Refuses pairs that break the contract of a source, or of pictures that the model was not made for.
     """
     factors, generator = (RESIDUAL, *pairs.concepts), run.generator("tried")
-    for size in in_parts(TRIED, at_once(TRIED, model.image_shape)):
+    most = max(2, at_once(TRIED, model.image_shape))  # one alone would not show what mixes the items of a batch
+    for size in in_parts(TRIED, most):
         batch = pairs.draw(size, factors, generator)
         check_batch(batch, size, factors, "pairs")
         for images in (batch.images_a, batch.images_b):

@@ -6,10 +6,8 @@ from pathlib import Path
 
 from iin_bundle import Bundle
 from jinja2 import Environment
-from markdown_it import MarkdownIt
-from markupsafe import Markup
 
-from iin_training.model_card import card_of
+from iin_training.model_card import BOUNDS, LIMITS, WHAT, columns
 
 __all__ = ["write_page"]
 
@@ -31,7 +29,34 @@ img { max-width: 100%; }
 </style>
 </head>
 <body>
-{% if card %}{{ card }}{% else %}<h1>{{ title }}</h1>{% endif %}
+{% if model %}<h1>{{ model.name }} (version {{ model.version }})</h1>
+<p>{{ what }}</p>
+<table>
+<tr><th>factor</th><th>dimensions</th><th>size</th></tr>
+{% for part in model.layout %}<tr><td>{{ part.name }}</td>
+<td>{{ part.start }} to {{ part.start + part.size - 1 }}</td><td>{{ part.size }}</td></tr>
+{% endfor %}</table>
+<h2>Measured on held-out pictures</h2>
+<p>{{ bounds }}</p>
+<table>
+<tr><th>figure</th><th>value</th><th>ceiling</th><th>floor</th><th>meaning</th></tr>
+{% for name, figure in model.evaluation.items() %}<tr><td>{{ name }}</td>
+{% for cell in columns(figure) %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+<p>Round trip <code>|inverse(transform(z)) - z|</code>: at most {{ "%.2e" % model.round_trip_error }} over held-out
+latents.</p>
+<h2>Origin</h2>
+{% with origin = model.provenance %}<ul>
+<li>recipe <code>{{ origin.recipe }}</code>, seed {{ origin.seed }}, code at commit {{ origin.git_commit }}, exported
+{{ origin.created }}</li>
+<li>data: {{ origin.data_set }} (sha256 of it, or of what decides the pairs drawn from it:
+{{ origin.data_set_sha256 }})</li>
+<li>libraries: {% for library, number in origin.versions.items() %}{{ library }} {{ number }}{{ ", " if not loop.last }}
+{%- endfor %}</li>
+</ul>{% endwith %}
+<h2>Limits</h2>
+<p>{{ limits.format(image=model.image) }}</p>
+{% else %}<h1>{{ title }}</h1>{% endif %}
 {% if state %}<p>{{ state }}</p>{% endif %}
 {% if samples %}<h2>Held-out pictures that come with the bundle</h2>
 <div class="samples">
@@ -65,7 +90,7 @@ def write_page(
     Args:
         path: where the page goes.
         title: its name, and its heading where there is no bundle.
-        bundle: its model card (factors, figures with their meanings, ceilings and floors) and sample pictures.
+        bundle: its factors, figures with their meanings, ceilings and floors, origin, and sample pictures.
         drawn: PNG files by their headings.
         stages: of each its name, updates, how many there will be, and minutes.
         state: where the run is, in a line.
@@ -74,14 +99,16 @@ def write_page(
         OSError: where it cannot be written.
 
     """
-    # Names and meanings may be a user's: no HTML in them is taken for such.
-    card = Markup(MarkdownIt("js-default").render(card_of(bundle.manifest))) if bundle else ""
     found = sorted((bundle.directory / "samples").glob("*.png")) if bundle else []
-    page = Environment(autoescape=True).from_string(PAGE)
+    page = Environment(autoescape=True).from_string(PAGE)  # names and meanings may be a user's: they are text
     path.write_text(
         page.render(
             title=title,
-            card=card,
+            model=bundle.manifest if bundle else None,
+            what=WHAT,
+            bounds=BOUNDS,
+            limits=LIMITS,
+            columns=columns,
             state=state,
             samples={sample.stem: _inside(sample) for sample in found},
             drawn={heading: _inside(picture) for heading, picture in (drawn or {}).items()},

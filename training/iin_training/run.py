@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from torch import nn
 
-from iin_training.checkpoint import load_checkpoint, save_checkpoint
+from iin_training.checkpoint import load_checkpoint, read_pointer, save_checkpoint
 from iin_training.config import Optimiser
 from iin_training.curves import read_metrics
 from iin_training.processes import average, leads, same_everywhere, wait
@@ -88,6 +88,11 @@ class Run:
             torch.manual_seed(self.seed_of(stage, step))
             yield
 
+    def steps_done(self, stage: str) -> int:
+        """Updates of a stage in its checkpoint, whatever its settings; 0 where there is none."""
+        saved = read_pointer(self._folder(stage))
+        return saved["step"] if saved else 0
+
     def steps(
         self,
         stage: str,
@@ -100,7 +105,7 @@ class Run:
 
         Goes on from the stage's checkpoint where there is one. `settings` must equal those of the checkpoint.
         """
-        folder = self.directory / "checkpoints" / stage
+        folder = self._folder(stage)
         settings = {"seed": self.seed, **self.inputs, **settings}
         self._model = model
         done = load_checkpoint(folder, model, optimiser, settings)
@@ -145,6 +150,9 @@ class Run:
         with self.metrics_path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self._note(note="  ".join(f"{name} {value:.3g}" for name, value in numbers.items()))
+
+    def _folder(self, stage: str) -> Path:
+        return self.directory / "checkpoints" / stage
 
     def _check_weights(self, stage: str, step: int) -> None:
         """Stop before a good checkpoint is replaced by one that nothing can go on from."""

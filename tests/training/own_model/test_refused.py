@@ -10,7 +10,17 @@ import torch
 from iin_training.data.colour import STILL, Augmentation
 from iin_training.data.images import ImageArray, ImageFiles
 from iin_training.own_model import OwnModel
-from iin_training.pairs import GenerativeFactors, Mixed, SameLabel, Unrelated
+from iin_training.pairs import (
+    GenerativeFactors,
+    ListedPairs,
+    Mixed,
+    SameAttribute,
+    SameLabel,
+    Unrelated,
+    Variants,
+    read_attributes,
+)
+from iin_training.pairs.base import over_images
 from iin_training.pipeline import _prepared
 from iin_training.run import Run
 from iin_training.stages import latents
@@ -189,6 +199,83 @@ def test_one_set_of_pictures_may_be_divided_by_labels(networks, tmp_path):
         mixed = Mixed([(held_out, 1.0), (other, 1.0)])
         with pytest.raises(ValueError, match=rf"^held_out: .* got {count} pictures that pairs draws too"):
             prepared(of_labels(networks, seen, mixed), tmp_path)
+
+
+def test_one_picture_of_a_class_that_is_mostly_passed_over_is_found(networks, tmp_path):
+    """Balanced, a class of many pictures is drawn as seldom as one of 150 that have two."""
+    levels = np.random.default_rng(0).integers(0, 256, (2000, 28, 28), dtype=np.uint8)
+    images, numbers = ImageArray(levels, value_range=(0, 1)), range(2000)
+    classes = [0 if number < 1500 else number // 2 if number < 1800 else None for number in numbers]
+    others = [number % 4 if number in (0, *range(1800, 2000)) else None for number in numbers]
+    seen, held_out = SameLabel(images, classes, "light"), SameLabel(images, others, "light")
+    with pytest.raises(ValueError, match=r"^held_out: .* got 1 pictures that pairs draws too"):
+        prepared(of_labels(networks, seen, held_out), tmp_path)
+
+
+def every_source(images, folder):
+    """Sources of ours of the first 40 of 60 images."""
+    kept = [number % 4 if number < 40 else None for number in range(60)]
+    (folder / "table.csv").write_text("\n".join(["file,light", *(f"{number},{number % 4}" for number in range(40))]))
+    lines = ["image_a,image_b,shared", *(f"{number},{number + 1},light" for number in range(0, 40, 2))]
+    (folder / "pairs.csv").write_text("\n".join(lines))
+    attributes = read_attributes(folder / "table.csv")
+    return {
+        "labels": SameLabel(images, kept, "light"),
+        "variants": Variants(images, kept, "light"),
+        "attributes": SameAttribute(images, attributes, console=Console(quiet=True)),
+        "list": ListedPairs(images, folder / "pairs.csv"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["labels", "variants", "attributes", "list"])
+def test_our_sources_say_what_they_draw_and_are_not_drawn_from_to_see(tmp_path, monkeypatch, kind):
+    images = ImageArray(np.zeros((60, 8, 8), np.uint8))
+    source = every_source(images, tmp_path)[kind]
+    drawn = source.over(Numbers(images).of).draw(2000, ("residual", "light"), torch.Generator().manual_seed(0))
+    monkeypatch.setattr(type(source), "draw", None)
+    ((of, numbers),) = Mixed([(source, 1.0)]).drawable()
+    assert of is images
+    assert sorted(numbers.tolist()) == torch.cat([drawn.images_a, drawn.images_b]).flatten().unique().tolist()
+    assert sorted(numbers.tolist()) == list(range(40))
+
+
+class Numbers:
+    """Images that are their numbers."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def of(self, images):
+        return self
+
+    def __len__(self):
+        return len(self.images)
+
+    def load(self, indices, generator):
+        return indices[:, None]
+
+    def name(self, index):
+        return self.images.name(index)
+
+
+class Quiet(SameLabel):
+    """A user's source that can be moved to other images, but does not say which it draws."""
+
+    def draw(self, count, factors, generator):
+        return super().draw(count, factors, generator)
+
+    over = over_images
+
+
+def test_a_source_that_does_not_say_what_it_draws_is_drawn_from_to_see(networks, tmp_path):
+    images = ImageArray(np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8), value_range=(0, 1))
+    seen, held_out = (
+        Quiet(images, [number % 3 if kept(number) else None for number in range(60)], "light")
+        for kept in (lambda number: number < 40, lambda number: number >= 40)
+    )
+    assert prepared(of_labels(networks, seen, held_out), tmp_path).held_out is held_out
+    with pytest.raises(ValueError, match=r"^held_out: .* got 40 pictures that pairs draws too"):
+        prepared(of_labels(networks, seen, Quiet(images, np.arange(60) % 3, "light")), tmp_path)
 
 
 def test_one_folder_may_be_divided_by_labels(networks, tmp_path):

@@ -1,6 +1,8 @@
 """Digests of whatever decides a result: of values, of images, and of what tells its own."""
 
 import hashlib
+import weakref
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,7 @@ from iin_training.data.images import Images
 __all__ = ["digest_of", "images_digest", "knows", "own_digest"]
 
 LOADED = 64  # images at a time
-# By identity; the images are kept, so that no others get theirs.
-_DIGESTS: dict[int, tuple[Images, str]] = {}
+_DIGESTS: dict[int, str] = {}  # by identity of the images, as long as these live
 
 
 def digest_of(*parts: Tensor | str | bool | float | tuple[str | bool | float, ...]) -> str:
@@ -51,14 +52,17 @@ def images_digest(images: Images) -> str:
     """Hexadecimal sha256 over all images and how they are loaded: their own `digest()` where they have one.
 
     Images of others that have none are all loaded once, and the first 64 again with a generator, which shows
-    what is done at random. What they were then is remembered as long as the process lives.
+    what is done at random. What they were then is remembered as long as they live.
     """
     known = own_digest(images, "load")
     if known is not None:
         return known
-    if id(images) not in _DIGESTS:
+    if (known := _DIGESTS.get(id(images))) is None:
         batches = torch.arange(len(images)).split(LOADED)
         loaded = [digest_of(images.load(batch, None)) for batch in batches]
         again = images.load(batches[0], torch.Generator().manual_seed(0))
-        _DIGESTS[id(images)] = images, digest_of(*loaded, again)
-    return _DIGESTS[id(images)][1]
+        known = digest_of(*loaded, again)
+        with suppress(TypeError):  # no weak reference to what has slots: such images are read again
+            weakref.finalize(images, _DIGESTS.pop, id(images))
+            _DIGESTS[id(images)] = known
+    return known

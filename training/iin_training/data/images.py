@@ -27,7 +27,7 @@ class Images(Protocol):
     """Images by number, loaded a batch at a time.
 
     They may also have a method `digest() -> str`: a hexadecimal sha256 over all of them and how they are loaded.
-    Without one, all of them are loaded whenever a run has to know whether they are still the same.
+    Without one, all of them are loaded once, so they may not change as long as they live.
     And a property `still: bool`: whether `load` gives the same with a generator as without, and draws nothing from
     it. Latents of still images are computed once; without the property every step computes them anew.
     """

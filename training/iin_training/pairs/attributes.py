@@ -1,12 +1,13 @@
 """Pairs of images with the same value of an attribute."""
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from torch import Tensor
 
 from iin_training.data.digests import digest_of, images_digest
 from iin_training.data.images import ImageFiles, Images, printable
@@ -86,6 +87,10 @@ class SameAttribute:
         return PairBatch(*load_pairs(self._images, first, second, generator), torch.cat(shared))
 
     over = over_images
+
+    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
+        """Its images, and which of them are in pairs, see `pairs.drawable`."""
+        return [(self._images, torch.cat([classes.members for classes in self._classes]).unique())]
 
     def digest(self) -> str:
         """Hexadecimal sha256 over images, groups of equal values, concepts and settings; not over names of values."""

@@ -67,6 +67,9 @@ class PairSource(Protocol):
 
     It may have a method `over(change: Callable[[Images], Images]) -> PairSource | None`: the same pairs, drawn from
     the same states of the generator, of other images, see `over`. Without one, images are encoded at every step.
+
+    And a method `drawable() -> Iterable[tuple[Images, Tensor]]`: its sets of images, each with the numbers `(n,)` of
+    those that its pairs can be of. Held-out pictures that T is trained on are found by it, see `pairs.drawable`.
     """
 
     @property

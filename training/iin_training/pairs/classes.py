@@ -77,7 +77,8 @@ class Classes:
                 "label more images, or leave the concept out"
             )
         order = np.argsort(codes, kind="stable")
-        self._members = torch.from_numpy(order[np.isin(codes[order], kept)])
+        self.members = torch.from_numpy(order[np.isin(codes[order], kept)])
+        """Numbers of the images that are in a group, `(n,)`, group by group."""
         self._sizes = torch.from_numpy(sizes[kept])
         self._starts = self._sizes.cumsum(0) - self._sizes
         self._class_at = torch.arange(len(kept)).repeat_interleave(self._sizes)
@@ -93,11 +94,11 @@ class Classes:
         first = _below(sizes, generator)
         second = _below(sizes - 1, generator)
         second += second >= first
-        return self._members[starts + first], self._members[starts + second]
+        return self.members[starts + first], self.members[starts + second]
 
     def digest(self) -> str:
         """Hexadecimal sha256 over which images are grouped, and how groups are drawn."""
-        return digest_of(self._members, self._sizes, bool(self._balanced))
+        return digest_of(self.members, self._sizes, bool(self._balanced))
 
 
 def _below(limits: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,6 +1,6 @@
 """Pairs from labels: same class, same but for one concept, nothing in common."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,10 @@ class SameLabel:
 
     over = over_images
 
+    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
+        """Its images, and which of them are in pairs, see `pairs.drawable`."""
+        return [(self._images, self._classes.members)]
+
     def digest(self) -> str:
         """Hexadecimal sha256 over images, groups of equal labels, concept and settings; not over names of labels."""
         return digest_of("SameLabel", self.concepts, images_digest(self._images), self._classes.digest())
@@ -102,6 +106,10 @@ class Variants:
 
     over = over_images
 
+    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
+        """Its images, and which of them are in pairs, see `pairs.drawable`."""
+        return [(self._images, self._groups.members)]
+
     def digest(self) -> str:
         """Hexadecimal sha256 over images, groups and concept; not over names of groups."""
         return digest_of("Variants", self.concepts, images_digest(self._images), self._groups.digest())
@@ -128,6 +136,10 @@ class Unrelated:
         return PairBatch(*load_pairs(self._images, first, second, generator), shared)
 
     over = over_images
+
+    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
+        """Its images, and which of them are in pairs, see `pairs.drawable`."""
+        return [(self._images, torch.arange(len(self._images)))]
 
     def digest(self) -> str:
         """Hexadecimal sha256 over the images and how they are loaded."""

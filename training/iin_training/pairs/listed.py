@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from iin_bundle.factors import RESIDUAL
+from torch import Tensor
 
 from iin_training.data.digests import digest_of, images_digest
 from iin_training.data.images import ImageFiles, Images
@@ -105,6 +106,10 @@ class ListedPairs:
         return join_batches(parts)
 
     over = over_images
+
+    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
+        """Its images, and which of them are in pairs, see `pairs.drawable`."""
+        return [(self._images, torch.cat(self._numbers).unique())]
 
     def digest(self) -> str:
         """Hexadecimal sha256 over images, sets of shared factors, pairs and similarities, in the list's order."""

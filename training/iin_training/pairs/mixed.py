@@ -2,15 +2,17 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Self
 
 import torch
+from torch import Tensor
 
 from iin_training.data.digests import digest_of
 from iin_training.data.images import Images
 from iin_training.pairs.base import PairBatch, PairSource, check_count, draw_numbers, fingerprint, join_batches, over
+from iin_training.pairs.drawable import drawable
 
 __all__ = ["Mixed"]
 
@@ -67,6 +69,11 @@ class Mixed:
                 return None
             other._sources.append((moved, share))
         return other
+
+    def drawable(self) -> Iterator[tuple[Images, Tensor]]:
+        """The images of each source by itself: one that cannot say does not hide the others. See `pairs.drawable`."""
+        for source in self.sources:
+            yield from drawable(source)
 
     def digest(self) -> str:
         """Hexadecimal sha256 over the `fingerprint` and share of each source, in their order."""

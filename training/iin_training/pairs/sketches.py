@@ -1,6 +1,6 @@
 """Pairs from two sketches that differ in one concept: every picture is re-drawn in the style of each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from pathlib import Path
 
@@ -150,6 +150,11 @@ class Sketches:
         other = copy(self)
         other._drawn = change(self._redrawn())
         return other
+
+    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
+        """All pictures as they are re-drawn, see `pairs.drawable`."""
+        drawn = self._redrawn()
+        return [(drawn, torch.arange(len(drawn)))]
 
     def digest(self) -> str:
         """Hexadecimal sha256 over all pictures, those practised on included, the sketches, concept and settings."""

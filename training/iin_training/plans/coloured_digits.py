@@ -18,7 +18,7 @@ from iin_training.pairs.digits import DigitPairs
 from iin_training.plans.held_out import naming_held_out
 from iin_training.run import Run
 from iin_training.stages.classifiers import train_hidden_classifier, train_judge
-from iin_training.stages.first_stage import check_first_stage, train_first_stage
+from iin_training.stages.first_stage import check_first_stage, fetch_first_stage, train_first_stage
 from iin_training.stages.transform import given_sizes
 from iin_training.subject import EXAMPLES, PREVIEWS, Subject
 
@@ -61,6 +61,7 @@ class DigitsPlan:
             pairs.check_estimable()
         if isinstance(recipe, Recipe):
             check_first_stage(recipe.autoencoder, size)
+            fetch_first_stage(recipe.autoencoder, run)
             judge = train_judge(recipe.judge, data.batch, image_shape=(3, size, size), classes=digits.classes, run=run)
             autoencoder = train_first_stage(
                 recipe.autoencoder,
@@ -76,10 +77,12 @@ class DigitsPlan:
                 classifier.trunk, head=classifier.head, image_shape=(3, size, size), value_range=(-1.0, 1.0)
             )
 
+        classes = data.labels.unique()
+
         def measure(model: FrozenModel, flow: Flow, layout: FactorLayout) -> dict[str, Figure]:
             if isinstance(recipe, Recipe):
-                return judge_digits(model, flow, judge, layout, held_out, run)
-            return classifier_figures(model, flow, layout, held_out, run)
+                return judge_digits(model, flow, judge, layout, held_out, classes, run)
+            return classifier_figures(model, flow, layout, held_out, classes, run)
 
         generator = run.generator("previews")
         chosen = torch.randperm(len(held_out), generator=generator)[torch.arange(EXAMPLES) % len(held_out)]

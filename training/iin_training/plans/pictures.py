@@ -27,7 +27,7 @@ from iin_training.plans.held_out import naming_held_out
 from iin_training.run import Run
 from iin_training.sample_quality import measure_samples
 from iin_training.stages.classifiers import train_judge
-from iin_training.stages.first_stage import check_first_stage, train_first_stage
+from iin_training.stages.first_stage import check_first_stage, fetch_first_stage, train_first_stage
 from iin_training.stages.transform import given_sizes
 from iin_training.subject import EXAMPLES, PREVIEWS, Subject
 
@@ -56,6 +56,11 @@ class PicturesPlan:
         """What decides the result of the whole run."""
         return {"recipe": deciding(self._recipe), **self.inputs()}
 
+    def fetch_for_figures(self) -> None:
+        """Download what samples are measured by, where they will be; `RuntimeError` where that cannot be had."""
+        if not self._recipe.concepts:
+            fetch_weights()
+
     def prepare(self, run: Run) -> Subject:
         """Train the networks that come before T, or take them from their checkpoints."""
         recipe, pictures = self._recipe, self._set
@@ -75,8 +80,7 @@ class PicturesPlan:
             held_out_pairs = self._pairs(held_out, pictures.held_out_labels)
         given_sizes(recipe.transform, recipe.autoencoder.latent_size, pairs.concepts)
         check_first_stage(recipe.autoencoder, data.shape.height)
-        if not recipe.concepts:
-            fetch_weights()  # for what samples are measured by
+        fetch_first_stage(recipe.autoencoder, run)
         judges = {name: self._train_judge(name, data, shape, run) for name in self._judged()}
         model = freeze(train_first_stage(recipe.autoencoder, draw, image_shape=shape, run=run))
 

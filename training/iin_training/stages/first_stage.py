@@ -16,34 +16,31 @@ from iin_training.models.perceptual import LEAST, PerceptualDistance, fetch_weig
 from iin_training.processes import average, average_gradients, share
 from iin_training.run import Run
 
-__all__ = ["check_first_stage", "train_first_stage"]
+__all__ = ["check_first_stage", "fetch_first_stage", "train_first_stage"]
 
 FIXED_STATISTICS_FROM = 0.1  # share of the steps
 LARGEST_WEIGHT = 1e4  # of the adversarial loss
 
 
 def check_first_stage(config: configs.Autoencoder, image_size: int) -> None:
-    """Refuse what pictures of `image_size` pixels a side cannot have, and download what is needed only later.
-
-    Raises:
-        ValueError: naming the setting.
-        RuntimeError: where weights of a perceptual network cannot be downloaded.
-
-    """
+    """Refuse what pictures of `image_size` pixels a side cannot have: a `ValueError` that names the setting."""
     against, most = config.adversary, image_size.bit_length() - 1
     if against.weight and against.stages > most:
         raise ValueError(
             f"autoencoder.adversary.stages: expected at most {most} for pictures of {image_size}x{image_size}, whose "
             f"size each of them halves, got {against.stages}"
         )
-    if config.perceptual == "none":
-        return
-    if image_size < LEAST[config.perceptual]:
+    if config.perceptual != "none" and image_size < LEAST[config.perceptual]:
         raise ValueError(
             f"autoencoder.perceptual: expected none for pictures of {image_size}x{image_size}, got "
             f"{config.perceptual}, which wants at least {LEAST[config.perceptual]} pixels; take larger pictures"
         )
-    fetch_weights()
+
+
+def fetch_first_stage(config: configs.Autoencoder, run: Run) -> None:
+    """Download the perceptual network, where the run has steps left that want it; `RuntimeError` where it cannot."""
+    if config.perceptual != "none" and run.steps_done("first_stage") < config.optimiser.steps:
+        fetch_weights()
 
 
 def train_first_stage(
