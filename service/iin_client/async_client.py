@@ -46,6 +46,8 @@ from iin_client.walks import Walk
 __all__ = ["AsyncClient"]
 
 Result = TypeVar("Result")
+# What grpc.aio makes of the status of a stream that ends while it sends on it.
+_STATUS_LOST = (grpc.StatusCode.INTERNAL, "Internal error from Core (INTERNAL)")
 
 
 class AsyncClient:
@@ -227,6 +229,14 @@ class AsyncClient:
                     if sending is not None:
                         sending.answered()
                     yield read(response)
+        except CallError as error:
+            if sending is None or (error.code, error.message) != _STATUS_LOST:
+                raise
+            raise CallError(
+                grpc.StatusCode.UNAVAILABLE,
+                f"{self._settings.address} refused the stream, or broke it off, while this client was sending, and its "
+                "status is lost; try again, and if it persists use Client, which tells the status",
+            ) from error
         finally:
             call.cancel()
             if sending is not None:

@@ -16,7 +16,7 @@ from grpc import StatusCode
 from iin_service.errors import Idle, InvalidInput, NotFound, Overloaded, ServiceError, Unsupported, short
 from iin_service.log import logger
 from iin_service.recording import Recorder
-from iin_service.streams import answered_in_order
+from iin_service.streams import answered_in_order, callers_turn
 
 __all__ = ["Answering", "CallContext", "Fault", "Kept"]
 
@@ -24,7 +24,9 @@ Answer = TypeVar("Answer")
 Request = TypeVar("Request", bound=Message)
 Given = TypeVar("Given")
 
-MAX_BYTES_HELD = 512 * 1024 * 1024  # of all requests under way in a replica; half as many of what streams keep
+# Of all requests under way in a replica. Half as many of the answers that streams keep, and of the requests of Sample
+# and Traverse; a quarter of what analyses work with.
+MAX_BYTES_HELD = 512 * 1024 * 1024
 MAX_STREAMS = 256  # open at once: each holds a place of the replica, busy or not
 IDLE_SECONDS = 300.0  # that a stream stays open without a message either way
 MOST_CHARACTERS = 2000  # of a message, which travels in metadata, twice
@@ -132,7 +134,7 @@ class Answering:
     def __init__(self, recorder: Recorder) -> None:
         """Calls are counted by `recorder`."""
         self._recorder = recorder
-        self._bytes = self._waiting = self._kept = self._streams = 0
+        self._bytes = self._waiting = self._kept = self._requests = self._working = self._streams = 0
         self._left = asyncio.Event()
         """Set whenever a request begins or leaves, or an answer is taken."""
 
@@ -169,19 +171,14 @@ class Answering:
         answer: Callable[[], Awaitable[Answer]],
         context: CallContext,
         nothing: Answer,
-        *,
-        working: int = 0,
     ) -> Answer:
-        """The answer, or `nothing` beside a status that says why. Ray drops the status's details on a raise.
-
-        What it takes up is the request, and `working` bytes where those are not bounded by its items.
-        """
+        """The answer, or `nothing` beside a status that says why. Ray drops the status's details on a raise."""
 
         def failed(fault: Fault) -> Answer:
             fault.set_on(context)
             return nothing
 
-        return await self.once(rpc, request.ByteSize() + working, answer, failed)
+        return await self.once(rpc, request.ByteSize(), answer, failed)
 
     async def stream(
         self,
@@ -194,25 +191,17 @@ class Answering:
 
         One is called when the answer before it is taken, so a stream keeps one answer, and its request to the end.
         """
-
-        async def each() -> AsyncGenerator[Callable[[], Awaitable[Message]]]:
-            for make in makes:
-                yield make
-
-        async def made(make: Callable[[], Awaitable[Message]]) -> tuple[Message, int]:
-            kept.begun(0, 0)
-            found = await make()
-            size = found.ByteSize()
-            kept.answered(size, 0)
-            return found, size
-
         with self._counted(rpc) as outcome:
             try:
                 with self.opened(request.ByteSize()) as kept:
-                    makes = await begin()
-                    async with aclosing(self.in_order(kept, each(), made, window=1)) as answers:
-                        async for one in answers:
-                            yield one
+                    for make in await begin():
+                        found = await make()
+                        size = found.ByteSize()
+                        kept.answered(size, 0)
+                        with callers_turn(IDLE_SECONDS, kept.dropped):
+                            yield found
+                        del found  # it counts no more
+                        kept.answered(0, size)
             except Exception as error:
                 fault = Fault(error)
                 outcome.code = fault.code.name
@@ -233,11 +222,14 @@ class Answering:
         async with aclosing(answers):
             async for found, size in answers:
                 yield found
+                del found  # it counts no more
                 kept.taken(size)
 
     @contextmanager
     def opened(self, size: int = 0) -> Iterator[Kept]:
         """A place for a stream; who leaves it lets go of all that it keeps, and of `size` bytes of its one request.
+
+        These count by themselves: the answers that streams keep may fill their room for as long as there is work.
 
         Raises:
             Overloaded: where there is none left, or no room for a request that is more than a place's share of it.
@@ -246,17 +238,35 @@ class Answering:
         if self._streams >= MAX_STREAMS:
             raise Overloaded(f"{MAX_STREAMS} streams are open, as many as may be; retry later")
         most = MAX_BYTES_HELD // 2
-        if size > most // MAX_STREAMS and self._kept and self._kept + size > most:
-            raise Overloaded(f"streams keep {self._kept} bytes, at most {most} with a large request; retry later")
+        if size > most // MAX_STREAMS and self._requests and self._requests + size > most:
+            told = f"streams of answers hold requests of {self._requests} bytes, at most {most} with a large one"
+            raise Overloaded(f"{told}; retry later")
         kept = Kept(self)
-        self.keep(size)
+        self._requests += size
         self._streams += 1
         try:
             yield kept
         finally:
             self._streams -= 1
             kept.dropped()
-            self.keep(-size)
+            self._requests -= size
+
+    @contextmanager
+    def works(self, size: int) -> Iterator[None]:
+        """Count so many bytes that an analysis works with beside its request; a lone one is always let in.
+
+        Raises:
+            Overloaded: where there is no room for them.
+
+        """
+        most = MAX_BYTES_HELD // 4
+        if self._working and self._working + size > most:
+            raise Overloaded(f"analyses work with {self._working} bytes, at most {most}; retry later")
+        self._working += size
+        try:
+            yield
+        finally:
+            self._working -= size
 
     def ended(self, rpc: str, error: Exception, context: CallContext) -> None:
         """A stream of requests is refused, given up or broken, which counts as a call that took no time."""
@@ -277,6 +287,7 @@ class Answering:
             size = message.ByteSize()
             kept.read(size)
             yield message, size
+            del message  # else it would be there until the next one comes
             while kept.waiting and self._waiting + self._bytes > MAX_BYTES_HELD // 2:
                 self._left.clear()
                 await self._left.wait()

@@ -46,6 +46,13 @@ class Engine:
         self.compute = compute
         self._graphs = Graphs(manifest, runner, compute)
 
+    def check(self, wanted: Wanted) -> None:
+        """Raise Unsupported where the model cannot give what is wanted, as `edit`, `sample` and `traverse` do."""
+        if wanted.images and ("inverse", "decoder") not in self._graphs:
+            raise Unsupported(
+                f"the model '{self.manifest.name}' has no decoder, so it gives no images; ask for IMAGE_FORMAT_NONE"
+            )
+
     async def factors(self, given: Sequence[Given], trace: Trace) -> Array:
         """Factors, `(N, D)`, of everything given, in order."""
 
@@ -88,7 +95,7 @@ class Engine:
         Targets and sources go through the encoder and the transform together, a source that several edits share
         once. A source of one item serves all targets, one of N items goes item by item.
         """
-        self._check(wanted)
+        self.check(wanted)
         sources = {id(pending.source): pending.source for pending in edits if pending.source is not None}
         found = await self.factors([*targets, *sources.values()], trace)
         counts = [sum(len(one.items) for one in targets), *(len(one.items) for one in sources.values())]
@@ -152,7 +159,7 @@ class Engine:
 
         `field` is where the temperature stands in the request, for error messages.
         """
-        self._check(wanted)
+        self.check(wanted)
         fields = [field] * self.layout.size  # what gives each value of a sample
         for one in held:
             fields[one.where] = [one.field] * len(one.values)
@@ -174,13 +181,23 @@ class Engine:
         return _parts(part, count, size, trace)
 
     def traverse(
-        self, ends: Array, path: Walk, count: int, *, size: int, wanted: Wanted, trace: Trace, write: Write[T]
+        self,
+        ends: Array,
+        path: Walk,
+        count: int,
+        *,
+        size: int,
+        wanted: Wanted,
+        trace: Trace,
+        write: Write[T],
+        field: str = "start",
     ) -> Iterator[Callable[[], Awaitable[T]]]:
         """Frames of a path in order, as `sample`; a function is to be called when the one before has given its part.
 
         `ends`, `(1, D)` or `(2, D)`, are the factors of the start and of the destination of an interpolation.
+        `field` is where the start stands in the request, for error messages.
         """
-        self._check(wanted)
+        self.check(wanted)
         if isinstance(path, Interpolation):
             path = replace(path, destination=ends[1:])
         begin, blamed = ends[:1], BLAMED[type(path)]
@@ -190,7 +207,7 @@ class Engine:
             async with self.compute.admitted(len(indices), patient=trace.patient):
                 factors = np.concatenate(await asyncio.to_thread(list, islice(frames, len(indices))))
                 grown = np.abs(factors).max(axis=1) > np.abs(begin).max()
-                fields = [blamed if one else "start" for one in grown]
+                fields = [blamed if one else field for one in grown]
                 return await write(
                     indices.start, await self._decoded(factors, wanted, trace, fields.__getitem__), trace
                 )
@@ -275,12 +292,6 @@ class Engine:
         if rows * (ROW + self.layout.size) <= NUMBERS_AT_ONCE:
             return function(*arguments)
         return await asyncio.to_thread(function, *arguments)
-
-    def _check(self, wanted: Wanted) -> None:
-        if wanted.images and ("inverse", "decoder") not in self._graphs:
-            raise Unsupported(
-                f"the model '{self.manifest.name}' has no decoder, so it gives no images; ask for IMAGE_FORMAT_NONE"
-            )
 
 
 def _parts(

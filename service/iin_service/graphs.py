@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import numpy as np
 from iin_bundle import Manifest
@@ -15,8 +16,9 @@ from iin_service.items import Limits, Trace
 from iin_service.recording import Recorder, Silent
 from iin_service.stage import Array, Outputs, Run, Stage
 
-__all__ = ["Compute", "Graphs"]
+__all__ = ["Codec", "Compute", "Graphs"]
 
+T = TypeVar("T")
 LOG_2PI = math.log(2 * math.pi)
 # What a call can ask for in one go: the ways into the factors, out of them, and the head. A row is one queue, so
 # calls with images and calls with latents do not share a batch of the transform; most send images.
@@ -29,7 +31,23 @@ GRAPHS_IN_A_ROW: tuple[tuple[str, ...], ...] = (
 )
 
 
-CODECS = 2  # threads that decode, each a picture of 325 MiB at most (`images.MAX_PIXELS`), and as many that encode
+CODECS = 2  # threads that decode, each a picture of 325 MiB at most (`images.MAX_PIXELS`); that encode, at least
+
+
+class Codec:
+    """Threads for pictures alone, which are not freed while one is at work for a call that was given up."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        """`name` is that of the threads."""
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._free = asyncio.Semaphore(threads)
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        """What `work` gives in a thread. It waits for one here: what waits in an executor stays when its call goes."""
+        await self._free.acquire()
+        job = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        job.add_done_callback(lambda _: self._free.release())
+        return await asyncio.shield(job)
 
 
 class Compute:
@@ -39,14 +57,13 @@ class Compute:
     business, and the event loop stays free. The check of a new bundle, or of one in doubt, runs beside them.
     """
 
-    def __init__(self, limits: Limits | None = None, recorder: Recorder | None = None) -> None:
-        """Nothing is under way."""
+    def __init__(self, limits: Limits | None = None, recorder: Recorder | None = None, *, threads: int = 1) -> None:
+        """Nothing is under way; the replica has so many `threads`."""
         self.limits, self.recorder = limits or Limits(), recorder or Silent()
         self.slot = asyncio.Semaphore(1)
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        # Pictures alone: a call that is given up while one is decoded or encoded leaves the thread at work.
-        self.decoders = ThreadPoolExecutor(CODECS, thread_name_prefix="decode")
-        self.encoders = ThreadPoolExecutor(CODECS, thread_name_prefix="encode")
+        self.decode = Codec("decode", CODECS)
+        self.encode = Codec("encode", max(CODECS, threads))
         self._items = 0
         self._left = asyncio.Event()
         """Set whenever items leave."""

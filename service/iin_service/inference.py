@@ -188,10 +188,12 @@ class InferenceRpcs:
             compute = self._engine.compute
             given = read_tensors(request, model.inputs, compute.limits.max_items)
             # Names of factors, which are few, count as items do; those that are drawn the engine counts.
-            items = sum(len(given[one.name].array) for one in model.inputs if one.shape[0] == ANY and one.name in given)
-            async with compute.admitted(items, patient=False):
+            counts = [len(given[one.name].array) for one in model.inputs if one.shape[0] == ANY and one.name in given]
+            # The first are the items that the outputs are of.
+            rows = min(int(given["count"].array[0]), compute.limits.max_items) if "count" in given else sum(counts[:1])
+            check_bytes(rows * sum(one.item_bytes for one in model.outputs if one.name in wanted), "outputs")
+            async with compute.admitted(sum(counts), patient=False):
                 outputs = await model.run(given)
-                check_bytes(sum(outputs[name].nbytes for name in wanted), "outputs")
                 return write_tensors(request, outputs, wanted, self._engine.manifest.version)
 
         return await self._answering.unary("ModelInfer", request, answer, context, pb.ModelInferResponse())

@@ -1,9 +1,8 @@
 """Items of a request as arrays; nothing a caller sends is trusted."""
 
-import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -28,9 +27,9 @@ class InputReader:
     """Reads the items of requests to one model."""
 
     def __init__(self, manifest: Manifest, compute: Compute) -> None:
-        """`manifest` gives shapes to check against; all readers of a replica share `compute` with its decoders."""
+        """`manifest` gives shapes to check against; all readers of a replica share `compute` with its threads."""
         self.manifest, self.limits = manifest, compute.limits
-        self._recorder, self._decoders = compute.recorder, compute.decoders
+        self._recorder, self._in_thread = compute.recorder, compute.decode
         self.shapes: dict[str, tuple[int, ...]] = {
             "image": manifest.image.shape,
             "latent": manifest.latent_shape,
@@ -93,9 +92,6 @@ class InputReader:
         if trace.pixels > PIXELS_DECODED_AT_ONCE:
             return await self._in_thread(partial(decode, picture))
         return decode(picture)
-
-    async def _in_thread(self, work: Callable[[], Array]) -> Array:
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
     def _opened(self, data: bytes, field: str, *, resize: bool, trace: Trace) -> Image.Image:
         """The picture in a file, none of it decoded, within what a call may hold."""

@@ -85,7 +85,7 @@ class Replica:
         self._health = Health()
         self._metrics = Metrics()
         self._answering = Answering(self._metrics)
-        self._compute = Compute(Limits(), self._metrics)
+        self._compute = Compute(Limits(), self._metrics, threads=threads)
         self._listed: set[str] = set()
         """Applications of this service's kind."""
         self._loaded: dict[str, Any] | None = None
@@ -171,6 +171,7 @@ class Replica:
         async with aclosing(self._rpcs.sample(request, grpc_context)) as responses:
             async for response in responses:
                 yield response
+                del response  # an idle stream holds nothing
         _raise_for_proxy(grpc_context)
 
     async def Traverse(
@@ -180,6 +181,7 @@ class Replica:
         async with aclosing(self._rpcs.traverse(request, grpc_context)) as responses:
             async for response in responses:
                 yield response
+                del response  # an idle stream holds nothing
         _raise_for_proxy(grpc_context)
 
     async def InterpretStream(
@@ -189,6 +191,7 @@ class Replica:
         async with aclosing(self._rpcs.interpret_stream(requests, grpc_context)) as responses:
             async for response in responses:
                 yield response
+                del response  # an idle stream holds nothing
         _raise_for_proxy(grpc_context)
 
     async def EditStream(
@@ -198,6 +201,7 @@ class Replica:
         async with aclosing(self._rpcs.edit_stream(requests, grpc_context)) as responses:
             async for response in responses:
                 yield response
+                del response  # an idle stream holds nothing
         _raise_for_proxy(grpc_context)
 
     async def Respond(self, request: pb.RespondRequest, grpc_context: "RayServegRPCContext") -> pb.RespondResponse:

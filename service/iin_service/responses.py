@@ -1,10 +1,8 @@
 """From the engine's results to response messages."""
 
-import asyncio
 import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import ImageSpec, Manifest
 
 from iin_service.errors import InvalidInput
+from iin_service.graphs import Codec
 from iin_service.images import MAX_PIXELS, encode_picture
 from iin_service.items import Decoded, Interpreted, Limits, Response, Trace
 from iin_service.stage import Array
@@ -43,14 +42,17 @@ class Sizes:
         head = manifest.graphs.get("head")
         self._classes = int(head.outputs[0].shape[1]) if head else 0
         self._image = 4 * math.prod(manifest.image.shape)
-        self._other = 4 * (2 * manifest.size + self._classes) + ITEM_BYTES
+        self._latent = 4 * manifest.size
+        self._other = 4 * (manifest.size + self._classes) + ITEM_BYTES
 
-    def most(self, items: int, *, images: bool = True) -> int:
+    def most(self, items: int, *, images: bool = True, latents: bool = True) -> int:
         """What no answer to an InterpretRequest or EditRequest with so many inputs or targets is larger than.
 
-        Without `images` none is in it. Files may be larger than numbers of small images, by `ITEM_BYTES` at most.
+        Without `images` or `latents` none are in it. Files may be larger than numbers of small images, by `ITEM_BYTES`
+        at most.
         """
-        return MESSAGE_BYTES + items * (self._other + (self._image if images else 0))
+        item = self._other + (self._image if images else 0) + (self._latent if latents else 0)
+        return MESSAGE_BYTES + items * item
 
     def analysis(self, items: int, factors: int) -> int:
         """What no answer to a RespondRequest with so many items and factors is larger than."""
@@ -58,14 +60,14 @@ class Sizes:
 
     def samples_per_message(self, bounds: Limits) -> int:
         """Samples or frames in one message of a stream: fewer of large images."""
-        fit = (STREAMED_BYTES - MESSAGE_BYTES) // (self._image + self._other)
+        fit = (STREAMED_BYTES - MESSAGE_BYTES) // (self._image + self._latent + self._other)
         return max(1, min(fit, bounds.samples_per_message))
 
 
 def check_bytes(size: int, field: str) -> None:
     """Refuse an answer that no message has room for: as the transport does it, it would end a whole stream."""
     if size > MAX_MESSAGE_BYTES:
-        remedy = "split the items over several calls, or ask for less of each, as by another format"
+        remedy = "split the items over several calls, or ask for less of each where there is a choice"
         raise InvalidInput(field, f"what is answered in {MAX_MESSAGE_BYTES} bytes", f"a need for {size}", remedy)
 
 
@@ -83,10 +85,10 @@ def interpretation(result: Interpreted, trace: Trace) -> pb.InterpretResponse:
 
 # Any: the fields that three messages have in common.
 async def decoded(
-    result: Decoded, spec: ImageSpec, image_format: int, trace: Trace, encoders: Executor
+    result: Decoded, spec: ImageSpec, image_format: int, trace: Trace, in_thread: Codec
 ) -> dict[str, Any]:
     """Fields of the answer to an EditRequest, or of one message of those to a SampleRequest or TraverseRequest."""
-    images = None if result.images is None else await _images(result.images, spec, image_format, trace, encoders)
+    images = None if result.images is None else await _images(result.images, spec, image_format, trace, in_thread)
     return {
         "images": images,
         "factors": _tensor(result.factors),
@@ -96,7 +98,7 @@ async def decoded(
     }
 
 
-async def _images(images: Array, spec: ImageSpec, image_format: int, trace: Trace, encoders: Executor) -> pb.Images:
+async def _images(images: Array, spec: ImageSpec, image_format: int, trace: Trace, in_thread: Codec) -> pb.Images:
     """Images `(N, C, H, W)` in the format chosen."""
     if image_format == pb.IMAGE_FORMAT_RAW:
         return pb.Images(raw=_tensor(images))
@@ -109,7 +111,7 @@ async def _images(images: Array, spec: ImageSpec, image_format: int, trace: Trac
     if images.size <= VALUES_ENCODED_AT_ONCE:
         files = encode()
     else:
-        files = await asyncio.get_running_loop().run_in_executor(encoders, encode)
+        files = await in_thread(encode)
     trace.codec_seconds += time.perf_counter() - started
     return pb.Images(encoded=files)
 

@@ -1,17 +1,18 @@
 """InterpretationService: each RPC converts, calls the engine and converts back."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from typing import Any, TypeVar
 
+from google.protobuf import message as protobuf
 from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_service import responses
 from iin_service.answering import Answering, CallContext, Fault
 from iin_service.engine import Engine
-from iin_service.items import Decoded, Trace
+from iin_service.items import Decoded, Trace, Wanted
 from iin_service.requests import RequestReader
 
 __all__ = ["InterpretationRpcs", "ListModels"]
@@ -19,7 +20,7 @@ __all__ = ["InterpretationRpcs", "ListModels"]
 LISTED_SECONDS = 1.0  # that an answer to ListModels is kept: each asks Serve's controller, which has all else to do
 ListModels = Callable[[], Awaitable[list[pb.ServedModel]]]
 """Finds the models that are served side by side."""
-Message = TypeVar("Message")
+Message = TypeVar("Message", bound=protobuf.Message)
 
 
 class InterpretationRpcs:
@@ -39,7 +40,7 @@ class InterpretationRpcs:
 
     async def _interpreted(self, request: pb.InterpretRequest, trace: Trace) -> pb.InterpretResponse:
         items = self._read.items.most_items(request.inputs)
-        responses.check_bytes(self._sizes.most(items, images=False), "inputs")
+        responses.check_bytes(self._most_interpreted(request), "inputs")
         async with self._admitted(items, trace):
             given = await self._read.items.inputs(request.inputs, "inputs", resize=request.resize, trace=trace)
             return responses.interpretation(await self._engine.interpret(given, trace), trace)
@@ -55,36 +56,58 @@ class InterpretationRpcs:
         )
 
     async def _edited(self, request: pb.EditRequest, trace: Trace) -> pb.EditResponse:
-        read, resize, wanted = self._read, request.resize, self._read.wanted(request)
-        self._check_images(read.items.most_items(request.targets), request.format, "targets")
+        read, resize = self._read, request.resize
+        wanted = self._wanted(request, read.items.most_items(request.targets), "targets")
         async with self._admitted(read.most_items(request), trace):
             targets = await read.items.inputs(request.targets, "targets", resize=resize, trace=trace)
             count = sum(len(one.items) for one in targets)
             edits = await read.edits(request.edits, count, resize=resize, trace=trace)
             result = await self._engine.edit(targets, edits, wanted, trace)
-            return pb.EditResponse(**await self._fields(result, request.format, trace))
+            return await self._decoded(pb.EditResponse, request.format, result, trace)
 
-    def _check_images(self, items: int, image_format: int, field: str) -> None:
-        """Refuse more decoded items than a message has room for; files are as large as they become."""
-        raw = image_format == pb.IMAGE_FORMAT_RAW
-        responses.check_bytes(self._sizes.most(items, images=raw), field)
+    def _most_interpreted(self, request: pb.InterpretRequest) -> int:
+        """Bytes that no answer is larger than."""
+        return self._sizes.most(self._read.items.most_items(request.inputs), images=False)
 
-    # Any: the fields that three messages have in common.
-    async def _fields(self, result: Decoded, image_format: int, trace: Trace) -> dict[str, Any]:
-        encoders = self._engine.compute.encoders
-        fields = await responses.decoded(result, self._engine.manifest.image, image_format, trace, encoders)
-        if fields["images"] is not None:
-            files = sum(map(len, fields["images"].encoded))
-            responses.check_bytes(files + self._sizes.most(len(result.factors), images=False), "format")
-        return fields
+    def _most_edited(self, request: pb.EditRequest) -> int:
+        images = request.format != pb.IMAGE_FORMAT_NONE
+        return self._sizes.most(
+            self._read.items.most_items(request.targets), images=images, latents=request.return_latents
+        )
+
+    def _wanted(
+        self, request: pb.EditRequest | pb.SampleRequest | pb.TraverseRequest, items: int, field: str
+    ) -> Wanted:
+        """What is to be made of so many items in one message, if the model and a message can give it.
+
+        Files are as large as they become.
+        """
+        wanted = self._read.wanted(request)
+        self._engine.check(wanted)
+        raw = request.format == pb.IMAGE_FORMAT_RAW
+        responses.check_bytes(self._sizes.most(items, images=raw, latents=wanted.latents), field)
+        return wanted
+
+    async def _decoded(
+        self, kind: Callable[..., Message], image_format: int, result: Decoded, trace: Trace, **more: int
+    ) -> Message:
+        """A message of a `kind` with what was decoded, and `more` fields."""
+        spec, in_thread = self._engine.manifest.image, self._engine.compute.encode
+        fields = await responses.decoded(result, spec, image_format, trace, in_thread)
+        message = kind(**more, **fields)
+        if result.images is not None and image_format != pb.IMAGE_FORMAT_RAW:
+            beside = self._sizes.most(len(result.factors), images=False, latents=result.latents is not None)
+            # Counted only where it may be too large: that takes as long as sending it.
+            if sum(map(len, fields["images"].encoded)) + beside > responses.MAX_MESSAGE_BYTES:
+                responses.check_bytes(message.ByteSize(), "format")
+        return message
 
     def sample(self, request: pb.SampleRequest, context: CallContext) -> AsyncGenerator[pb.SampleResponse]:
         """Draw from the prior and decode, several images to a message."""
         return self._answering.stream("Sample", request, lambda: self._samples(request), context)
 
     async def _samples(self, request: pb.SampleRequest) -> Iterator[Callable[[], Awaitable[pb.SampleResponse]]]:
-        trace, wanted = Trace(), self._read.wanted(request)
-        self._check_images(1, request.format, "format")
+        trace, wanted = Trace(), self._wanted(request, 1, "format")
         async with self._admitted(self._read.most_items(request), trace):
             temperature, truncation, fixed = await self._read.sample(request, trace)
             held = await self._engine.held(fixed, trace)
@@ -108,15 +131,14 @@ class InterpretationRpcs:
         self, kind: Callable[..., Message], image_format: int, first: int, result: Decoded, trace: Trace
     ) -> Message:
         """A message of samples or frames."""
-        return kind(first_index=first, **await self._fields(result, image_format, trace))
+        return await self._decoded(kind, image_format, result, trace, first_index=first)
 
     def traverse(self, request: pb.TraverseRequest, context: CallContext) -> AsyncGenerator[pb.TraverseResponse]:
         """Follow a path through factors, several frames to a message."""
         return self._answering.stream("Traverse", request, lambda: self._frames(request), context)
 
     async def _frames(self, request: pb.TraverseRequest) -> Iterator[Callable[[], Awaitable[pb.TraverseResponse]]]:
-        trace, wanted = Trace(), self._read.wanted(request)
-        self._check_images(1, request.format, "format")
+        trace, wanted = Trace(), self._wanted(request, 1, "format")
         async with self._admitted(self._read.most_items(request), trace):
             start, path, destination = await self._read.traverse(request, trace)
             ends = await self._engine.factors([start] if destination is None else [start, destination], trace)
@@ -128,6 +150,7 @@ class InterpretationRpcs:
             wanted=wanted,
             trace=trace,
             write=partial(self._part, pb.TraverseResponse, request.format),
+            field=start.field,
         )
 
     async def respond(self, request: pb.RespondRequest, context: CallContext) -> pb.RespondResponse:
@@ -139,18 +162,17 @@ class InterpretationRpcs:
         async def answer() -> pb.RespondResponse:
             trace = Trace()
             responses.check_bytes(size, "inputs")
-            async with self._admitted(items, trace):
-                given, names, draws, temperature = await self._read.respond(request, trace)
-                found, before = await self._engine.classified(given, trace)
-            del given  # it counts no more
-            told = await self._engine.respond(
-                found, before, names, draws=draws, seed=request.seed, temperature=temperature, trace=trace
-            )
-            return responses.responses(before, told, trace)
+            with self._answering.works(5 * size):  # sums, those of squares in twice the width, the answer in its forms
+                async with self._admitted(items, trace):
+                    given, names, draws, temperature = await self._read.respond(request, trace)
+                    found, before = await self._engine.classified(given, trace)
+                del given  # it counts no more
+                told = await self._engine.respond(
+                    found, before, names, draws=draws, seed=request.seed, temperature=temperature, trace=trace
+                )
+                return responses.responses(before, told, trace)
 
-        nothing = pb.RespondResponse()
-        # Sums and sums of squares in twice the width, and the answer in its forms.
-        return await self._answering.unary("Respond", request, answer, context, nothing, working=5 * size)
+        return await self._answering.unary("Respond", request, answer, context, pb.RespondResponse())
 
     def interpret_stream(
         self, requests: AsyncIterator[pb.InterpretStreamRequest], context: CallContext
@@ -159,7 +181,7 @@ class InterpretationRpcs:
         return self._stream(
             "InterpretStream",
             requests,
-            lambda request: request.inputs,
+            self._most_interpreted,
             self._interpreted,
             pb.InterpretStreamResponse,
             context,
@@ -169,43 +191,41 @@ class InterpretationRpcs:
         self, requests: AsyncIterator[pb.EditStreamRequest], context: CallContext
     ) -> AsyncGenerator[pb.EditStreamResponse]:
         """Edit each message of a stream."""
-        return self._stream(
-            "EditStream", requests, lambda request: request.targets, self._edited, pb.EditStreamResponse, context
-        )
+        return self._stream("EditStream", requests, self._most_edited, self._edited, pb.EditStreamResponse, context)
 
     # Any: the messages of the two streams have the same fields and no common type.
     async def _stream(
         self,
         rpc: str,
         requests: AsyncIterator[Any],
-        answered_for: Callable[[Any], Sequence[pb.Input]],
+        most_of: Callable[[Any], int],
         work: Callable[[Any, Trace], Awaitable[Any]],
         kind: Any,
         context: CallContext,
     ) -> AsyncGenerator[Any]:
         """The answer, of a `kind`, that `work` finds for each message; bulk work waits its turn when there is much.
 
-        An answer has as many items as the `answered_for` of its request.
+        An answer has at most as many bytes as `most_of` its request says.
         """
 
         async def answer(read: tuple[Any, int]) -> tuple[Any, int]:
             """The answer and its bytes to a message and its own: counted once, which costs as much as sending does."""
             message, size = read
-            items = self._read.items.most_items(answered_for(message.request))
-            most = min(self._sizes.most(items), responses.MAX_MESSAGE_BYTES)
-            most += len(message.item_id.encode())
+            most = min(most_of(message.request), responses.MAX_MESSAGE_BYTES) + len(message.item_id.encode())
 
-            async def answered() -> Any:
+            async def answered() -> tuple[Any, int]:
                 response = await work(message.request, Trace(patient=True))
-                return kind(item_id=message.item_id, response=response)
+                found = kind(item_id=message.item_id, response=response)
+                responses.check_bytes(bytes_found := found.ByteSize(), "item_id")
+                return found, bytes_found
 
-            def failed(fault: Fault) -> Any:
-                return kind(item_id=message.item_id, error=_item_error(fault))
+            def failed(fault: Fault) -> tuple[Any, int]:
+                found = kind(item_id=message.item_id, error=_item_error(fault))
+                return found, found.ByteSize()
 
-            found = await self._answering.once(rpc, size, answered, failed, kept=kept, most=most)
-            size = found.ByteSize()
-            kept.answered(size, most)
-            return found, size
+            found, bytes_found = await self._answering.once(rpc, size, answered, failed, kept=kept, most=most)
+            kept.answered(bytes_found, most)
+            return found, bytes_found
 
         window = self._engine.compute.limits.stream_window
         try:
@@ -215,6 +235,7 @@ class InterpretationRpcs:
                 async with aclosing(self._answering.in_order(kept, messages, answer, window)) as answers:
                     async for found in answers:
                         yield found
+                        del found  # it counts no more
         except Exception as error:
             self._answering.ended(rpc, error, context)
 

@@ -7,10 +7,34 @@ from typing import TypeVar
 
 from iin_service.errors import Idle
 
-__all__ = ["answered_in_order"]
+__all__ = ["answered_in_order", "callers_turn"]
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+
+
+@contextmanager
+def callers_turn(idle_seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
+    """What only the caller can end; `give_up` is called at the moment when it has lasted `idle_seconds`.
+
+    Raises:
+        Idle: at its end, where the caller was given up.
+
+    """
+    idle = False
+
+    def late() -> None:
+        nonlocal idle
+        idle = True
+        give_up()
+
+    timer = asyncio.get_running_loop().call_later(idle_seconds, late)
+    try:
+        yield
+    finally:
+        timer.cancel()
+    if idle:
+        raise Idle(f"expected a message, sent or taken, within {idle_seconds:g} s, got none; open another stream")
 
 
 async def answered_in_order(
@@ -35,7 +59,6 @@ async def answered_in_order(
     """
     room = asyncio.Semaphore(window)
     pending: asyncio.Queue[asyncio.Task[Answer] | None] = asyncio.Queue()
-    idle = False
 
     async def one(request: Request) -> Answer:
         return await answer(request)
@@ -49,6 +72,7 @@ async def answered_in_order(
                 except StopAsyncIteration:
                     return
                 pending.put_nowait(asyncio.create_task(one(request)))
+                del request  # an idle stream holds nothing
         finally:
             pending.put_nowait(None)
 
@@ -58,32 +82,22 @@ async def answered_in_order(
                 task.cancel()
 
     def give_up() -> None:
-        nonlocal idle
-        idle = True
         leave()
         given_up()
-
-    @contextmanager
-    def callers_turn() -> Iterator[None]:
-        timer = asyncio.get_running_loop().call_later(idle_seconds, give_up)
-        try:
-            yield
-        finally:
-            timer.cancel()
-        if idle:
-            raise Idle(f"expected a message, sent or taken, within {idle_seconds:g} s, got none; open another stream")
 
     reader = asyncio.create_task(read())
     under_way: asyncio.Task[Answer] | None = None
     try:
         while True:
-            with callers_turn():
+            with callers_turn(idle_seconds, give_up):
                 under_way = await pending.get()
             if under_way is None:
                 break
             found = await under_way
-            with callers_turn():
+            under_way = None
+            with callers_turn(idle_seconds, give_up):
                 yield found
+            del found
             room.release()
         await reader  # raises what broke the stream
     finally:

@@ -36,6 +36,11 @@ class TensorSpec:
     shape: tuple[int, ...]
     """-1 for an axis of any length, 1 or more."""
 
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one item, of a tensor of numbers."""
+        return int(DATATYPES[self.datatype][0].itemsize) * math.prod(self.shape[1:])
+
     def message(self) -> pb.ModelMetadataResponse.TensorMetadata:
         """The specification as metadata."""
         return pb.ModelMetadataResponse.TensorMetadata(name=self.name, datatype=self.datatype, shape=self.shape)

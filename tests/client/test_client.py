@@ -394,6 +394,28 @@ def test_a_stream_leaves_no_thread_however_it_ends(method, items, end, address):
         assert_no_reader_is_left()
 
 
+def test_an_async_stream_that_breaks_off_while_it_sends_is_told_as_such(address):
+    """Most of the time grpc.aio has lost the status then, and says that something internal went wrong."""
+
+    async def call():
+        told = []
+        async with AsyncClient(address) as client:
+            for _ in range(20):
+                with pytest.raises(CallError) as caught:
+                    [
+                        answer
+                        async for answer in client.interpret_stream(each((str(n), bytes(20_000)) for n in range(99)))
+                    ]
+                told.append((caught.value.code, str(caught.value)))
+        return told
+
+    for code, message in asyncio.run(call()):
+        assert (code, "status is lost; try again" in message) in (
+            (grpc.StatusCode.DEADLINE_EXCEEDED, False),
+            (grpc.StatusCode.UNAVAILABLE, True),
+        )
+
+
 @pytest.mark.parametrize("end", ["all answers", "the service's error", "left early", "let go of", "cancelled"])
 def test_an_async_stream_leaves_no_task_however_it_ends(end, service, address):
     async def waiting():
@@ -402,8 +424,9 @@ def test_an_async_stream_leaves_no_task_however_it_ends(end, service, address):
 
     async def take(client):
         if end == "the service's error":
-            with pytest.raises(CallError):  # INTERNAL too: grpc.aio's own, of a message that cannot be sent any more
+            with pytest.raises(CallError) as caught:
                 [answer async for answer in client.interpret_stream(each(many_targets()))]
+            assert caught.value.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
             return
         items = waiting() if end == "cancelled" else each(many_targets())
         stream = client.edit_stream(items, Resample("digit"))

@@ -71,7 +71,7 @@ def test_a_unary_call_whose_caller_leaves_is_counted_as_cancelled(noted):
 
 def test_a_call_for_a_stream_whose_caller_leaves_is_counted_as_cancelled(noted):
     async def begin():
-        return (partial(number, index) for index in range(3))
+        return (partial(number, index) for index in (7, 8))
 
     async def number(index):
         return pb.SampleResponse(first_index=index)
@@ -79,10 +79,11 @@ def test_a_call_for_a_stream_whose_caller_leaves_is_counted_as_cancelled(noted):
     async def run():
         held = Answering(noted)
         answers = held.stream("Sample", pb.SampleRequest(count=3), begin, None)
-        assert (await anext(answers)).first_index == 0
+        assert (await anext(answers)).first_index == 7
         assert held._kept > 0
+        assert held._requests > 0
         await answers.aclose()
-        return held._bytes, held._kept, held._streams
+        return held._bytes, held._kept, held._requests, held._streams
 
-    assert asyncio.run(run()) == (0, 0, 0)
+    assert asyncio.run(run()) == (0, 0, 0, 0)
     assert noted.calls == [("Sample", "CANCELLED")]

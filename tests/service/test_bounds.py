@@ -1,9 +1,12 @@
 """What is bounded while a call is read, worked on, written and taken: items, bytes, places."""
 
 import asyncio
+import dataclasses
+import gc
 import io
 import math
 import threading
+import weakref
 
 import grpc
 import numpy as np
@@ -12,11 +15,12 @@ from iin_api.inference import grpc_service_pb2 as inference_pb
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import read_bundle
 from iin_service import answering, inputs, responses
+from iin_service.graphs import CODECS, Compute
 from iin_service.inference import InferenceRpcs
-from iin_service.items import Limits
+from iin_service.items import Limits, Trace, Wanted
 from PIL import Image
 
-from .test_rpc import Context, Noting, latent_request, quick_graphs, raw_edit, rpcs_of
+from .test_rpc import Context, Noting, latent_request, quick_graphs, raising, raw_edit, rpcs_of
 
 
 @pytest.fixture(scope="module")
@@ -186,16 +190,17 @@ def test_a_stream_of_answers_has_a_place_and_what_is_not_taken_of_it_counts(stre
         streams = [open_stream(Context()) for _ in range(2)]
         first = [await anext(one) for one in streams]
         assert held._streams == 2
-        assert sum(one.ByteSize() for one in first) < held._kept < 1.001 * sum(one.ByteSize() for one in first)
+        assert held._kept == sum(one.ByteSize() for one in first)
+        assert 0 < held._requests < 1000
         context = Context()
         assert [one async for one in open_stream(context)] == []
         assert context.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert context.details == "2 streams are open, as many as may be; retry later"
         assert sum([len(one.factors.data) async for one in streams[0]]) > 0
         await streams[1].aclose()
-        return held._streams, held._kept, held._bytes
+        return held._streams, held._kept, held._requests, held._bytes
 
-    assert asyncio.run(run()) == (0, 0, 0)
+    assert asyncio.run(run()) == (0, 0, 0, 0)
 
 
 def test_a_stream_of_answers_that_nobody_takes_is_given_up(streamed, monkeypatch):
@@ -206,14 +211,15 @@ def test_a_stream_of_answers_that_nobody_takes_is_given_up(streamed, monkeypatch
         context = Context()
         answers = open_stream(context)
         size = (await anext(answers)).ByteSize()
-        while held._kept >= size:
+        assert held._kept == size
+        while held._kept:
             await asyncio.sleep(0.01)
         assert held._streams == 1
-        assert 0 < held._kept < 1000, "the request, which the call holds until it ends"
+        assert 0 < held._requests < 1000, "which the call holds until it ends"
         assert [one async for one in answers] == []
-        return context.code, held._streams, held._kept
+        return context.code, held._streams, held._kept, held._requests
 
-    assert asyncio.run(asyncio.wait_for(run(), 20)) == (grpc.StatusCode.DEADLINE_EXCEEDED, 0, 0)
+    assert asyncio.run(asyncio.wait_for(run(), 20)) == (grpc.StatusCode.DEADLINE_EXCEEDED, 0, 0, 0)
 
 
 def test_the_answers_of_a_stream_come_in_order_with_all_of_it(streamed):
@@ -269,17 +275,35 @@ def test_files_that_no_message_has_room_for_are_refused_by_themselves(bundle, mo
     assert answers[0].error.violations[0].field == "format"
 
 
-def test_tensors_that_no_message_has_room_for_are_refused(rpcs, monkeypatch):
-    size = rpcs._engine.layout.size
-    monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", 4 * size)
-    contents = inference_pb.InferTensorContents(fp32_contents=[0.0] * 2 * size)
-    tensor = inference_pb.ModelInferRequest.InferInputTensor(
-        name="factors", datatype="FP32", shape=[2, size], contents=contents
-    )
-    request, context = inference_pb.ModelInferRequest(model_name="interpret", inputs=[tensor]), Context()
+@pytest.mark.parametrize("slack", [0, 1])
+@pytest.mark.parametrize("model", ["interpret", "edit", "sample", "inverse"])
+def test_tensors_that_no_message_has_room_for_are_refused_before_they_are_computed(model, slack, bundle, monkeypatch):
+    computed, size, image = [], bundle.manifest.size, math.prod(bundle.manifest.image.shape)
+
+    def runner(role):
+        return lambda items: computed.append(role) or quick_graphs(bundle)(role)(items)
+
+    rpcs = rpcs_of(bundle, runner)
+    item = {"interpret": 8 * size + 16, "inverse": 4 * size + 4}.get(model, 8 * size + 4 * image)
+    monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", 2 * item - slack)
+    request, context = inference_pb.ModelInferRequest(model_name=model), Context()
+    if model == "sample":
+        request.inputs.add(name="count", datatype="INT64", shape=[1]).contents.int64_contents.append(2)
+    else:
+        # The bundle's own graphs have names of their own.
+        name = bundle.manifest.graphs[model].inputs[0].name if model == "inverse" else "factors"
+        tensor = request.inputs.add(name=name, datatype="FP32", shape=[2, size])
+        tensor.contents.fp32_contents.extend([0.0] * 2 * size)
+    if model == "edit":
+        request.inputs.add(name="source_factors", datatype="FP32", shape=[1, size]).contents.fp32_contents.extend(
+            [0.0] * size
+        )
+        request.inputs.add(name="factor", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"digit")
     asyncio.run(InferenceRpcs(rpcs._engine, rpcs._read.items, rpcs._answering).model_infer(request, context))
-    assert context.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert context.details.startswith("outputs: ")
+    assert context.code is (grpc.StatusCode.INVALID_ARGUMENT if slack else None)
+    assert bool(computed) == (not slack)
+    if slack:
+        assert context.details.startswith("outputs: ")
 
 
 def test_a_message_of_a_stream_has_fewer_samples_where_they_are_large(bundle, monkeypatch):
@@ -296,7 +320,7 @@ def test_a_message_of_a_stream_has_fewer_samples_where_they_are_large(bundle, mo
 
 def test_a_sample_that_no_message_has_room_for_is_refused(streamed, bundle, monkeypatch):
     monkeypatch.setattr(responses, "STREAMED_BYTES", 0)  # one a message
-    monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", responses.Sizes(bundle.manifest).most(1) - 1)
+    monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", responses.Sizes(bundle.manifest).most(1, latents=False) - 1)
     context = Context()
 
     async def run():
@@ -340,18 +364,286 @@ def test_what_nobody_foresaw_ends_a_stream_of_requests_with_its_status(bundle):
     assert noting.calls == [("InterpretStream", "OK"), ("InterpretStream", "INTERNAL")]
 
 
-def test_what_an_analysis_works_with_counts_as_bytes_of_its_request(bundle, monkeypatch):
-    rpcs = rpcs_of(bundle, quick_graphs(bundle))
+@pytest.fixture
+def analysis(bundle):
+    """A request, and the bytes of its largest answer."""
     request = pb.RespondRequest(inputs=[*latent_request(bundle).inputs] * 4)
-    size = responses.Sizes(bundle.manifest).analysis(4, len(bundle.manifest.layout.names))
+    return request, responses.Sizes(bundle.manifest).analysis(4, len(bundle.manifest.layout.names))
+
+
+async def responded(rpcs, request):
+    context = Context()
+    await rpcs.respond(request, context)
+    return context.code
+
+
+def test_what_analyses_work_with_has_a_bound_of_its_own(analysis, rpcs, monkeypatch):
+    request, size = analysis
+    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 4 * 5 * size)
+
+    async def run():
+        with rpcs._answering.works(1):
+            beside = await responded(rpcs, request)
+        with rpcs._answering._held(answering.MAX_BYTES_HELD - request.ByteSize()):
+            alone = await responded(rpcs, request)
+        monkeypatch.setattr(answering, "MAX_BYTES_HELD", size)
+        return beside, alone, await responded(rpcs, request), rpcs._answering._working
+
+    no_head = grpc.StatusCode.FAILED_PRECONDITION
+    assert asyncio.run(run()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, no_head, no_head, 0)
+
+
+def test_an_analysis_under_way_does_not_hold_up_streams(analysis, rpcs, monkeypatch):
+    request, size = analysis
+    gate, work = asyncio.Event(), rpcs._engine.classified
+
+    async def gated(*arguments):
+        await gate.wait()
+        return await work(*arguments)
+
+    monkeypatch.setattr(rpcs._engine, "classified", gated)
+    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 2 * size)
+
+    async def run():
+        call = asyncio.create_task(responded(rpcs, request))
+        while not rpcs._answering._bytes:
+            await asyncio.sleep(0)
+        kept = answering.Kept(rpcs._answering)
+        assert rpcs._answering._room(size - request.ByteSize(), 0, kept)
+        gate.set()
+        await call
+
+    asyncio.run(run())
+
+
+def test_an_analysis_that_no_message_has_room_for_is_told_so_however_busy_the_replica_is(analysis, rpcs, monkeypatch):
+    request, size = analysis
+    monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", size - 1)
     monkeypatch.setattr(answering, "MAX_BYTES_HELD", 4 * size)
 
     async def run():
-        with rpcs._answering._held(1):
-            context = Context()
-            await rpcs.respond(request, context)
-        alone = Context()
-        await rpcs.respond(request, alone)
-        return context.code, alone.code
+        with rpcs._answering._held(1), rpcs._answering.works(1):
+            return await responded(rpcs, request)
 
-    assert asyncio.run(run()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.FAILED_PRECONDITION)
+    assert asyncio.run(run()) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def noise(side):
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)).save(file, "PNG")
+    return pb.Input(encoded_image=file.getvalue())
+
+
+def bulk_edits(rpcs, count, items, image_format):
+    request = raw_edit_of(rpcs, items)
+    request.format = image_format
+
+    async def requests():
+        for index in range(count):
+            yield pb.EditStreamRequest(item_id=str(index), request=request)
+
+    return rpcs.edit_stream(requests(), Context())
+
+
+def test_a_walk_from_a_large_picture_has_room_beside_streams_that_fill_theirs(bundle, monkeypatch):
+    rpcs = rpcs_of(bundle, quick_graphs(bundle))
+    walk = pb.TraverseRequest(start=noise(700), frames=2, format=pb.IMAGE_FORMAT_NONE, resize=True)
+    walk.random.seed = 1
+    assert walk.ByteSize() > 1024 * 1024
+    gate, work = asyncio.Event(), rpcs._edited
+    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 4 * walk.ByteSize())
+
+    async def gated(*arguments):
+        await gate.wait()
+        return await work(*arguments)
+
+    monkeypatch.setattr(rpcs, "_edited", gated)
+
+    async def run():
+        answers = bulk_edits(rpcs, 100, 16, pb.IMAGE_FORMAT_RAW)
+        taking = asyncio.create_task(anext(answers))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert rpcs._answering._kept + walk.ByteSize() > answering.MAX_BYTES_HELD // 2
+        context = Context()
+        frames = [one.factors.shape[0] async for one in rpcs.traverse(walk, context)]
+        assert (frames, context.code) == ([2], None)
+        gate.set()
+        await taking
+        return len([one async for one in answers])
+
+    assert asyncio.run(run()) == 99
+
+
+def test_no_room_is_kept_for_what_an_answer_never_has(rpcs):
+    """Interpret gives no images, Edit none and no latents where they are not asked for."""
+    sizes, items = responses.Sizes(rpcs._engine.manifest), 3
+    image, size = 4 * math.prod(rpcs._engine.manifest.image.shape), rpcs._engine.layout.size
+    edit = raw_edit_of(rpcs, items)
+    edit.return_latents = True
+    assert rpcs._most_edited(edit) == sizes.most(items)
+    edit.return_latents = False
+    assert rpcs._most_edited(edit) == sizes.most(items) - items * 4 * size
+    edit.format = pb.IMAGE_FORMAT_PNG
+    assert rpcs._most_edited(edit) == sizes.most(items) - items * 4 * size
+    edit.format = pb.IMAGE_FORMAT_NONE
+    assert rpcs._most_edited(edit) == sizes.most(items) - items * (4 * size + image)
+    assert rpcs._most_interpreted(pb.InterpretRequest(inputs=edit.targets)) == sizes.most(items) - items * image
+
+
+@pytest.mark.parametrize("image_format", [pb.IMAGE_FORMAT_NONE, pb.IMAGE_FORMAT_RAW, pb.IMAGE_FORMAT_PNG])
+def test_an_edit_is_not_refused_for_latents_that_it_does_not_ask_for(image_format, rpcs, monkeypatch):
+    request, context = raw_edit_of(rpcs, 5), Context()
+    request.format = image_format
+    most = rpcs._sizes.most(5, images=image_format == pb.IMAGE_FORMAT_RAW, latents=False)
+    monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", most)
+    asyncio.run(rpcs.edit(request, context))
+    assert context.code is None
+
+
+@pytest.mark.parametrize("slack", [0, 1])
+def test_files_have_all_the_room_of_a_message(slack, rpcs, monkeypatch):
+    request = raw_edit_of(rpcs, 5)
+    request.format = pb.IMAGE_FORMAT_PNG
+    encode_picture, written = responses.encode_picture, []
+    # Of bytes that do not depend on how long something took, but for what the timing says.
+    monkeypatch.setattr(responses, "encode_picture", lambda *one: encode_picture(*one) + bytes(10_000))
+    decoded = rpcs._decoded
+
+    async def noted(*arguments, **more):
+        written.append(await decoded(*arguments, **more))
+        return written[-1]
+
+    monkeypatch.setattr(rpcs, "_decoded", noted)
+    context = Context()
+    asyncio.run(rpcs.edit(request, context))
+    monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", written[0].ByteSize() - 2000 * slack + 200)
+    asyncio.run(rpcs.edit(request, context))
+    assert context.code is (grpc.StatusCode.INVALID_ARGUMENT if slack else None)
+
+
+def test_the_identifier_of_an_item_counts_where_its_answer_has_just_room(rpcs, monkeypatch):
+    request, edited_one = raw_edit_of(rpcs, 5), rpcs._edited
+
+    async def run():
+        response = await edited_one(request, Trace())
+        monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", rpcs._most_edited(request))
+
+        async def requests():
+            for item_id in ("a", "a" * 40_000):
+                yield pb.EditStreamRequest(item_id=item_id, request=request)
+
+        return response, [one async for one in rpcs.edit_stream(requests(), Context())]
+
+    response, answers = asyncio.run(run())
+    assert len(response.images.raw.data) > 0
+    assert [one.HasField("error") for one in answers] == [False, True]
+    assert answers[1].item_id == "a" * 40_000
+
+
+def test_an_idle_stream_holds_neither_its_last_request_nor_its_answer(bundle):
+    class Held:
+        """A message that a weak reference can be had of."""
+
+        def __init__(self, item_id, **what):
+            self.item_id, self.request = item_id, pb.InterpretRequest()
+            held.append(weakref.ref(self))
+
+        def ByteSize(self):
+            return 1
+
+    held, end = [], asyncio.Event()
+    rpcs = rpcs_of(bundle, quick_graphs(bundle))
+
+    async def requests():
+        for index in range(2):
+            yield Held(str(index))
+        await end.wait()
+
+    async def work(request, trace):
+        return request
+
+    async def run():
+        answers = rpcs._stream("Any", requests(), lambda request: 0, work, Held, Context())
+        for _ in range(2):
+            await anext(answers)
+        rest = asyncio.create_task(anext(answers, None))
+        await asyncio.sleep(0.05)
+        left = [one() for one in held]
+        end.set()
+        await rest
+        return left
+
+    assert asyncio.run(run()) == [None] * 4
+
+
+def test_calls_that_leave_take_the_pictures_that_wait_for_a_thread_with_them(rpcs, monkeypatch):
+    gate, seen, encode_picture, alive = threading.Event(), [], responses.encode_picture, []
+
+    def gated(*arguments):
+        seen.append(None)
+        gate.wait(20)
+        return encode_picture(*arguments)
+
+    decode = rpcs._engine._decoded
+
+    async def noted(*arguments):
+        found = await decode(*arguments)
+        alive.append(weakref.ref(found.images))
+        return found
+
+    monkeypatch.setattr(responses, "encode_picture", gated)
+    monkeypatch.setattr(responses, "VALUES_ENCODED_AT_ONCE", 0)
+    monkeypatch.setattr(rpcs._engine, "_decoded", noted)
+    request = raw_edit_of(rpcs, 1)
+    request.format = pb.IMAGE_FORMAT_PNG
+
+    async def run():
+        for round_number in range(1, 4):
+            calls = [asyncio.create_task(rpcs.edit(request, Context())) for _ in range(5)]
+            while len(alive) < 5 * round_number or len(seen) < CODECS:
+                await asyncio.sleep(0.001)
+            for one in calls:
+                one.cancel()
+            await asyncio.wait(calls)
+        del calls, one
+        await asyncio.sleep(0)
+        gc.collect()
+        left, under_way = sum(one() is not None for one in alive), rpcs._engine.compute._items
+        gate.set()
+        await rpcs.edit(request, context := Context())
+        return left, under_way, context.code
+
+    assert asyncio.run(asyncio.wait_for(run(), 30)) == (CODECS, 0, None)
+
+
+def test_a_replica_of_many_threads_has_as_many_that_encode_and_two_that_decode():
+    assert [Compute(threads=threads).encode._free._value for threads in (1, 8)] == [CODECS, 8]
+    assert Compute(threads=8).decode._free._value == CODECS
+
+
+@pytest.mark.parametrize("call", [edit, sample, traverse])
+def test_a_model_that_gives_no_images_says_so_before_it_reads_or_computes(call, bundle, monkeypatch):
+    graphs = {role: graph for role, graph in bundle.manifest.graphs.items() if role != "decoder"}
+    without = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, graphs=graphs))
+    rpcs, context = rpcs_of(without, raising(AssertionError("computed"))), Context()
+    monkeypatch.setattr(inputs, "open_picture", None)
+    monkeypatch.setattr(rpcs._read, "wanted", lambda request: Wanted(images=True))
+    asyncio.run(call(rpcs, [picture(), picture()], context))
+    assert context.code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_an_overflow_of_a_start_is_blamed_on_the_field_that_gives_it(bundle):
+    def runner(role):
+        run = quick_graphs(bundle)(role)
+        return (lambda items: (run(items)[0] + np.inf, run(items)[1])) if role == "inverse" else run
+
+    rpcs, context = rpcs_of(bundle, runner), Context()
+    request = pb.TraverseRequest(start=raw_edit_of(rpcs, 1).targets[0], frames=2, format=pb.IMAGE_FORMAT_RAW)
+    request.random.temperature = 0.0
+
+    async def run():
+        return [one async for one in rpcs.traverse(request, context)]
+
+    assert asyncio.run(run()) == []
+    assert context.details.startswith("start.factors: ")

@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import threading
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -214,6 +215,33 @@ def test_a_watch_that_its_caller_ends_gives_its_place_back_at_once(made):
         return watching, made._health._watchers
 
     assert asyncio.run(run()) == (1, 0)
+
+
+@pytest.mark.parametrize("stream", ["Sample", "Traverse", "InterpretStream", "EditStream"])
+def test_a_stream_lets_go_of_an_answer_that_was_taken(stream, made):
+    class Answer:
+        """One that a weak reference can be had of."""
+
+    end = asyncio.Event()
+
+    async def answers(*_):
+        yield Answer()
+        await end.wait()
+
+    class Answering:
+        sample = traverse = interpret_stream = edit_stream = answers
+
+    made._rpcs = Answering()
+
+    async def run():
+        taken = getattr(made, stream)(None, Context())
+        answer = weakref.ref(await anext(taken))
+        rest = asyncio.create_task(anext(taken, None))
+        await asyncio.sleep(0.01)
+        rest.cancel()
+        return answer()
+
+    assert asyncio.run(run()) is None
 
 
 def application(status, *deployments):

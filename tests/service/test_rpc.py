@@ -248,7 +248,7 @@ def test_samples_that_nobody_takes_leave_room_for_the_others(bundle, monkeypatch
     request = pb.SampleRequest(count=64, format=pb.IMAGE_FORMAT_NONE)
     shape = bundle.manifest.image.shape
     request.fixed.add(factor="digit").source.image.CopyFrom(pb.Tensor(shape=shape, data=bytes(4 * math.prod(shape))))
-    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 6 * request.ByteSize())
+    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 5 * request.ByteSize())
 
     async def run():
         rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
@@ -267,9 +267,9 @@ def test_samples_that_nobody_takes_leave_room_for_the_others(bundle, monkeypatch
         assert not any(one.HasField("error") for one in many)
         for stream in streams:
             await stream.aclose()
-        return len(many), rpcs._answering._bytes, rpcs._answering._kept
+        return len(many), rpcs._answering._bytes, rpcs._answering._kept, rpcs._answering._requests
 
-    assert asyncio.run(asyncio.wait_for(run(), 60)) == (5, 0, 0)
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == (5, 0, 0, 0)
 
 
 def test_a_stream_whose_answers_are_not_taken_gives_its_answers_back_and_its_place_when_it_ends(bundle, monkeypatch):
@@ -436,9 +436,12 @@ def test_no_answer_has_more_bytes_than_are_kept_for_it(bundle, image_format):
 
             (answer,) = [one async for one in stream(requests(kind(item_id=item_id, request=request)), Context())]
             assert answer.HasField("error") == (request is wrong or not items)
-            given = request.targets if kind is pb.EditStreamRequest else request.inputs
+            edits = kind is pb.EditStreamRequest
+            given = request.targets if edits else request.inputs
             assert rpcs._read.items.most_items(given) == items
-            assert answer.ByteSize() <= responses.Sizes(manifest).most(items) + len(item_id.encode())
+            most = (rpcs._most_edited if edits else rpcs._most_interpreted)(request)
+            assert most == responses.Sizes(manifest).most(items, images=edits, latents=request is not wrong)
+            assert answer.ByteSize() <= most + len(item_id.encode())
 
     asyncio.run(run())
 
@@ -477,7 +480,7 @@ def test_the_bytes_of_a_message_and_its_answer_are_counted_once(bundle):
         return request
 
     async def run():
-        stream = rpcs._stream("Any", requests(), lambda request: request.inputs, work, Sized, Context())
+        stream = rpcs._stream("Any", requests(), lambda request: 0, work, Sized, Context())
         return [one async for one in stream]
 
     answers = asyncio.run(run())
