@@ -8,8 +8,8 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from iin_api.inference import grpc_service_pb2 as inference_pb
 from iin_api.v1 import interpretation_pb2 as pb
 
-from iin_service.answering import CallContext
 from iin_service.errors import short
+from iin_service.faults import CallContext
 
 __all__ = ["Health"]
 

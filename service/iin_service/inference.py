@@ -9,10 +9,11 @@ from iin_api.inference import grpc_service_pb2 as pb
 from iin_bundle.version import __version__
 from numpy.typing import NDArray
 
-from iin_service.answering import Answering, CallContext
+from iin_service.answering import Answering
 from iin_service.edits import Edit, Replace
 from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, NotFound, short
+from iin_service.faults import CallContext
 from iin_service.inputs import InputReader
 from iin_service.items import NOTHING, Decoded, Given, Kind, PendingEdit, Trace, Wanted
 from iin_service.requests import checked_strength, checked_temperature, checked_truncation

@@ -10,8 +10,9 @@ from google.protobuf import message as protobuf
 from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_service import responses
-from iin_service.answering import Answering, CallContext, Fault
+from iin_service.answering import Answering
 from iin_service.engine import Engine
+from iin_service.faults import CallContext, Fault
 from iin_service.items import Decoded, Trace, Wanted
 from iin_service.requests import RequestReader
 
@@ -162,7 +163,9 @@ class InterpretationRpcs:
         async def answer() -> pb.RespondResponse:
             trace = Trace()
             responses.check_bytes(size, "inputs")
-            with self._answering.works(5 * size):  # sums, those of squares in twice the width, the answer in its forms
+            with self._answering.room.works(
+                5 * size
+            ):  # sums, those of squares in twice the width, the answer in its forms
                 async with self._admitted(items, trace):
                     given, names, draws, temperature = await self._read.respond(request, trace)
                     found, before = await self._engine.classified(given, trace)
@@ -230,7 +233,7 @@ class InterpretationRpcs:
         window = self._engine.compute.limits.stream_window
         try:
             # Until the call ends, which for a caller that does not read is after it was given up.
-            with self._answering.opened() as kept:
+            with self._answering.room.opened() as kept:
                 messages = self._answering.messages(requests, kept)
                 async with aclosing(self._answering.in_order(kept, messages, answer, window)) as answers:
                     async for found in answers:

@@ -6,7 +6,7 @@ from functools import partial
 import grpc
 import pytest
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_service import answering
+from iin_service import room
 from iin_service.answering import Answering
 from iin_service.recording import Silent
 
@@ -36,7 +36,7 @@ async def nothing():
 
 
 def test_a_request_that_does_not_fit_beside_those_under_way_is_refused_and_the_others_are_not(noted, monkeypatch):
-    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 100)
+    monkeypatch.setattr(room, "MAX_BYTES_HELD", 100)
 
     async def run():
         held, leave = Answering(noted), asyncio.Event()
@@ -63,7 +63,7 @@ def test_a_unary_call_whose_caller_leaves_is_counted_as_cancelled(noted):
         left.cancel()
         await asyncio.wait([left])
         assert left.cancelled()
-        return held._bytes
+        return held.room._bytes
 
     assert asyncio.run(run()) == 0
     assert noted.calls == [("Interpret", "CANCELLED")]
@@ -80,10 +80,10 @@ def test_a_call_for_a_stream_whose_caller_leaves_is_counted_as_cancelled(noted):
         held = Answering(noted)
         answers = held.stream("Sample", pb.SampleRequest(count=3), begin, None)
         assert (await anext(answers)).first_index == 7
-        assert held._kept > 0
-        assert held._requests > 0
+        assert held.room._kept > 0
+        assert held.room._requests > 0
         await answers.aclose()
-        return held._bytes, held._kept, held._requests, held._streams
+        return held.room._bytes, held.room._kept, held.room._requests, held.room._streams
 
     assert asyncio.run(run()) == (0, 0, 0, 0)
     assert noted.calls == [("Sample", "CANCELLED")]

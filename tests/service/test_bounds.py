@@ -14,7 +14,7 @@ import pytest
 from iin_api.inference import grpc_service_pb2 as inference_pb
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import read_bundle
-from iin_service import answering, inputs, responses
+from iin_service import answering, inputs, responses, room
 from iin_service.graphs import CODECS, Compute
 from iin_service.inference import InferenceRpcs
 from iin_service.items import Limits, Trace, Wanted
@@ -183,22 +183,22 @@ def streamed(request, bundle):
 
 
 def test_a_stream_of_answers_has_a_place_and_what_is_not_taken_of_it_counts(streamed, monkeypatch):
-    monkeypatch.setattr(answering, "MAX_STREAMS", 2)
+    monkeypatch.setattr(room, "MAX_STREAMS", 2)
     held, open_stream = streamed
 
     async def run():
         streams = [open_stream(Context()) for _ in range(2)]
         first = [await anext(one) for one in streams]
-        assert held._streams == 2
-        assert held._kept == sum(one.ByteSize() for one in first)
-        assert 0 < held._requests < 1000
+        assert held.room._streams == 2
+        assert held.room._kept == sum(one.ByteSize() for one in first)
+        assert 0 < held.room._requests < 1000
         context = Context()
         assert [one async for one in open_stream(context)] == []
         assert context.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert context.details == "2 streams are open, as many as may be; retry later"
         assert sum([len(one.factors.data) async for one in streams[0]]) > 0
         await streams[1].aclose()
-        return held._streams, held._kept, held._requests, held._bytes
+        return held.room._streams, held.room._kept, held.room._requests, held.room._bytes
 
     assert asyncio.run(run()) == (0, 0, 0, 0)
 
@@ -211,13 +211,13 @@ def test_a_stream_of_answers_that_nobody_takes_is_given_up(streamed, monkeypatch
         context = Context()
         answers = open_stream(context)
         size = (await anext(answers)).ByteSize()
-        assert held._kept == size
-        while held._kept:
+        assert held.room._kept == size
+        while held.room._kept:
             await asyncio.sleep(0.01)
-        assert held._streams == 1
-        assert 0 < held._requests < 1000, "which the call holds until it ends"
+        assert held.room._streams == 1
+        assert 0 < held.room._requests < 1000, "which the call holds until it ends"
         assert [one async for one in answers] == []
-        return context.code, held._streams, held._kept, held._requests
+        return context.code, held.room._streams, held.room._kept, held.room._requests
 
     assert asyncio.run(asyncio.wait_for(run(), 20)) == (grpc.StatusCode.DEADLINE_EXCEEDED, 0, 0, 0)
 
@@ -336,13 +336,13 @@ def test_a_message_that_ends_after_its_stream_changes_no_count(bundle):
     held = answering.Answering(Noting())
 
     async def run():
-        with held.opened() as kept:
+        with held.room.opened() as kept:
             kept.read(10)
             kept.begun(10, 1000)
         kept.answered(100, 1000)
         kept.taken(100)
         kept.read(-10)
-        return held._kept, held._waiting
+        return held.room._kept, held.room._waiting
 
     assert asyncio.run(run()) == (0, 0)
 
@@ -379,15 +379,15 @@ async def responded(rpcs, request):
 
 def test_what_analyses_work_with_has_a_bound_of_its_own(analysis, rpcs, monkeypatch):
     request, size = analysis
-    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 4 * 5 * size)
+    monkeypatch.setattr(room, "MAX_BYTES_HELD", 4 * 5 * size)
 
     async def run():
-        with rpcs._answering.works(1):
+        with rpcs._answering.room.works(1):
             beside = await responded(rpcs, request)
-        with rpcs._answering._held(answering.MAX_BYTES_HELD - request.ByteSize()):
+        with rpcs._answering.room.held(room.MAX_BYTES_HELD - request.ByteSize()):
             alone = await responded(rpcs, request)
-        monkeypatch.setattr(answering, "MAX_BYTES_HELD", size)
-        return beside, alone, await responded(rpcs, request), rpcs._answering._working
+        monkeypatch.setattr(room, "MAX_BYTES_HELD", size)
+        return beside, alone, await responded(rpcs, request), rpcs._answering.room._working
 
     no_head = grpc.StatusCode.FAILED_PRECONDITION
     assert asyncio.run(run()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, no_head, no_head, 0)
@@ -402,14 +402,14 @@ def test_an_analysis_under_way_does_not_hold_up_streams(analysis, rpcs, monkeypa
         return await work(*arguments)
 
     monkeypatch.setattr(rpcs._engine, "classified", gated)
-    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 2 * size)
+    monkeypatch.setattr(room, "MAX_BYTES_HELD", 2 * size)
 
     async def run():
         call = asyncio.create_task(responded(rpcs, request))
-        while not rpcs._answering._bytes:
+        while not rpcs._answering.room._bytes:
             await asyncio.sleep(0)
         kept = answering.Kept(rpcs._answering)
-        assert rpcs._answering._room(size - request.ByteSize(), 0, kept)
+        assert rpcs._answering.room._fits(size - request.ByteSize(), 0, kept)
         gate.set()
         await call
 
@@ -419,10 +419,10 @@ def test_an_analysis_under_way_does_not_hold_up_streams(analysis, rpcs, monkeypa
 def test_an_analysis_that_no_message_has_room_for_is_told_so_however_busy_the_replica_is(analysis, rpcs, monkeypatch):
     request, size = analysis
     monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", size - 1)
-    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 4 * size)
+    monkeypatch.setattr(room, "MAX_BYTES_HELD", 4 * size)
 
     async def run():
-        with rpcs._answering._held(1), rpcs._answering.works(1):
+        with rpcs._answering.room.held(1), rpcs._answering.room.works(1):
             return await responded(rpcs, request)
 
     assert asyncio.run(run()) is grpc.StatusCode.INVALID_ARGUMENT
@@ -451,7 +451,7 @@ def test_a_walk_from_a_large_picture_has_room_beside_streams_that_fill_theirs(bu
     walk.random.seed = 1
     assert walk.ByteSize() > 1024 * 1024
     gate, work = asyncio.Event(), rpcs._edited
-    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 4 * walk.ByteSize())
+    monkeypatch.setattr(room, "MAX_BYTES_HELD", 4 * walk.ByteSize())
 
     async def gated(*arguments):
         await gate.wait()
@@ -464,7 +464,7 @@ def test_a_walk_from_a_large_picture_has_room_beside_streams_that_fill_theirs(bu
         taking = asyncio.create_task(anext(answers))
         for _ in range(1000):
             await asyncio.sleep(0)
-        assert rpcs._answering._kept + walk.ByteSize() > answering.MAX_BYTES_HELD // 2
+        assert rpcs._answering.room._kept + walk.ByteSize() > room.MAX_BYTES_HELD // 2
         context = Context()
         frames = [one.factors.shape[0] async for one in rpcs.traverse(walk, context)]
         assert (frames, context.code) == ([2], None)

@@ -15,7 +15,7 @@ from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import BundleError
-from iin_service import answering, inputs, replica
+from iin_service import inputs, replica, room
 from iin_service.items import Given, Trace
 from iin_service.log import logger
 from iin_service.recording import Silent
@@ -142,7 +142,7 @@ def test_items_under_way_on_the_bundle_before_count(made, digits_bundle):
 
 
 def test_streams_open_on_the_bundle_before_count(made, digits_bundle, monkeypatch):
-    monkeypatch.setattr(answering, "MAX_STREAMS", 1)
+    monkeypatch.setattr(room, "MAX_STREAMS", 1)
 
     async def silent():
         await asyncio.Event().wait()

@@ -10,7 +10,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import read_bundle
-from iin_service import answering, responses, rpc
+from iin_service import answering, responses, room, rpc
 from iin_service.answering import Answering
 from iin_service.engine import Engine
 from iin_service.errors import Overloaded
@@ -134,23 +134,23 @@ def test_answers_that_are_not_taken_hold_up_their_own_stream_only(bundle, monkey
         rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
         slow, quick = rpcs.interpret_stream(messages(bundle, 200, []), Context()), []
         size = (await settled(slow)).ByteSize()
-        kept = rpcs._answering._kept
+        kept = rpcs._answering.room._kept
         assert 60 * size < kept < 66 * size
-        monkeypatch.setattr(answering, "MAX_BYTES_HELD", kept)
+        monkeypatch.setattr(room, "MAX_BYTES_HELD", kept)
         async for one in rpcs.interpret_stream(messages(bundle, 200, []), Context()):
             quick.append(one)
-            assert rpcs._answering._kept <= kept + 2 * size
+            assert rpcs._answering.room._kept <= kept + 2 * size
         assert [one.item_id for one in quick] == [str(index) for index in range(200)]
         assert not any(one.HasField("error") for one in quick)
         await slow.aclose()
-        assert rpcs._answering._kept == rpcs._answering._bytes == 0
+        assert rpcs._answering.room._kept == rpcs._answering.room._bytes == 0
 
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_a_small_message_does_not_overtake_a_large_one_that_waits_for_room(bundle, monkeypatch):
     """Answers of later messages would keep the bytes that it waits for, and could not be taken before its own."""
-    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 4000)
+    monkeypatch.setattr(room, "MAX_BYTES_HELD", 4000)
 
     async def run():
         rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
@@ -159,7 +159,7 @@ def test_a_small_message_does_not_overtake_a_large_one_that_waits_for_room(bundl
             held.once("Other", pb.InterpretRequest(resize=True).ByteSize(), leave.wait, lambda fault: fault)
         )
         await asyncio.sleep(0)
-        held._bytes += 1400  # as if that were large
+        held.room._bytes += 1400  # as if that were large
         small = latent_request(bundle)
         large = pb.InterpretRequest(inputs=[*small.inputs] * (1000 // small.ByteSize()))
 
@@ -173,7 +173,7 @@ def test_a_small_message_does_not_overtake_a_large_one_that_waits_for_room(bundl
 
         answers = asyncio.create_task(taken())
         await asyncio.sleep(0.3)
-        held._bytes -= 1400
+        held.room._bytes -= 1400
         leave.set()
         await other
         return await asyncio.wait_for(answers, 20)
@@ -187,7 +187,7 @@ def large_request(bundle, size):
 
 
 def test_messages_that_wait_are_read_up_to_a_bound_and_one_of_each_stream(bundle, monkeypatch):
-    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 20_000)
+    monkeypatch.setattr(room, "MAX_BYTES_HELD", 20_000)
     request = large_request(bundle, 3000)
 
     async def run():
@@ -196,7 +196,7 @@ def test_messages_that_wait_are_read_up_to_a_bound_and_one_of_each_stream(bundle
         size = latent_request(bundle).ByteSize()
         other = asyncio.create_task(held.once("Other", size, leave.wait, lambda fault: fault))
         await asyncio.sleep(0)
-        held._bytes += 10_000  # as if that were large
+        held.room._bytes += 10_000  # as if that were large
 
         async def requests(name):
             for index in range(20):
@@ -208,11 +208,11 @@ def test_messages_that_wait_are_read_up_to_a_bound_and_one_of_each_stream(bundle
 
         answers = [asyncio.create_task(taken(name)) for name in "ab"]
         await asyncio.sleep(0.3)
-        waiting = dict(read), held._waiting
-        held._bytes -= 10_000
+        waiting = dict(read), held.room._waiting
+        held.room._bytes -= 10_000
         leave.set()
         await other
-        return waiting, await asyncio.wait_for(asyncio.gather(*answers), 20), (held._waiting, held._bytes)
+        return waiting, await asyncio.wait_for(asyncio.gather(*answers), 20), (held.room._waiting, held.room._bytes)
 
     (read, waiting), answers, left = asyncio.run(run())
     assert read == {"a": 1, "b": 1}
@@ -222,12 +222,12 @@ def test_messages_that_wait_are_read_up_to_a_bound_and_one_of_each_stream(bundle
 
 
 def test_a_stream_that_ends_while_its_messages_wait_leaves_nothing_behind(bundle, monkeypatch):
-    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 4000)
+    monkeypatch.setattr(room, "MAX_BYTES_HELD", 4000)
 
     async def run():
         rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
         held = rpcs._answering
-        held._bytes += 3000
+        held.room._bytes += 3000
 
         async def requests():
             yield pb.InterpretStreamRequest(request=latent_request(bundle))
@@ -235,10 +235,10 @@ def test_a_stream_that_ends_while_its_messages_wait_leaves_nothing_behind(bundle
 
         answers = asyncio.create_task(anext(rpcs.interpret_stream(requests(), Context())))
         await asyncio.sleep(0.1)
-        assert held._waiting > 0
+        assert held.room._waiting > 0
         answers.cancel()
         await asyncio.wait([answers])
-        return held._waiting, held._bytes
+        return held.room._waiting, held.room._bytes
 
     assert asyncio.run(run()) == (0, 3000)
 
@@ -248,7 +248,7 @@ def test_samples_that_nobody_takes_leave_room_for_the_others(bundle, monkeypatch
     request = pb.SampleRequest(count=64, format=pb.IMAGE_FORMAT_NONE)
     shape = bundle.manifest.image.shape
     request.fixed.add(factor="digit").source.image.CopyFrom(pb.Tensor(shape=shape, data=bytes(4 * math.prod(shape))))
-    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 5 * request.ByteSize())
+    monkeypatch.setattr(room, "MAX_BYTES_HELD", 5 * request.ByteSize())
 
     async def run():
         rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
@@ -259,7 +259,7 @@ def test_samples_that_nobody_takes_leave_room_for_the_others(bundle, monkeypatch
         assert [one async for one in streams[2]] == []
         assert contexts[2].code is grpc.StatusCode.RESOURCE_EXHAUSTED
         small = pb.SampleRequest(count=64, format=pb.IMAGE_FORMAT_NONE)
-        monkeypatch.setattr(answering, "MAX_STREAMS", answering.MAX_BYTES_HELD // 2 // small.ByteSize())
+        monkeypatch.setattr(room, "MAX_STREAMS", room.MAX_BYTES_HELD // 2 // small.ByteSize())
         assert len([one async for one in rpcs.sample(small, Context())]) == 2
         context = Context()
         assert (await rpcs.interpret(latent_request(bundle), context)).factors.shape == [1, bundle.manifest.size]
@@ -267,7 +267,7 @@ def test_samples_that_nobody_takes_leave_room_for_the_others(bundle, monkeypatch
         assert not any(one.HasField("error") for one in many)
         for stream in streams:
             await stream.aclose()
-        return len(many), rpcs._answering._bytes, rpcs._answering._kept, rpcs._answering._requests
+        return len(many), rpcs._answering.room._bytes, rpcs._answering.room._kept, rpcs._answering.room._requests
 
     assert asyncio.run(asyncio.wait_for(run(), 60)) == (5, 0, 0, 0)
 
@@ -281,9 +281,9 @@ def test_a_stream_whose_answers_are_not_taken_gives_its_answers_back_and_its_pla
         answers = rpcs.interpret_stream(messages(bundle, 200, []), context)
         await settled(answers)
         held = rpcs._answering
-        assert (held._streams, held._kept, held._bytes) == (1, 0, 0)
+        assert (held.room._streams, held.room._kept, held.room._bytes) == (1, 0, 0)
         assert [one async for one in answers] == []
-        assert (held._streams, held._kept) == (0, 0)
+        assert (held.room._streams, held.room._kept) == (0, 0)
         return context
 
     context = asyncio.run(asyncio.wait_for(run(), 60))
@@ -292,7 +292,7 @@ def test_a_stream_whose_answers_are_not_taken_gives_its_answers_back_and_its_pla
 
 
 def test_a_stream_past_the_bound_is_refused_until_another_ends(bundle, monkeypatch):
-    monkeypatch.setattr(answering, "MAX_STREAMS", 2)
+    monkeypatch.setattr(room, "MAX_STREAMS", 2)
 
     async def silent():
         await asyncio.Event().wait()
@@ -310,7 +310,7 @@ def test_a_stream_past_the_bound_is_refused_until_another_ends(bundle, monkeypat
         assert [one async for one in rpcs.interpret_stream(messages(bundle, 0, []), contexts[1])] == []
         opened[1].cancel()
         await asyncio.wait(opened)
-        return contexts, rpcs._answering._streams
+        return contexts, rpcs._answering.room._streams
 
     (refused, let_in), left = asyncio.run(run())
     assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -374,7 +374,7 @@ def test_answers_that_callers_do_not_take_are_bounded_and_who_takes_his_own_goes
     rpcs, made = rpcs_of(bundle, quick_graphs(bundle)), []
     request, work, held = raw_edit(bundle, 16), rpcs._edited, rpcs._answering
     most = responses.Sizes(bundle.manifest).most(16)
-    monkeypatch.setattr(answering, "MAX_BYTES_HELD", 2 * 20 * most)
+    monkeypatch.setattr(room, "MAX_BYTES_HELD", 2 * 20 * most)
 
     async def edited(*arguments):
         made.append(await work(*arguments))
@@ -389,12 +389,12 @@ def test_answers_that_callers_do_not_take_are_bounded_and_who_takes_his_own_goes
         streams = [rpcs.edit_stream(requests(64), Context()) for _ in range(6)]
         for stream in streams:
             await settled(stream)
-        assert sum(one.ByteSize() for one in made) <= held._kept <= 20 * most + 6 * most
+        assert sum(one.ByteSize() for one in made) <= held.room._kept <= 20 * most + 6 * most
         assert len([one async for one in rpcs.edit_stream(requests(100), Context())]) == 100
         rest = [one for stream in streams async for one in stream]
         assert len(rest) == 6 * 63
         assert not any(one.HasField("error") for one in rest)
-        return held._kept, held._bytes, held._waiting
+        return held.room._kept, held.room._bytes, held.room._waiting
 
     assert asyncio.run(asyncio.wait_for(run(), 60)) == (0, 0, 0)
 
@@ -499,7 +499,7 @@ class Noting(Silent):
 
 
 def test_a_stream_that_is_refused_or_given_up_is_counted(bundle, monkeypatch):
-    monkeypatch.setattr(answering, "MAX_STREAMS", 1)
+    monkeypatch.setattr(room, "MAX_STREAMS", 1)
     monkeypatch.setattr(answering, "IDLE_SECONDS", 0.05)
     noting = Noting()
     rpcs = rpcs_of(bundle, quick_graphs(bundle), recorder=noting)

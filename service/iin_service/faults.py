@@ -1,0 +1,67 @@
+"""Failures as statuses of gRPC: the one table, and the details that name the field."""
+
+import traceback
+import uuid
+from typing import Protocol
+
+from google.protobuf.any_pb2 import Any as PackedAny
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+
+from iin_service.errors import Idle, InvalidInput, NotFound, Overloaded, ServiceError, Unsupported, short
+from iin_service.log import logger
+
+__all__ = ["CallContext", "Fault"]
+
+MOST_CHARACTERS = 2000  # of a message, which travels in metadata, twice
+STATUS_DETAILS = "grpc-status-details-bin"
+CODES: dict[type[ServiceError], StatusCode] = {
+    Idle: StatusCode.DEADLINE_EXCEEDED,
+    InvalidInput: StatusCode.INVALID_ARGUMENT,
+    NotFound: StatusCode.NOT_FOUND,
+    Overloaded: StatusCode.RESOURCE_EXHAUSTED,
+    Unsupported: StatusCode.FAILED_PRECONDITION,
+}
+
+
+class CallContext(Protocol):
+    """What the RPCs need of a gRPC call's context."""
+
+    def set_code(self, code: StatusCode) -> None:
+        """Set the status code of the answer."""
+
+    def set_details(self, details: str) -> None:
+        """Set the status message of the answer."""
+
+    def set_trailing_metadata(self, metadata: list[tuple[str, str | bytes]]) -> None:
+        """Set the metadata that follows the answer."""
+
+
+class Fault:
+    """Why a request has no answer, as the caller is told."""
+
+    def __init__(self, error: Exception) -> None:
+        """An error that is not the service's own is logged under an id, and the caller gets the id only."""
+        self.field, self.description = "", ""
+        if isinstance(error, ServiceError):
+            self.code, self.message = CODES[type(error)], short(str(error), MOST_CHARACTERS)
+            if isinstance(error, InvalidInput):
+                self.field, self.description = error.field, error.description
+            return
+        identifier = uuid.uuid4().hex
+        # Not as exc_info: Serve puts a print of its own in Python's place, which spoils what logging makes of that.
+        logger.error("internal error %s\n%s", identifier, "".join(traceback.format_exception(error)))
+        self.code = StatusCode.INTERNAL
+        self.message = f"internal error {identifier}; the service's log has the cause under this id"
+
+    def set_on(self, context: CallContext) -> None:
+        """Make it the status of a call."""
+        status = status_pb2.Status(code=self.code.value[0], message=self.message)
+        if self.field:
+            detail = PackedAny()
+            violation = error_details_pb2.BadRequest.FieldViolation(field=self.field, description=self.description)
+            detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+            status.details.append(detail)
+        context.set_code(self.code)
+        context.set_details(self.message)
+        context.set_trailing_metadata([(STATUS_DETAILS, status.SerializeToString())])
