@@ -52,7 +52,7 @@ def shared_gpu(cap, mebibytes):
 def more_slots(objects, count):
     """Pods that hold so many replicas."""
     workers(objects)["rayStartParams"]["num-cpus"] = str(count)
-    container(workers(objects))["resources"]["limits"]["memory"] = f"{2 * count + 1}Gi"
+    container(workers(objects))["resources"]["limits"]["memory"] = f"{4 * count + 1}Gi"
 
 
 def policy(objects, name="iin"):
