@@ -66,4 +66,5 @@ def test_sizes_are_those_of_the_manifests():
     assert f"A pod of {group['rayStartParams']['num-cpus']} replicas asks for {cores:g} cores and {memory:g} Gi" in FLAT
     assert f"two workers of {cores:g} cores and {memory:g} GiB" in FLAT
     replica = deployment(serve_config(render("full")))["ray_actor_options"]["memory"]
-    assert replica > 2**30 + 65_536 * 4 * 3 * 32 * 32, "the formula under Capacity, with pictures of 3x32x32"
+    assert "2.25 GiB + the bundle twice + 77,824 * 4 bytes * channels * height * width" in FLAT
+    assert replica > 2.25 * 2**30 + 77_824 * 4 * 3 * 32 * 32, "the formula under Capacity, with pictures of 3x32x32"
