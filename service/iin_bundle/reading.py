@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,7 @@ def _read_manifest(directory: Path) -> Manifest:
             f"{path}: expected the manifest, found none; the export did not finish, or this is not a bundle"
         )
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: expected JSON, but it does not parse: {error}") from error
     version = value.get("format_version") if isinstance(value, dict) else None
@@ -94,6 +95,16 @@ def _read_manifest(directory: Path) -> Manifest:
     manifest: Manifest = from_json(Manifest, value, MANIFEST_NAME)
     _check_values(manifest)
     return manifest
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; json itself would keep the last of two values of one name."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:50]!r} stands twice in one object")
+        found[name] = value
+    return found
 
 
 def _check_values(manifest: Manifest) -> None:
@@ -158,7 +169,8 @@ def _check_signatures(manifest: Manifest) -> None:
                 if spec.dtype != "float32":
                     raise BundleError(f"{where}: expected dtype float32, got {spec.dtype}")
                 if content == "classes":
-                    if len(spec.shape) != 2 or spec.shape[0] != BATCH_AXIS or not isinstance(spec.shape[1], int):
+                    batch, classes = spec.shape if len(spec.shape) == 2 else (None, None)
+                    if batch != BATCH_AXIS or not isinstance(classes, int) or classes < 1:
                         raise BundleError(f"{where}: expected shape [batch, classes], got {list(spec.shape)}")
                 elif spec.shape != (BATCH_AXIS, *shapes[content]):
                     raise BundleError(

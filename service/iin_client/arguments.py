@@ -146,9 +146,7 @@ def _add_traverse(command: argparse.ArgumentParser) -> None:
         metavar="FACTOR",
         help="move this factor only, with --to and --random; as often as needed (default: all)",
     )
-    command.add_argument(
-        "--step", type=float, default=0.1, metavar="S", help="with --random, how far a frame goes (default 0.1)"
-    )
+    command.add_argument("--step", type=float, metavar="S", help="with --random, how far a frame goes (default 0.1)")
     command.add_argument("-n", "--frames", type=int, default=16, metavar="N", help="how many frames (default 16)")
     _add_output(command, "file to write: .png one row after the other, .gif or .webp a film")
     _add_resize(command)

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -181,7 +182,7 @@ class AsyncClient:
 
     async def list_models(self) -> tuple[ServedModel, ...]:
         """See `Client.list_models`."""
-        with self._settings.errors():
+        with self._errors():
             try:
                 response = await self._stub.ListModels(pb.ListModelsRequest(), **self._settings.options())
             except grpc.RpcError as error:
@@ -209,22 +210,37 @@ class AsyncClient:
 
     async def _get_model_when_connected(self, remaining: float, timeout: float) -> Model:
         options = self._settings.attempt(remaining)
-        with self._settings.errors(timeout):
+        with self._errors(timeout):
             return model_description(await self._stub.GetModel(pb.GetModelRequest(), **options))
+
+    @contextmanager
+    def _errors(self, timeout: float | None = None) -> Iterator[None]:
+        """Those of `Settings`, and of a closed client, whose calls gRPC ends as if their tasks were cancelled."""
+        try:
+            with self._settings.errors(timeout):
+                yield
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise CallError(grpc.StatusCode.CANCELLED, f"the client of {self._settings.address} was closed") from error
+        except grpc.aio.UsageError as error:
+            raise ValueError(f"client: expected an open one, got one that is closed; make another ({error})") from error
 
     async def _answered(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Result:
         """See `Client._answered`."""
-        with self._settings.errors():
+        with self._errors():
             return read(await call(request, **self._settings.options()))
 
     async def _received(
         self, begin: Callable[[], Any], read: Callable[[Any], Result], sending: Sending | None = None
     ) -> AsyncIterator[Result]:
         """See `Client._received`."""
-        call = begin()
+        with self._errors():
+            call = begin()
         answers = call if sending is None else as_they_come_async(call)
         try:
-            with self._settings.errors():
+            with self._errors():
                 async for response in answers:
                     if sending is not None:
                         sending.answered()

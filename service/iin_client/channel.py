@@ -95,10 +95,10 @@ def plain_options(address: str) -> tuple[tuple[str, int | str], ...]:
 
     gRPC would name a list, `ipv4:A:9000,B:9000`, as the host it calls, which HAProxy refuses; so its first is named.
     """
-    if "," not in address:
+    scheme, _, listed = address.partition(":")
+    if scheme not in ("ipv4", "ipv6") or "," not in listed:
         return CHANNEL_OPTIONS
-    _, first = address.split(",")[0].split(":", 1)
-    return (*CHANNEL_OPTIONS, ("grpc.default_authority", first))
+    return (*CHANNEL_OPTIONS, ("grpc.default_authority", listed.split(",")[0]))
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:

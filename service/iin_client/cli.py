@@ -4,8 +4,10 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +22,56 @@ from iin_client.errors import CallError
 from iin_client.fitting import file_size, fitted, parts
 from iin_client.gallery import draw_gallery
 from iin_client.model import Model
-from iin_client.results import Interpretations, Responses
+from iin_client.results import Edited, Interpretations, Responses
 from iin_client.sheet import contact_sheet, save_film
 from iin_client.tables import describe_interpretations, describe_model, describe_models, describe_responses
 from iin_client.walks import Interpolation, RandomWalk, Walk
 
 __all__ = ["main"]
 
+_TELL_S = 2.0  # between two lines that say how far a command is
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `iin` with `arguments` (those of the process if None) and returns its exit code.
 
-    0: done; 1: a call failed; 2: wrong usage or an unreadable or unwritable file.
+    0: done; 1: a call failed; 2: wrong usage or an unreadable or unwritable file; 130: interrupted; 141: whoever
+    read what is printed wanted no more.
     """
     parser = build_parser()
     try:
         options = parser.parse_args(arguments)
         _check(options)
         with _connect(options) as client:
-            size = _COMMANDS[options.command](client, options)
-        if size is not None:
-            print(f"{options.output}: {size[0]} x {size[1]} pixels")
+            if options.command in _DRAWING:
+                _draw(client, options)
+            else:
+                _TELLING[options.command](client, options)
+        sys.stdout.flush()
     except CallError as error:
         return _fail(str(error), 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
+        return 141
     except (OSError, ValueError) as error:
         return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _draw(client: Client, options: argparse.Namespace) -> None:
+    """Run a command that writes a picture, which is there whole or not at all."""
+    output: Path = options.output
+    final = output.resolve()  # a link stays one
+    partial = options.output = final.with_name(f".{final.stem}.partial{final.suffix}")
+    _, draw = _DRAWING[options.command]
+    try:
+        width, height = draw(client, options)
+        partial.replace(final)
+    finally:
+        partial.unlink(missing_ok=True)
+    print(f"{output}: {width} x {height} pixels")
 
 
 def _fail(message: str, code: int) -> int:
@@ -54,8 +80,9 @@ def _fail(message: str, code: int) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.command in _ENDINGS:
-        _check_output(options.output, _ENDINGS[options.command])
+    if options.command in _DRAWING:
+        endings, _ = _DRAWING[options.command]
+        _check_output(options.output, endings)
     if options.command == "edit":
         if not options.edits:
             raise ValueError("edit: expected at least one of --replace, --set, --resample, --shift, got none")
@@ -63,6 +90,8 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError("--strength: expected a --replace for it to apply to, got none; leave it out")
     if options.command == "traverse" and options.factors and options.line is not None:
         raise ValueError("--factor: expected --to or --random beside it, got --line, which names its own; drop one")
+    if options.command == "traverse" and options.step is not None and options.random is None:
+        raise ValueError("--step: expected --random beside it, got none; leave it out")
     if options.command == "gallery" and len(options.pictures) < 2:
         raise ValueError("gallery: expected at least 2 pictures, got 1; give another one to swap factors with")
     if options.command == "sample":
@@ -79,7 +108,7 @@ def _check_output(output: Path, endings: Sequence[str]) -> None:
         raise ValueError(f"--output: expected a name that ends in {' or '.join(endings)}, got {output}; choose one")
     if output.is_dir():
         raise ValueError(f"--output: expected a file, got the folder {output}; name another")
-    if not (output.parent.is_dir() and os.access(output if output.exists() else output.parent, os.W_OK)):
+    if not (output.parent.is_dir() and all(os.access(one, os.W_OK) for one in (output.parent, output) if one.exists())):
         raise ValueError(
             f"--output: expected a file in a folder that is there and can be written to, got {output}; "
             f"make {output.parent}, or name another"
@@ -131,7 +160,13 @@ def _interpret(client: Client, options: argparse.Namespace) -> None:
     for part in parts([file_size(picture.data) for picture in options.pictures], model.limits):
         batch = options.pictures[part]
         names, files = [picture.path for picture in batch], [picture.data for picture in batch]
-        found = client.interpret(fitted(files, model) if options.resize else files, resize=options.resize)
+        try:
+            found = client.interpret(fitted(files, model) if options.resize else files, resize=options.resize)
+        except CallError as error:
+            at = re.match(r"inputs\[(\d+)\]", error.message)  # in this call, not on the command line
+            if at is None:
+                raise
+            raise CallError(error.code, f"{names[int(at[1])]}: {error}", error.violations) from error
         if options.json:
             items += _json_items(names, model, found)
             timings.append(dataclasses.asdict(found.timing))
@@ -199,7 +234,19 @@ def _sample(client: Client, options: argparse.Namespace) -> tuple[int, int]:
         resize=options.resize,
         truncation=options.truncation,
     )
-    return _save_sheet([picture for chunk in chunks for picture in chunk.images.pictures], options.output)
+    return _save_sheet(_pictures(chunks, options.count), options.output)
+
+
+def _pictures(chunks: Iterable[Edited], expected: int) -> list[Image.Image]:
+    """All pictures of a stream; one that takes long says how far it is."""
+    found: list[Image.Image] = []
+    told = time.monotonic()
+    for chunk in chunks:
+        found += chunk.images.pictures
+        if time.monotonic() - told >= _TELL_S:
+            told = time.monotonic()
+            print(f"iin: {len(found)} of {expected} pictures", file=sys.stderr)
+    return found
 
 
 def _traverse(client: Client, options: argparse.Namespace) -> tuple[int, int]:
@@ -212,11 +259,10 @@ def _traverse(client: Client, options: argparse.Namespace) -> tuple[int, int]:
     elif options.line is not None:
         path = options.line
     else:
-        path = RandomWalk(options.factors, seed=options.random, step=options.step)
+        path = RandomWalk(options.factors, seed=options.random, step=0.1 if options.step is None else options.step)
     chunks = client.traverse(start, path, options.frames, resize=options.resize)
-    frames = [picture for chunk in chunks for picture in chunk.images.pictures]
     write = _save_sheet if options.output.suffix.lower() == ".png" else save_film
-    return write(frames, options.output)
+    return write(_pictures(chunks, options.frames), options.output)
 
 
 def _respond(client: Client, options: argparse.Namespace) -> None:
@@ -265,20 +311,16 @@ def _gallery(client: Client, options: argparse.Namespace) -> tuple[int, int]:
     return page.size
 
 
-_ENDINGS = {
-    "edit": (".png",),
-    "sample": (".png",),
-    "traverse": (".png", ".gif", ".webp"),
-    "gallery": (".png",),
-}
-# Those that write a picture return its size in pixels.
-_COMMANDS: dict[str, Callable[[Client, argparse.Namespace], tuple[int, int] | None]] = {
+_TELLING: dict[str, Callable[[Client, argparse.Namespace], None]] = {
     "describe": _describe,
     "interpret": _interpret,
-    "edit": _edit,
-    "sample": _sample,
-    "traverse": _traverse,
     "respond": _respond,
     "models": _models,
-    "gallery": _gallery,
+}
+# Those that write a picture: how its name may end, and what writes it and gives its size in pixels.
+_DRAWING: dict[str, tuple[Sequence[str], Callable[[Client, argparse.Namespace], tuple[int, int]]]] = {
+    "edit": ((".png",), _edit),
+    "sample": ((".png",), _sample),
+    "traverse": ((".png", ".gif", ".webp"), _traverse),
+    "gallery": ((".png",), _gallery),
 }

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-__all__ = ["checked_token", "read_file", "read_pem"]
+__all__ = ["checked_token", "is_header_text", "read_file", "read_pem"]
 
 
 def read_file(path: Path, name: str) -> bytes:
@@ -21,9 +21,14 @@ def read_pem(path: Path, name: str) -> bytes:
     return data
 
 
+def is_header_text(text: str) -> bool:
+    """Whether a header can hold `text`: one line of printable ASCII, not empty."""
+    return text != "" and text.isascii() and text.isprintable()
+
+
 def checked_token(token: str, name: str) -> str:
     """`token`; ValueError, which does not show it, where no header could hold it."""
-    if not (token and token.isascii() and token.isprintable()):
+    if not is_header_text(token):
         got = "characters that are not" if token else "nothing"
         raise ValueError(
             f"{name}: expected one line of printable ASCII, got {got}; give the token alone, without a line break"

@@ -50,7 +50,9 @@ def call_error(error: Any, *, address: str, timeout: float) -> CallError:
                 f"nothing answers at {address}; is the service running (iin-serve BUNDLE) and done loading? ({details})"
             )
         case grpc.StatusCode.DEADLINE_EXCEEDED if details == _OWN_DEADLINE:
-            message = f"no answer from {address} within {timeout:g} s; allow more time or send fewer items"
+            message = (
+                f"no answer from {address} within {timeout:g} s; check the address, allow more time or send fewer items"
+            )
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             message = f"{details} (RESOURCE_EXHAUSTED); send fewer items a call or try again later"
         case grpc.StatusCode.NOT_FOUND:

@@ -1,7 +1,7 @@
 """Request messages from Python values; ValueError for what cannot be sent, OSError for unreadable files."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -110,7 +110,8 @@ def traverse_request(
             there = _input(destination, "path.destination")
             request.interpolation.CopyFrom(pb.Interpolation(destination=there, factors=_names(factors, "path.factors")))
         case LinearWalk(factor, direction, distance):
-            request.linear.CopyFrom(pb.LinearWalk(factor=factor, direction=direction, distance=distance))
+            towards = _numbers(direction, "path.direction")
+            request.linear.CopyFrom(pb.LinearWalk(factor=factor, direction=towards, distance=distance))
         case RandomWalk(factors, seed, step, temperature):
             seed = _whole(seed, "path.seed", bits=64)
             names = _names(factors, "path.factors")
@@ -163,7 +164,7 @@ def _input(value: object, field: str) -> pb.Input:
         case _:
             raise ValueError(
                 f"{field}: expected a path, bytes, a Pillow image, RawImage, Latent or Factors, "
-                f"got {type(value).__name__}; wrap an array to say what it holds"
+                f"got {type(value).__name__}; wrap an array to say what it holds, make a list of several"
             )
 
 
@@ -201,12 +202,13 @@ def _edit(edit: Edit, field: str) -> pb.EditOperation:
             source = _input(edit.source, f"{field}.replace.source")
             return pb.EditOperation(factor=edit.factor, replace=pb.Replace(source=source, strength=edit.strength))
         case SetValue():
-            return pb.EditOperation(factor=edit.factor, set=pb.SetValue(values=edit.values))
+            values = _numbers(edit.values, f"{field}.set.values")
+            return pb.EditOperation(factor=edit.factor, set=pb.SetValue(values=values))
         case Resample():
             seed = _whole(edit.seed, f"{field}.resample.seed", bits=64)
             return pb.EditOperation(factor=edit.factor, resample=pb.Resample(seed=seed, temperature=edit.temperature))
         case Shift():
-            shift = pb.Shift(direction=edit.direction, distance=edit.distance)
+            shift = pb.Shift(direction=_numbers(edit.direction, f"{field}.shift.direction"), distance=edit.distance)
             return pb.EditOperation(factor=edit.factor, shift=shift)
         case _:
             raise ValueError(
@@ -217,8 +219,17 @@ def _edit(edit: Edit, field: str) -> pb.EditOperation:
 def _fixed(factor: str, value: Input | Sequence[float]) -> pb.FixedFactor:
     if isinstance(value, Input):
         return pb.FixedFactor(factor=factor, source=_input(value, f"fixed[{factor}]"))
-    values: Iterable[float] = np.asarray(value, dtype=np.float64).ravel().tolist()
-    return pb.FixedFactor(factor=factor, set=pb.SetValue(values=values))
+    return pb.FixedFactor(factor=factor, set=pb.SetValue(values=_numbers(value, f"fixed[{factor}]")))
+
+
+def _numbers(values: ArrayLike, field: str) -> list[float]:
+    try:
+        found: list[float] = np.asarray(values, dtype=np.float64).ravel().tolist()
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{field}: expected numbers, one a dimension of the factor, got {type(values).__name__}: {error}"
+        ) from error
+    return found
 
 
 def _format(output: str) -> pb.ImageFormat:

@@ -1,5 +1,6 @@
 """What every call of a client has in common: its deadline, its metadata, how its failure is reported."""
 
+import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from iin_client.channel import Tls
-from iin_client.credentials import checked_token
+from iin_client.credentials import checked_token, is_header_text
 from iin_client.errors import call_error
 
 __all__ = ["NOT_READY", "PAUSE_S", "Application", "Settings"]
@@ -18,6 +19,7 @@ __all__ = ["NOT_READY", "PAUSE_S", "Application", "Settings"]
 NOT_READY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DEADLINE_EXCEEDED)
 PAUSE_S = 0.25
 _ATTEMPT_S = 5.0  # one that is never answered must not use up the time of the next
+_LONGEST_S = 1e9  # gRPC takes a moment that it cannot count to for one that has passed
 
 Application: TypeAlias = str | Mapping[str, float] | None
 """Name of the model to use, or names with the share of the calls that each gets; None where one alone is served."""
@@ -29,13 +31,23 @@ class Settings:
     def __init__(
         self, address: str, timeout: float, application: Application, tls: Tls | None, token: str | None
     ) -> None:
-        if timeout <= 0:
-            raise ValueError(f"timeout: expected seconds above 0, got {timeout:g}; 30 suits most calls")
+        if not address or address.startswith(("http://", "https://")):
+            raise ValueError(
+                f"address: expected host:port, or a gRPC target such as dns:///iin.svc:9000, got {address!r}; "
+                "leave http:// and https:// out"
+            )
+        if not 0 < timeout <= _LONGEST_S:
+            raise ValueError(
+                f"timeout: expected seconds above 0, at most {_LONGEST_S:g}, got {timeout:g}; 30 suits most calls"
+            )
         self.address = address
         self.timeout = timeout
         shares = application if isinstance(application, Mapping) else {application: 1.0} if application else {}
-        if shares and not (min(shares.values()) >= 0 and sum(shares.values()) > 0):
-            raise ValueError(f"application: expected shares of at least 0, not all 0, got {dict(shares)}")
+        if shares and not (min(shares.values()) >= 0 and 0 < sum(shares.values()) < math.inf):
+            raise ValueError(f"application: expected shares of at least 0, not all 0 nor infinite, got {dict(shares)}")
+        for name in shares:
+            if not is_header_text(name):
+                raise ValueError(f"application: expected printable ASCII, got {name!r}; name a model that is served")
         self.applications, self._shares = list(shares), list(shares.values())
         if token is not None and tls is None:
             raise ValueError("token: expected tls beside it, since anyone on the way could read it; give both")

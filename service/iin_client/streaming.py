@@ -45,7 +45,7 @@ class Sending:
     def __init__(self, room: threading.Semaphore | asyncio.Semaphore) -> None:
         """`room` has `AHEAD` places, for threads or for asyncio."""
         self.room, self.ended = room, False
-        self.error: Exception | None = None
+        self.error: Exception | SystemExit | None = None
 
     def answered(self) -> None:
         """One more message may be sent."""
@@ -67,12 +67,12 @@ def messages(
 ) -> Iterator[Message]:
     """A message for each item; ends early, with an error in `sending`, at one that cannot be sent."""
     try:
-        for item_id, inputs in items:
+        for item in items:
             sending.room.acquire()
             if sending.ended:
                 return
-            yield message(item_id, inputs)
-    except Exception as error:
+            yield message(*_pair(item))
+    except (Exception, SystemExit) as error:  # of the latter gRPC would not tell the call, which waited for ever
         sending.error = error
 
 
@@ -82,13 +82,24 @@ async def messages_async(
     """The same for asyncio."""
     assert isinstance(sending.room, asyncio.Semaphore)
     try:
-        async for item_id, inputs in items:
+        async for item in items:
             await sending.room.acquire()
             if sending.ended:
                 return
-            yield message(item_id, inputs)
-    except Exception as error:
+            yield message(*_pair(item))
+    except (Exception, SystemExit) as error:
         sending.error = error
+
+
+def _pair(item: object) -> tuple[str, Any]:
+    match item:
+        case (str(item_id), inputs):
+            return item_id, inputs
+        case (other, _):
+            got = f"an id that is {type(other).__name__}"
+        case _:
+            got = type(item).__name__
+    raise ValueError(f"items: expected pairs of an id, which is text, and inputs, got {got}; write (str(number), path)")
 
 
 # While a caller reads nothing HAProxy 2.8 stops reading the replica's connection. Behind the answers on it waits the

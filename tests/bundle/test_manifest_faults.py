@@ -60,6 +60,10 @@ FAULTS = {
     "empty manifest": (writing(b""), ["manifest.json: expected JSON"]),
     "manifest cut short": (writing(b'{"format_version": 1, "na'), ["manifest.json: expected JSON"]),
     "manifest not text": (writing(b"\xff\xfe\x00"), ["manifest.json: expected JSON"]),
+    "a name twice": (
+        writing(b'{"format_version": 1, "image": {"width": 1, "width": 2}}'),
+        ["manifest.json: expected JSON", "'width' stands twice in one object"],
+    ),
     "manifest nested too deep": (writing(b"[" * 100_000), ["manifest.json: expected JSON"]),
     "not an object": (writing(b"[1]"), ["format_version: expected 1, got None"]),
     "newer version": (setting("format_version", 2), ["format_version: expected 1, got 2", "export again"]),
@@ -176,6 +180,7 @@ FAULTS = {
     ),
     "latent size": (setting("latent_shape", [4, 8]), ["expected shape ['batch', 4, 8], got ['batch', 32]"]),
     "head without classes": (adding_head(["batch"]), ["graphs.head.outputs.image: expected shape [batch, classes]"]),
+    "head of no classes": (adding_head(["batch", 0]), ["graphs.head.outputs.image: expected shape [batch, classes]"]),
     "head of a fixed batch": (adding_head([1, 10]), ["graphs.head.outputs.image: expected shape [batch, classes]"]),
     "head of unnamed classes": (adding_head(["batch", "classes"]), ["graphs.head.outputs.image: expected"]),
 }

@@ -1,6 +1,7 @@
 """The channel retries, balances and trusts as promised."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_calls_spread_over_all_addresses_of_a_name():
     assert json.loads(SERVICE_CONFIG)["loadBalancingConfig"] == [{"round_robin": {}}]
 
 
-@pytest.mark.parametrize("address", ["iin:9000", "dns:///iin:9000", "ipv4:10.0.0.1:9000", "ipv6:[::1]:9000"])
+@pytest.mark.parametrize("address", ["iin:9000", "dns:///iin:9000", "ipv4:10.0.0.1:9000", "ipv6:[::1]:9000", "a,b"])
 def test_one_address_is_the_host_that_is_called(address):
     assert "grpc.default_authority" not in dict(plain_options(address))
 
@@ -66,7 +67,7 @@ def test_a_file_without_a_certificate_is_named_with_its_field(names, tmp_path):
         open_channel("localhost:1", Tls(**dict.fromkeys(names, tmp_path / "junk.pem")))
 
 
-@pytest.mark.parametrize("timeout", [0.0, -1.0])
-def test_a_deadline_in_the_past_is_refused(timeout):
+@pytest.mark.parametrize("timeout", [0.0, -1.0, math.nan, math.inf, 1e10])
+def test_a_deadline_that_gRPC_takes_for_one_in_the_past_is_refused(timeout):
     with pytest.raises(ValueError, match=r"timeout: expected seconds above 0"):
         Client("localhost:1", timeout=timeout)

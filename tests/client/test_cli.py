@@ -3,6 +3,8 @@
 import io
 import json
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from concurrent import futures
@@ -16,7 +18,7 @@ from iin_api.v1.interpretation_pb2_grpc import (
     InterpretationServiceServicer,
     add_InterpretationServiceServicer_to_server,
 )
-from iin_client import Replace, Resample, SetValue, Shift
+from iin_client import Replace, Resample, SetValue, Shift, cli
 from iin_client.arguments import build_parser
 from iin_client.cli import main
 from PIL import Image
@@ -30,10 +32,17 @@ class Drawing(InterpretationServiceServicer):
     def __init__(self, *roles):
         self.roles = roles
         self.samples = []
+        self.models = 1
 
     def GetModel(self, request, context):
         graphs = [pb.Graph(role=role) for role in self.roles]
-        return pb.GetModelResponse(model=pb.Model(name="mine", version="3", graphs=graphs))
+        limits = pb.Limits(max_items=2, max_image_pixels=10**6, max_message_bytes=10**6)
+        return pb.GetModelResponse(model=pb.Model(name="mine", version="3", graphs=graphs), limits=limits)
+
+    def Interpret(self, request, context):
+        if len(request.inputs) == 2:
+            return pb.InterpretResponse(latents=pb.Tensor(shape=[0, 1]), factors=pb.Tensor(shape=[0, 1]))
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "inputs[0].encoded_image: expected another size")
 
     def Edit(self, request, context):
         return pb.EditResponse(images=self._images(len(request.targets)), factors=pb.Tensor(shape=[0, 1]))
@@ -61,7 +70,7 @@ class Drawing(InterpretationServiceServicer):
     def ListModels(self, request, context):
         model = pb.ServedModel(application="mine", state=pb.APPLICATION_STATE_RUNNING)
         model.description.CopyFrom(self.GetModel(None, context))
-        return pb.ListModelsResponse(models=[model])
+        return pb.ListModelsResponse(models=[model] * self.models)
 
     def _images(self, count):
         red = io.BytesIO()
@@ -175,6 +184,7 @@ def test_a_wrong_edit_is_a_usage_error_that_says_why(option, value, message, pic
         (["gallery", "PICTURE", "-o", "x.png"], "gallery: expected at least 2 pictures, got 1"),
         (["sample", "-n", "0", "-o", "x.png"], "--count: expected at least 1, got 0"),
         (["sample", "--fix", "a=PICTURE", "--fix", "a=PICTURE", "-o", "x.png"], "every factor at most once"),
+        (["traverse", "PICTURE", "--to", "PICTURE", "--step", "1", "-o", "x.gif"], "--step: expected --random beside"),
         (["describe", "--timeout", "0"], "timeout: expected seconds above 0"),
         (["describe", "--client-key", "PICTURE"], "tls: expected client_key and client_certificate"),
         (["describe", "--root-certificates", "absent.pem"], "absent.pem"),
@@ -212,6 +222,17 @@ def test_a_failed_call_exits_with_1_and_one_line(capsys):
     assert captured.out == ""
     assert captured.err.startswith("iin: nothing answers at localhost:1; is the service running")
     assert captured.err.count("\n") == 1
+
+
+def test_a_picture_at_fault_is_named_whichever_call_it_was_in(picture, tmp_path, monkeypatch, capsys):
+    other = tmp_path / "other.png"
+    other.write_bytes(Path(picture).read_bytes())
+    monkeypatch.setattr(cli, "describe_interpretations", lambda names, model, found: ", ".join(names))
+    with serving(Drawing()) as address:
+        assert main(["interpret", picture, picture, str(other), "--address", address]) == 1
+    told = capsys.readouterr()
+    assert told.out == f"{picture}, {picture}\n"
+    assert told.err.startswith(f"iin: {other}: inputs[0].encoded_image: expected another size")
 
 
 def test_responses_and_models_are_told_as_json(picture, capsys):
@@ -265,6 +286,61 @@ def test_what_was_written_is_told_with_its_size(arguments, ending, picture, tmp_
         assert main([*words, "-o", str(out), "--address", address]) == 0
     with Image.open(out) as written:
         assert capsys.readouterr().out == f"{out}: {written.width} x {written.height} pixels\n"
+
+
+class Failing(Drawing):
+    """Its streams break off."""
+
+    def Sample(self, request, context):
+        yield next(super().Sample(request, context))
+        context.abort(grpc.StatusCode.INTERNAL, "broken")
+
+
+@pytest.mark.parametrize("fault", ["of the call", "of the disk", "an interrupt"])
+def test_a_picture_is_written_whole_or_the_one_before_stays(fault, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out.png"
+    out.write_bytes(b"before")
+
+    def half(pictures, path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt if fault == "an interrupt" else OSError("no space left")
+
+    if fault != "of the call":
+        monkeypatch.setattr(cli, "_save_sheet", half)
+    with serving(Failing("decoder") if fault == "of the call" else Drawing("decoder")) as address:
+        code = main(["sample", "-n", "2", "-o", str(out), "--address", address])
+    assert code == {"of the call": 1, "of the disk": 2, "an interrupt": 130}[fault]
+    assert "Traceback" not in capsys.readouterr().err
+    assert out.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_picture_is_written_where_a_link_leads(tmp_path):
+    kept, link = tmp_path / "kept.png", tmp_path / "link.png"
+    link.symlink_to(kept)
+    with serving(Drawing("decoder")) as address:
+        assert main(["sample", "-n", "1", "-o", str(link), "--address", address]) == 0
+    assert link.is_symlink()
+    assert kept.stat().st_size > 0
+
+
+def test_a_command_that_takes_long_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_TELL_S", 0.0)
+    with serving(Drawing("decoder")) as address:
+        assert main(["sample", "-n", "3", "-o", str(tmp_path / "x.png"), "--address", address]) == 0
+    assert capsys.readouterr().err == "iin: 3 of 3 pictures\n"
+
+
+def test_who_wants_no_more_of_what_is_printed_is_told_nothing(tmp_path):
+    service = Drawing()
+    service.models = 5000
+    with serving(service) as address:
+        words = [sys.executable, "-m", "iin_command", "models", "--address", address]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stdout.read(1)
+        process.stdout.close()
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (141, b"")
 
 
 @pytest.mark.parametrize("arguments", [*DRAWN, ["gallery", "PICTURE", "PICTURE"]])

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import re
 import signal
+import sys
 import threading
 from concurrent import futures
 from pathlib import Path
@@ -311,6 +312,26 @@ def test_a_source_is_read_once_for_all_items_of_a_stream(stream, service, addres
     assert service.edited == [(str(index), index + 1, [b"picture"]) for index in range(5)]
 
 
+def leaving_targets():
+    yield "0", b"target"
+    sys.exit("no more targets")
+
+
+@pytest.mark.parametrize("stream", [edit_stream, edit_stream_async])
+def test_an_exit_among_the_items_is_one_for_the_caller(stream, address):
+    with pytest.raises(SystemExit, match="no more targets"):
+        stream(address, leaving_targets(), Resample("digit"))
+
+
+@pytest.mark.parametrize("stream", [edit_stream, edit_stream_async])
+@pytest.mark.parametrize(
+    ("item", "got"), [((0, b"target"), "an id that is int"), ("ab", "str"), (Path("a.png"), "PosixPath")]
+)
+def test_items_without_an_id_are_refused(stream, item, got, address):
+    with pytest.raises(ValueError, match=rf"items: expected pairs of an id, which is text, and inputs, got {got}; "):
+        stream(address, [item], Resample("digit"))
+
+
 def many_targets():
     return ((str(index), b"target") for index in range(2 * AHEAD))
 
@@ -486,6 +507,64 @@ def test_closing_the_client_ends_a_stream_that_is_being_read(address):
         list(stream)
     assert caught.value.code is grpc.StatusCode.CANCELLED
     assert_no_reader_is_left()
+
+
+@pytest.mark.parametrize("kind", ["call", "answers", "stream of requests"])
+def test_closing_the_async_client_fails_what_is_under_way_and_cancels_no_task(kind, service, address):
+    """A task group, for one, takes a task that raises CancelledError for one that has done its work."""
+
+    async def call():
+        client = AsyncClient(address)
+        begun = asyncio.Event()
+
+        async def take():
+            if kind == "call":
+                begun.set()
+                await client.get_model()
+            many = each((str(index), b"target") for index in itertools.count())
+            answers = client.sample(1_000_000) if kind == "answers" else client.edit_stream(many, Resample("digit"))
+            async for _ in answers:
+                begun.set()
+
+        service.failures = [grpc.StatusCode.DEADLINE_EXCEEDED] if kind == "call" else []
+        taking = asyncio.create_task(take())
+        await begun.wait()
+        while not service.metadata and kind == "call":
+            await asyncio.sleep(0.01)
+        await client.close()
+        await asyncio.wait([taking], timeout=20)
+        return taking
+
+    taking = asyncio.run(call())
+    assert not taking.cancelled()
+    assert isinstance(taking.exception(), CallError)
+    assert taking.exception().code is grpc.StatusCode.CANCELLED
+
+
+def first(stream):
+    return anext(stream) if hasattr(stream, "__anext__") else next(stream)
+
+
+def ask_when_closed(ask, address):
+    client = Client(address)
+    client.close()
+    ask(client)
+
+
+def ask_when_closed_async(ask, address):
+    async def call():
+        client = AsyncClient(address)
+        await client.close()
+        await ask(client)
+
+    asyncio.run(call())
+
+
+@pytest.mark.parametrize("when_closed", [ask_when_closed, ask_when_closed_async])
+@pytest.mark.parametrize("ask", [lambda client: client.get_model(), lambda client: first(client.sample(1))])
+def test_a_closed_client_refuses_calls(when_closed, ask, address):
+    with pytest.raises(ValueError, match="closed"):
+        when_closed(ask, address)
 
 
 STREAMS = {

@@ -62,7 +62,9 @@ def test_a_model_that_is_not_named_is_told_without_ray(rays, ours):
 
 def test_the_callers_own_deadline_is_told_in_seconds():
     error = convert(failure(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
-    assert str(error) == "no answer from host:9000 within 2.5 s; allow more time or send fewer items"
+    assert str(error) == (
+        "no answer from host:9000 within 2.5 s; check the address, allow more time or send fewer items"
+    )
 
 
 def test_a_violation_that_the_message_states_is_not_repeated():

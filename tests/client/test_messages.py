@@ -5,7 +5,18 @@ import io
 import numpy as np
 import pytest
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_client import Factors, Interpolation, Latent, RandomWalk, RawImage, Replace, Resample, SetValue, Shift
+from iin_client import (
+    Factors,
+    Interpolation,
+    Latent,
+    LinearWalk,
+    RandomWalk,
+    RawImage,
+    Replace,
+    Resample,
+    SetValue,
+    Shift,
+)
 from iin_client.model_message import model_description
 from iin_client.request_messages import (
     edit_request,
@@ -135,6 +146,29 @@ def test_edits_keep_their_order_and_values():
     assert (replace.replace.strength, resample.resample.temperature) == (0.0, 0.0)
     assert request.format == pb.IMAGE_FORMAT_RAW
     assert request.resize
+
+
+def test_the_part_of_one_item_gives_the_values_of_a_factor():
+    part = np.array([[0.5, -0.5]], np.float32)
+    edits = [SetValue("colour", part), Shift("colour", part, 1.0)]
+    fixed, shift = edit_request(b"file", edits, output="png", resize=False).edits
+    assert list(fixed.set.values) == list(shift.shift.direction) == [0.5, -0.5]
+
+
+@pytest.mark.parametrize(
+    ("ask", "field"),
+    [
+        (lambda: edit_request(b"file", SetValue("a", ["b"]), output="png", resize=False), r"edits\[0\]\.set\.values"),
+        (
+            lambda: edit_request(b"file", Shift("a", "b", 1), output="png", resize=False),
+            r"edits\[0\]\.shift\.direction",
+        ),
+        (lambda: traverse_request(b"file", LinearWalk("a", [{}], 1), 2, output="png", resize=False), "path.direction"),
+    ],
+)
+def test_values_that_are_no_numbers_are_refused_with_their_field(ask, field):
+    with pytest.raises(ValueError, match=rf"^{field}: expected numbers, one a dimension of the factor, got"):
+        ask()
 
 
 def test_one_edit_needs_no_list_and_none_is_refused():

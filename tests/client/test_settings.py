@@ -1,5 +1,6 @@
 """What every call carries: the model it is for, and who makes it."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -24,10 +25,22 @@ def test_calls_are_shared_out_by_their_weights():
     assert abs(seen["new"] / 4000 - 0.25) < 0.04  # six standard deviations
 
 
-@pytest.mark.parametrize("shares", [{"old": -1.0, "new": 2.0}, {"old": 0.0}])
+@pytest.mark.parametrize("shares", [{"old": -1.0, "new": 2.0}, {"old": 0.0}, {"old": math.inf}])
 def test_shares_that_lead_nowhere_are_refused(shares):
     with pytest.raises(ValueError, match="application: expected shares of at least 0, not all 0"):
         metadata(shares)
+
+
+@pytest.mark.parametrize("application", ["été", "two\nlines", {"": 1.0}])
+def test_a_name_that_no_header_can_hold_is_refused(application):
+    with pytest.raises(ValueError, match=r"application: expected printable ASCII, got '"):
+        metadata(application)
+
+
+@pytest.mark.parametrize("address", ["", "http://localhost:9000", "https://iin"])
+def test_what_is_no_address_of_grpc_is_refused(address):
+    with pytest.raises(ValueError, match=r"address: expected host:port, or a gRPC target .*; leave http://"):
+        Client(address)
 
 
 def test_a_token_travels_encrypted_only():

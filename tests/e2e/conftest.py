@@ -45,7 +45,10 @@ def serving(bundle: Path, log: Path, *options: str) -> Iterator[Service]:
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-        process.wait(timeout=120)
+        try:
+            process.wait(timeout=120)
+        finally:
+            process.kill()  # its guard stops the rest
 
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])

@@ -28,6 +28,9 @@ def scraped(cluster, digits_bundle, tmp_path_factory):
     with serving(digits_bundle, tmp_path_factory.mktemp("metrics") / "log", *cluster.options) as running:
         pictures = sorted((digits_bundle / "samples").glob("*.png"))
         with Client(running.address, timeout=60) as client:
+            left = client.sample(10_000)
+            next(left)
+            left.close()
             for _ in range(5):
                 client.interpret(pictures[:4])
             client.edit(pictures[0], Replace("digit", pictures[1]))
@@ -60,6 +63,7 @@ def test_calls_are_counted_by_rpc_and_status(scraped):
     assert value(scraped, "ray_iin_requests_total", rpc="Interpret", code="INVALID_ARGUMENT") == 1
     assert value(scraped, "ray_iin_requests_total", rpc="InterpretStream", code="INVALID_ARGUMENT") == 1
     assert value(scraped, "ray_iin_request_seconds_count", rpc="Edit") == 1
+    assert value(scraped, "ray_iin_requests_total", rpc="Sample", code="CANCELLED") == 1
 
 
 def test_stages_likelihoods_and_images_are_measured(scraped):

@@ -12,6 +12,8 @@ from iin_api.v1 import interpretation_pb2 as pb
 from iin_client import Factors, Resample
 
 SERVICE = "iin_api.v1.InterpretationService"
+# Together more work than is done while it is waited for its end.
+LONG, SEVERAL = pb.SampleRequest(count=10_000, format=pb.IMAGE_FORMAT_PNG), 16
 
 
 @pytest.fixture
@@ -60,17 +62,19 @@ def test_an_unknown_method_is_unimplemented(channel):
 
 
 def test_a_call_past_its_deadline_ends_and_leaves_the_service_free(stub, client):
-    request = pb.SampleRequest(count=10_000, format=pb.IMAGE_FORMAT_PNG)
-    with pytest.raises(grpc.RpcError) as caught:
-        list(stub.Sample(request, timeout=0.2))
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    for stream in [stub.Sample(LONG, timeout=0.2) for _ in range(SEVERAL)]:
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert_idle(client)
 
 
 def test_a_cancelled_stream_stops_the_work(stub, client):
-    stream = stub.Sample(pb.SampleRequest(count=10_000, format=pb.IMAGE_FORMAT_PNG), timeout=60)
-    assert next(stream).first_index == 0
-    stream.cancel()
+    streams = [stub.Sample(LONG, timeout=60) for _ in range(SEVERAL)]
+    for stream in streams:
+        assert next(stream).first_index == 0
+    for stream in streams:
+        stream.cancel()
     assert_idle(client)
 
 
