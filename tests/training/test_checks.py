@@ -75,6 +75,7 @@ def broken(name):
         "batch statistics": lambda: model(lambda self, x: self.norm(mixed(self, x))),
         "mean of the batch": lambda: model(lambda self, x: mixed(self, x) - mixed(self, x).mean(dim=0)),
         "nan": lambda: model(lambda self, x: mixed(self, x - 0.5).sqrt()),
+        "variance for its logarithm": lambda: model(lambda self, x: (mixed(self, x), 300 + 0 * mixed(self, x))),
         "squeezed batch": lambda: model(lambda self, x: mixed(self, x).unflatten(1, (2, 4)).squeeze(0)),
         "shape of the data": lambda: model(lambda self, x: mixed(self, x)[:, : 5 + (len(x) == 1)]),
         "no single image": lambda: model(lambda self, x: mixed(self, x).reshape(2, -1, 8).flatten(0, 1)),
@@ -99,6 +100,10 @@ def broken(name):
         ("batch statistics", r"encoder: expected latents for a batch of 1, got: .*let it .*fixed statistics"),
         ("mean of the batch", r"encoder: .* other items of the batch, got a difference of .* alone; .*BatchNorm"),
         ("nan", r"encoder: expected finite latents, got NaN or infinity for \d+ of 200; check its weights"),
+        (
+            "variance for its logarithm",
+            r"encoder: expected finite latents drawn from \(mean, log_variance\), got NaN or",
+        ),
         ("squeezed batch", r"encoder: expected shape \[1, 2, 4\] for a batch of 1, got \[2, 4\]; its shape .*squeeze"),
         ("shape of the data", r"encoder: expected shape \[1, 5\] for a batch of 1, got \[1, 6\]"),
         ("no single image", r"encoder: expected latents for a batch of 1, got: .*batches of any size"),

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from iin_training.data import picture_files
 from iin_training.data.colour import STILL, Augmentation
 from iin_training.data.images import ImageArray, image_folder, labels_of_folders, printable
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.console import Console
 
 from tests.training.numbered_pictures import all_of, files, levels_of, numbers, write_numbered
@@ -88,6 +89,19 @@ def test_rotation_in_exif_is_applied_before_cropping(tmp_path):
     levels = levels_of(all_of(files([tmp_path / "upright.png"], size=(16, 8))))[0]
     assert (levels[:8] == 250).all()
     assert (levels[8:] == 0).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_that_cannot_be_written_anew_still_turns_the_picture(tmp_path, orientation):
+    levels = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    sound = b"MM\0*" + struct.pack(">IH HHIHH I", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    width = struct.pack(">HHI4s", 0x0100, 2, 3, b"ab")  # letters, which should be a number
+    odd = b"MM\0*" + struct.pack(">IH", 8, 2) + width + sound[10:]
+    for name, exif in (("sound", sound), ("odd", odd)):
+        Image.fromarray(levels).save(tmp_path / f"{name}.png", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "sound.png")))
+    for found in levels_of(all_of(files([tmp_path / "sound.png", tmp_path / "odd.png"]))):
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])

@@ -2,6 +2,8 @@
 
 import io
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -25,8 +27,28 @@ def broken(kind, path):
     elif kind == "a folder":
         path.unlink()
         path.mkdir()
-    else:
+    elif kind == "16 bits":
         Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(path)
+    else:
+        path.write_bytes(deep_colour(tiff="TIFF" in kind))
+
+
+def deep_colour(*, tiff):
+    """8x8 pixels of three channels of 16 bits, which Pillow cannot write."""
+    levels = np.full((8, 8, 3), 40_000, ">u2")
+    if tiff:
+        # Tag, type (3 short, 4 long), how many, value or where; the depths of the channels are behind the table.
+        tags = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 3, 122), (259, 3, 1, 1 << 16), (262, 3, 1, 2 << 16)]
+        tags += [(273, 4, 1, 128), (277, 3, 1, 3 << 16), (278, 4, 1, 8), (279, 4, 1, levels.nbytes)]
+        table = b"".join(struct.pack(">HHII", *tag) for tag in tags)
+        return (
+            b"MM\0*" + struct.pack(">IH", 8, len(tags)) + table + struct.pack(">I3H", 0, 16, 16, 16) + levels.tobytes()
+        )
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in levels))
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
 
 
 BROKEN = {
@@ -36,6 +58,8 @@ BROKEN = {
     "no picture": "5 bytes of something else",
     "a folder": "Is a directory",
     "16 bits": "8 bits a channel",
+    "16 bits in colour": "8 bits a channel",
+    "16 bits in colour, TIFF": "8 bits a channel",
 }
 
 

@@ -8,6 +8,7 @@ from iin_training.config import PictureData
 from iin_training.data.animals import ANIMALS, load_animals
 from iin_training.data.emoji import load_emoji
 from iin_training.data.picture_sets import load_grey
+from iin_training.plans.held_out import told_of_data
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,14 @@ def named(data, person):
     number = data.values["person"].index(person)
     images = np.concatenate([data.images, data.held_out_images])
     return images[np.concatenate([data.labels["person"], data.held_out_labels["person"]]) == number]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3)], ids=["grey", "colour"])
+def test_the_line_on_a_data_set_tells_of_copies_held_out(shape):
+    images = np.random.default_rng(0).integers(0, 256, (30, *shape), dtype=np.uint8)
+    assert told_of_data("mine", images[:20], images[20:]) == "data: mine, 20 for training, 10 held out"
+    images[[25, 27]] = images[[3, 4]]
+    assert "10 held out; 2 of these are in training too" in told_of_data("mine", images[:20], images[20:])
 
 
 def test_every_emoji_person_is_there_in_all_five_tones_of_one_part(emoji):

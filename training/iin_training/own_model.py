@@ -4,7 +4,6 @@ import hashlib
 import inspect
 import re
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import tyro
@@ -12,10 +11,10 @@ from iin_bundle.factors import RESIDUAL
 
 from iin_training.config import AnyRun, Bundle, ClassifierRecipe, Optimiser, PictureRecipe, Recipe, Transform
 from iin_training.data.digests import images_digest, knows
-from iin_training.data.images import ImageFiles, Images, printable
+from iin_training.data.images import ImageArray, ImageFiles, Images, printable
 from iin_training.models.checks import check_images
 from iin_training.models.frozen import FrozenModel
-from iin_training.pairs.base import PairBatch, PairSource, check_batch, fingerprint
+from iin_training.pairs.base import PairSource, check_batch, fingerprint
 from iin_training.pairs.drawable import drawable
 from iin_training.run import Run
 from iin_training.subject import EXAMPLES, PREVIEWS, Measure, Subject
@@ -64,6 +63,11 @@ class OwnModel(AnyRun):
                 "name: expected letters, digits, '-', '_' and '.', since a folder and the served model are called so, "
                 f"got {self.name!r}; choose another"
             )
+        if not isinstance(self.model, FrozenModel):
+            raise ValueError(
+                f"model: expected a FrozenModel, got {type(self.model).__name__}; give "
+                "FrozenModel(encoder, image_shape=..., value_range=...), with a decoder or head where there is one"
+            )
         if self.held_out is self.pairs:
             raise ValueError(
                 "held_out: expected pairs of pictures that T is not trained on, got `pairs` itself; "
@@ -99,7 +103,9 @@ class OwnModel(AnyRun):
         """Check, before anything else, that model and images are made for each other."""
         factors = (RESIDUAL, *self.held_out.concepts)
         examples = self.held_out.draw(EXAMPLES, factors, run.generator("examples"))
-        self._check_drawn("held_out", examples, EXAMPLES, factors)  # first: `pairs` may re-draw many pictures
+        check_batch(examples, EXAMPLES, factors, "held_out")  # first: `pairs` may re-draw many pictures
+        for side in (examples.images_a, examples.images_b):
+            check_images(self.model, side, "held_out")
         self._check_held_out(run)
         images = examples.images_a
         digest = fingerprint(self.pairs)
@@ -114,43 +120,45 @@ class OwnModel(AnyRun):
             measure=self.measure,
         )
 
-    def _check_drawn(self, field: str, batch: PairBatch, count: int, factors: tuple[str, ...]) -> None:
-        """Refuse a first batch that breaks the contract of a source, or has pictures that are none for the model."""
-        check_batch(batch, count, factors, field)
-        check_images(self.model, batch.images_a, field)
-        check_images(self.model, batch.images_b, field)
-
     def _check_held_out(self, run: Run) -> None:
         """Refuse figures of pictures that T has seen, where the sources can say which they draw from."""
-        (seen, trained_files), (held_out, measured_files) = _reach(self.pairs), _reach(self.held_out)
+        (seen, trained), (held_out, measured) = _reach(self.pairs), _reach(self.held_out)
         if both := sum(len(seen[digest] & held_out[digest]) for digest in seen.keys() & held_out.keys()):
             raise ValueError(
                 f"held_out: expected pairs of pictures that T is not trained on, got {both} pictures that pairs "
                 "draws too; split them, and give each its part"
             )
-        if files := sorted(trained_files & measured_files):
+        if copies := [content for content in measured if content in trained]:
             run.console.print(
-                f"warning: held_out has {len(files)} of the files of pairs, such as {printable(files[0])}; "
-                "what is measured of them is flattered",
+                f"warning: {len(copies)} of {len(measured)} different pictures of held_out are in pairs too, such as "
+                f"{_called(*measured[copies[0]])} (there {_called(*trained[copies[0]])}); what is measured of them is "
+                "flattered; take them out of one of both",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
 
 
-def _reach(source: PairSource) -> tuple[dict[str, set[int]], set[Path]]:
-    """Numbers of the images that a source may draw, by what tells their set from others; and the files among them."""
+def _reach(source: PairSource) -> tuple[dict[str, set[int]], dict[bytes, tuple[Images, int]]]:
+    """What a source may draw: numbers of images, by what tells their set from others; images of ours by their contents.
+
+    Several sets may hold the same picture, and one set may hold it twice.
+    """
     sets: dict[int, tuple[Images, set[int]]] = {}
     for images, drawn in drawable(source):
         sets.setdefault(id(images), (images, set()))[1].update(drawn.tolist())
     numbers: dict[str, set[int]] = {}
-    files: set[Path] = set()
+    contents: dict[bytes, tuple[Images, int]] = {}
     for images, chosen in sets.values():
         if (digest := _of_pictures(images)) is not None:
             numbers.setdefault(digest, set()).update(chosen)
-        if isinstance(images, ImageFiles):
-            files.update(images.paths[number].absolute() for number in chosen)
-    return numbers, files
+        if isinstance(images, ImageFiles | ImageArray):
+            contents |= {images.contents[number]: (images, number) for number in sorted(chosen)}
+    return numbers, contents
+
+
+def _called(images: Images, number: int) -> str:
+    return printable(images.paths[number]) if isinstance(images, ImageFiles) else f"number {number}"
 
 
 def _of_pictures(images: Images) -> str | None:

@@ -55,6 +55,11 @@ def test_held_out_pairs_of_other_concepts_are_refused(recipe, pictures, concepts
         replace(recipe, held_out=Unrelated(pictures[1].images))
 
 
+def test_a_bare_network_is_no_model(recipe, networks):
+    with pytest.raises(ValueError, match=r"model: expected a FrozenModel, got Classifier; give FrozenModel\(encoder"):
+        replace(recipe, model=networks["digit"])
+
+
 def test_the_order_of_the_concepts_does_not_matter(recipe, pictures):
     assert replace(recipe, held_out=pictures[1].pairs("light", "digit")).held_out.concepts == ("light", "digit")
 
@@ -168,7 +173,30 @@ def test_files_in_both_sources_are_refused_where_all_are_and_else_warned_of(netw
     said = io.StringIO()
     recipe = of_files(networks, paths[:40], paths[38:], augmentation=augmentation)
     prepared(recipe, tmp_path / "run", Console(file=said, width=1000))
-    assert f"warning: held_out has 2 of the files of pairs, such as {paths[38]};" in said.getvalue()
+    assert (
+        f"warning: 2 of 22 different pictures of held_out are in pairs too, such as {paths[38]} (there {paths[38]});"
+        in said.getvalue()
+    )
+
+
+def test_copies_on_both_sides_are_told_of_wherever_they_lie(networks, tmp_path):
+    paths = [tmp_path / f"{number:02}.png" for number in range(60)]
+    for number, path in enumerate(paths):
+        Image.new("L", (28, 28), 17 if number == 50 else number).save(path)
+    how = {"size": (28, 28), "channels": 1, "value_range": (0.0, 1.0), "console": Console(quiet=True)}
+    images = ImageFiles(paths, **how)
+    levels = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
+    levels[50] = levels[17]
+    array = ImageArray(levels, value_range=(0.0, 1.0))
+    for seen, held_out, told in (
+        (images, images, f"1 of 20 different pictures of held_out are in pairs too, such as {paths[50]}"),
+        (ImageFiles(paths[:40], **how), ImageFiles(paths, **how), f"{paths[50]} (there {paths[17]})"),
+        (array, array, "1 of 20 different pictures of held_out are in pairs too, such as number 50 (there number 17)"),
+    ):
+        said = io.StringIO()
+        by_number = by_light(seen, lambda number: number < 40), by_light(held_out, lambda number: number >= 40)
+        prepared(of_labels(networks, *by_number), tmp_path / "run", Console(file=said, width=1000))
+        assert told in said.getvalue()
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["mixed", "mixed twice"])
@@ -184,7 +212,7 @@ def test_pictures_behind_a_source_that_cannot_say_its_own_are_found(recipe, pict
 
 def by_light(images, kept):
     """Pairs of the kept ones among 60 images, by three labels; the others have none."""
-    return SameLabel(images, [number % 3 if kept(number) else None for number in range(60)], "light")
+    return SameLabel(images, [number % 3 if kept(number) else None for number in range(len(images))], "light")
 
 
 def of_labels(networks, seen, held_out):

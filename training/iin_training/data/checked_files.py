@@ -12,7 +12,8 @@ __all__ = ["CheckedFiles", "stamp_of"]
 
 MOST = 1_000_000  # files that are remembered, the last ones checked
 SETTLED = 2.0  # seconds since its last change after which a file's stamp tells of the next one
-TABLE = "CREATE TABLE IF NOT EXISTS checked (path BLOB UNIQUE, stamp TEXT, sha256 BLOB)"
+# Named anew whenever fewer pictures count as whole than before.
+TABLE = "CREATE TABLE IF NOT EXISTS whole (path BLOB UNIQUE, stamp TEXT, sha256 BLOB)"
 
 
 def stamp_of(path: Path) -> str | None:
@@ -49,7 +50,7 @@ class CheckedFiles:
         """Digest of each file that is still as it was when it was kept, `(N,)`; None for the others."""
         if self._database is None:
             return [None] * len(paths)
-        query = "SELECT sha256 FROM checked WHERE path = ? AND stamp = ?"
+        query = "SELECT sha256 FROM whole WHERE path = ? AND stamp = ?"
         try:
             found = [self._database.execute(query, (_key(p), s)).fetchone() for p, s in zip(paths, stamps, strict=True)]
         except sqlite3.Error:
@@ -64,10 +65,8 @@ class CheckedFiles:
             return
         try:
             with self._database:
-                self._database.executemany("INSERT OR REPLACE INTO checked VALUES (?, ?, ?)", rows)
-                self._database.execute(
-                    "DELETE FROM checked WHERE rowid <= (SELECT max(rowid) FROM checked) - ?", (MOST,)
-                )
+                self._database.executemany("INSERT OR REPLACE INTO whole VALUES (?, ?, ?)", rows)
+                self._database.execute("DELETE FROM whole WHERE rowid <= (SELECT max(rowid) FROM whole) - ?", (MOST,))
         except sqlite3.Error:  # a full disk, or another process that holds it: the next start checks again
             self.close()
 

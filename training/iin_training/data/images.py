@@ -117,6 +117,8 @@ class ImageFiles:
         """Names of the broken files."""
         self.paths = tuple(Path(paths[position]) for position in self.kept)
         """The files, by number of the image."""
+        self.contents = tuple(checked[position].sha256 for position in self.kept)
+        """Digest of what is in each file, `(N,)`, as it was when it was checked."""
         self._names: tuple[str, ...] = tuple(names[position] for position in self.kept)
         digest = hashlib.sha256()
         for name, position in zip(self._names, self.kept, strict=True):
@@ -201,6 +203,11 @@ class ImageArray:
     def name(self, index: int) -> str:
         """The number of the image."""
         return str(range(len(self))[index])
+
+    @functools.cached_property
+    def contents(self) -> tuple[bytes, ...]:
+        """Digest of each image by itself, `(N,)`, as they are when it is first asked for."""
+        return tuple(hashlib.sha256(image.tobytes()).digest() for image in self._images)
 
     @functools.cached_property
     def sha256(self) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 
 from iin_training.data.checked_files import CheckedFiles, stamp_of
@@ -22,8 +22,17 @@ __all__ = ["ENDINGS", "Checked", "PictureShape", "check_pictures", "decode_level
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-# 16-bit and float pictures would be clipped, not scaled, by a conversion to 8 bits.
+# 16-bit and float pictures would be clipped, not scaled, by a conversion to 8 bits; those in colour have no mode.
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+TURNS = {  # that set a picture upright, by its orientation in EXIF
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 DECODERS = 8  # threads; Pillow decodes without Python's lock
 SUBMITTED = 1024  # files handed to the threads at a time
 
@@ -79,15 +88,15 @@ def decode_levels(data: bytes, shape: PictureShape) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.mode in DEEP_MODES:
-                raise ValueError(f"expected 8 bits a channel, got mode {image.mode}; convert it to 8 bits")
+            # In colour by how it is to be unpacked; that of a BMP is five or six bits a channel.
+            if image.mode in DEEP_MODES or (";16" in str(image.tile) and image.format != "BMP"):
+                raise ValueError("expected 8 bits a channel, got more; convert it to 8 bits")
             # A large JPEG is decoded at a fraction of its size, at least twice what is asked for.
             side = 2 * max(shape.height, shape.width)
             image.draft(None, (side, side))
             image.load()
-            ImageOps.exif_transpose(image, in_place=True)
             mode = "RGB" if shape.channels == 3 else "L"
-            flat = _on_black(image)
+            flat = _on_black(_upright(image))
             flat = flat if flat.mode == mode else flat.convert(mode)
             flat = ImageOps.fit(flat, (shape.width, shape.height), Image.Resampling.BICUBIC)
     except ValueError:
@@ -100,6 +109,14 @@ def decode_levels(data: bytes, shape: PictureShape) -> NDArray[np.uint8]:
         raise ValueError(f"expected a whole picture: {error}") from error
     levels = np.frombuffer(flat.tobytes(), np.uint8).reshape(shape.height, shape.width, shape.channels)
     return levels.transpose(2, 0, 1)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:  # ImageOps.exif_transpose also writes the EXIF anew, and fails where that is odd
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # nearly anything, on EXIF that is odd; the pixels are whole
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _on_black(image: Image.Image) -> Image.Image:

@@ -68,7 +68,10 @@ def check_interpretable(model: FrozenModel, batches: Iterable[Tensor]) -> Findin
             _check_range(model, _check_outputs("decoder", model.decode, latents, "images"))
         if model.head is not None:
             _check_probabilities(_check_outputs("head", model.classify, latents, "probabilities"))
-        drawn.append(model.draw(images, generator) if model.samples else latents)
+        if model.samples:
+            latents = model.draw(images, generator)
+            _check_finite("encoder", latents, "latents drawn from (mean, log_variance)")
+        drawn.append(latents)
     if (count := sum(map(len, drawn))) < LEAST_IMAGES:
         raise ValueError(
             f"images: expected at least {LEAST_IMAGES}, got {count}; give a batch of those T will be trained on"
@@ -101,11 +104,7 @@ def check_images(model: FrozenModel, images: Tensor, field: str) -> None:
 def _check_outputs(role: str, run: Callable[[Tensor], Tensor], items: Tensor, what: str) -> Tensor:
     """The outputs, which are finite, the same every time, and a row for each item that depends on this item alone."""
     outputs = run(items)
-    if bad := int((~outputs.isfinite()).flatten(1).any(dim=1).sum()):
-        raise ValueError(
-            f"{role}: expected finite {what}, got NaN or infinity for {bad} of {len(items)}; check its weights, and "
-            "that the images are scaled as for its own training"
-        )
+    _check_finite(role, outputs, what)
     scale = float(outputs.std())
     again = run(items)
     if not _near(again, outputs, scale):
@@ -134,6 +133,14 @@ def _check_outputs(role: str, run: Callable[[Tensor], Tensor], items: Tensor, wh
                 "(BatchNorm with track_running_stats=True, in eval mode)"
             )
     return outputs
+
+
+def _check_finite(role: str, outputs: Tensor, what: str) -> None:
+    if bad := int((~outputs.isfinite()).flatten(1).any(dim=1).sum()):
+        raise ValueError(
+            f"{role}: expected finite {what}, got NaN or infinity for {bad} of {len(outputs)}; check its weights, and "
+            "that the images are scaled as for its own training"
+        )
 
 
 def _near(first: Tensor, second: Tensor, scale: float) -> bool:

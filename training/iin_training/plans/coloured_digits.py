@@ -15,7 +15,7 @@ from iin_training.judged_digits import classifier_figures, judge_digits
 from iin_training.models.autoencoder import freeze
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.digits import DigitPairs
-from iin_training.plans.held_out import naming_held_out
+from iin_training.plans.held_out import naming_held_out, told_of_data
 from iin_training.run import Run
 from iin_training.stages.classifiers import train_hidden_classifier, train_judge
 from iin_training.stages.first_stage import check_first_stage, fetch_first_stage, train_first_stage
@@ -47,9 +47,7 @@ class DigitsPlan:
     def prepare(self, run: Run) -> Subject:
         """Train the networks that come before T, or take them from their checkpoints."""
         recipe, digits, size = self._recipe, self._digits, self._recipe.data.image_size
-        run.console.print(
-            f"data: {digits.name}, {len(digits.labels)} for training, {len(digits.held_out_labels)} held out"
-        )
+        run.console.print(told_of_data(digits.name, digits.images, digits.held_out_images))
         data = ColouredDigits(digits.images, digits.labels, size=size, augmentation=recipe.data.augmentation)
         held_out = ColouredDigits(digits.held_out_images, digits.held_out_labels, size=size, augmentation=STILL)
         # What cannot be, and what cannot be had from elsewhere, is told before anything is trained.

@@ -1,9 +1,22 @@
-"""Saying which setting decides how many pictures are held out."""
+"""What is held out: how much, whether T has seen it after all, and which setting decides that there is too little."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["naming_held_out"]
+import numpy as np
+from numpy.typing import NDArray
+
+from iin_training.data.images import ImageArray
+
+__all__ = ["naming_held_out", "told_of_data"]
+
+
+def told_of_data(name: str, images: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> str:
+    """A line on a data set, `(N, H, W)` or `(N, H, W, 3)` each: how many pictures, and copies held out."""
+    seen = set(ImageArray(images).contents)
+    copies = sum(content in seen for content in ImageArray(held_out).contents)
+    told = f"; {copies} of these are in training too, what is measured of them is flattered" if copies else ""
+    return f"data: {name}, {len(images)} for training, {len(held_out)} held out{told}"
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from iin_training.models.classifier import Classifier
 from iin_training.models.effnet import fetch_weights
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs import Mixed, PairSource, SameLabel, Unrelated, Variants
-from iin_training.plans.held_out import naming_held_out
+from iin_training.plans.held_out import naming_held_out, told_of_data
 from iin_training.run import Run
 from iin_training.sample_quality import measure_samples
 from iin_training.stages.classifiers import train_judge
@@ -64,9 +64,7 @@ class PicturesPlan:
     def prepare(self, run: Run) -> Subject:
         """Train the networks that come before T, or take them from their checkpoints."""
         recipe, pictures = self._recipe, self._set
-        run.console.print(
-            f"data: {pictures.name}, {len(pictures.images)} for training, {len(pictures.held_out_images)} held out"
-        )
+        run.console.print(told_of_data(pictures.name, pictures.images, pictures.held_out_images))
         data = ImageArray(pictures.images, augmentation=recipe.data.augmentation)
         held_out = ImageArray(pictures.held_out_images)
         shape = (data.shape.channels, data.shape.height, data.shape.width)
