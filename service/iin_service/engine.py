@@ -12,7 +12,8 @@ import numpy as np
 from iin_bundle import Manifest
 from numpy.typing import NDArray
 
-from iin_service.edits import Purpose, Replace, change, draw_prior
+from iin_service.analysis import Analysis
+from iin_service.edits import Replace, change, draw_prior
 from iin_service.errors import InvalidInput, Unsupported
 from iin_service.graphs import Compute, Graphs
 from iin_service.items import Decoded, Given, Held, Interpreted, PendingEdit, Response, Trace, Wanted
@@ -235,34 +236,15 @@ class Engine:
         temperature: float,
         trace: Trace,
     ) -> list[Response]:
-        """What drawing each of `factors` anew does to the classes of what was `classified`.
-
-        Network response analysis: Esser, Rombach, Ommer (CVPR 2020), section 4.
-        """
-        patient, size = replace(trace, patient=True), self.compute.limits.max_batch_size
-        count, classes = len(items), before.argmax(axis=1)
-        belongs = np.zeros((len(factors), self.layout.size), bool)
-        for mask, name in zip(belongs, factors, strict=True):
-            mask[self.layout.slice(name)] = True
-        # Of a factor and an item: the sums over its draws of what `_response` says, and of the squares. The draws
-        # themselves would be as many times as large.
-        sums = np.zeros((2, len(factors) * count, before.shape[1] + 2))
-        total = len(factors) * count * draws
-        for first in range(0, total, size):
-            pair, draw = np.divmod(np.arange(first, min(first + size, total)), draws)
-            place, item = np.divmod(pair, count)
-            async with self.compute.admitted(len(pair), patient=True):
-                # The same draws for every item: it responds alone as it does in company.
-                how = seed, draw.tolist(), self.layout.size, None, temperature, Purpose.RESPONSE
-                noise = await self._aside(len(draw), draw_prior, *how)
-                changed = np.where(belongs[place], noise, items[item])
-                found = await self._classes(changed, patient, lambda _: "temperature")
-                winners = found.argmax(axis=1)
-                values = np.column_stack([found, winners, winners != classes[item]])
-                begins = np.flatnonzero(np.diff(pair, prepend=-1))
-                sums[:, pair[begins]] += np.add.reduceat(np.stack([values, values**2]), begins, axis=1)
-        means = np.split(sums / draws, len(factors), axis=1)
-        return [await asyncio.to_thread(_response, name, *one) for name, one in zip(factors, means, strict=True)]
+        """What drawing each of `factors` anew does to the classes of what was `classified`; see `Analysis`."""
+        analysis = Analysis(self.layout, factors, items, before, draws=draws, seed=seed, temperature=temperature)
+        size = self.compute.limits.max_batch_size
+        for first in range(0, analysis.total, size):
+            numbers = range(analysis.total)[first : first + size]
+            async with self.compute.admitted(len(numbers), patient=True):
+                drawn = await self._aside(len(numbers), analysis.drawn, numbers)
+                analysis.add(numbers, await self._classes(drawn, trace, lambda _: "temperature"))
+        return await asyncio.to_thread(analysis.responses)
 
     async def _classes(self, factors: Array, trace: Trace, field_of: Callable[[int], str]) -> Array:
         """Class probabilities of factor vectors `(n, D)`."""
@@ -301,21 +283,6 @@ def _parts(
     for first in range(0, count, size):
         yield partial(part, range(first, min(first + size, count)), trace)
         trace = Trace(patient=True)
-
-
-def _response(factor: str, mean: NDArray[np.float64], square: NDArray[np.float64]) -> Response:
-    """From means over the draws and those of the squares, `(N, classes + 2)`.
-
-    They are of the probabilities, of the number of the most probable class, and of whether that is another.
-    """
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    return Response(
-        factor=factor,
-        mean_probabilities=mean[:, :-2].astype(np.float32),
-        probability_deviations=deviation[:, :-2].astype(np.float32),
-        class_deviations=deviation[:, -2],
-        class_changes=mean[:, -1],
-    )
 
 
 def _field_of_all(given: Sequence[Given]) -> Callable[[int], str]:

@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 from iin_bundle import ImageSpec
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from iin_service.errors import InvalidInput, short
 
@@ -20,17 +20,24 @@ __all__ = ["MAX_PIXELS", "decode_picture", "encode_picture", "open_picture"]
 # Of the files of one call together: 4096 x 4096, which take a decoder 64 MiB (PNG), 160 (progressive JPEG), 260 (PNG
 # or WebP with transparency) or 325 (such a WebP that EXIF turns).
 MAX_PIXELS = 16_777_216
+# As of a JPEG. Of a side of millions Pillow's table of rows, or of weights to resize it, would take 600 MiB more.
+MAX_SIDE = 65_535
 Image.MAX_IMAGE_PIXELS = None  # counted here, before any is decoded
 PNG_SIGNATURE, JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
-FORMATS = ("PNG", "JPEG", "WEBP")
+# Imported with this module: at the first WebP Pillow would import all plugins, and hold the event loop for 0.1 s.
+PLUGINS = (PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile)
+FORMATS = tuple(one.format for one in PLUGINS)
 # All that Pillow gets to see of a PNG: nobody reads the others, and a profile or text may inflate to a megabyte.
 CHUNKS_READ = {b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND"}
 # Each takes Pillow microseconds, however small; 64 MiB by libpng have 8,192 chunks.
 MAX_CHUNKS = 16_384
 # A scan of a few bytes takes as long as the whole picture; encoders write 10 to 20, and segments of 64 kB.
 MAX_SCANS, MAX_SEGMENTS = 100, 1_000
-SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")  # nothing of the kind is in the data of a scan
-SCAN, END = b"\xda", b"\xd9"
+MAX_EXIF_SEGMENTS = 16  # each makes Pillow copy all before it
+# Those that say how long they are; nothing of the kind is in the data of a scan. Only behind one does the end count.
+SEGMENT = re.compile(rb"\xff([\xc0-\xc7\xc9-\xcf\xda-\xef\xfe])")
+SEGMENT_OR_END = re.compile(rb"\xff([\xc0-\xc7\xc9-\xcf\xd9-\xef\xfe])")
+SCAN, END, EXIF = b"\xda", b"\xd9", re.compile(rb"\xff\xe1..Exif\0\0", re.DOTALL)
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type of a PNG
 # First column and row of each pass of an interlaced PNG, and the steps to the next ones.
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -70,6 +77,8 @@ def open_picture(data: bytes, spec: ImageSpec, *, resize: bool, field: str) -> I
     size, wanted = (image.width, image.height), (spec.width, spec.height)
     if size[0] * size[1] > MAX_PIXELS:
         raise InvalidInput(field, f"at most {MAX_PIXELS} pixels", f"{size[0]}x{size[1]}", "send a smaller picture")
+    if max(size) > MAX_SIDE:
+        raise InvalidInput(field, f"at most {MAX_SIDE} pixels a side", f"{size[0]}x{size[1]}", "cut it into pieces")
     if not resize and wanted not in (size, size[::-1]):  # EXIF may turn it on its side
         raise _wrong_size(field, wanted, size)
     # Of these formats PNG alone has more; Pillow would clip them in a grey picture, and cut them in another.
@@ -83,17 +92,17 @@ def open_picture(data: bytes, spec: ImageSpec, *, resize: bool, field: str) -> I
 
 def _check_segments(data: bytes, field: str) -> None:
     """Refuse a JPEG of many segments or scans; what follows its end, like a film, does not count."""
-    position = scans = 0
-    for _ in range(MAX_SEGMENTS + 1):  # the start is none
-        found = SEGMENT.search(data, position)
+    position, scans, exif = len(JPEG_SIGNATURE), 0, 0
+    for _ in range(MAX_SEGMENTS + 1):  # and the end
+        found = (SEGMENT_OR_END if scans else SEGMENT).search(data, position)
         if found is None or found[1] == END:
             return
         scans += found[1] == SCAN
-        if scans > MAX_SCANS:
-            raise InvalidInput(field, f"at most {MAX_SCANS} scans in a JPEG", "more", "save it anew")
-        position = found.end()
-        if position > len(JPEG_SIGNATURE):
-            position += int.from_bytes(data[position : position + 2])
+        exif += EXIF.match(data, found.start()) is not None
+        for given, most, what in (scans, MAX_SCANS, "scans"), (exif, MAX_EXIF_SEGMENTS, "segments of EXIF"):
+            if given > most:
+                raise InvalidInput(field, f"at most {most} {what} in a JPEG", "more", "save it anew")
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
     raise InvalidInput(field, f"at most {MAX_SEGMENTS} segments in a JPEG", "more", "save it anew")
 
 

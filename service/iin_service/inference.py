@@ -17,7 +17,7 @@ from iin_service.faults import CallContext
 from iin_service.inputs import InputReader
 from iin_service.items import NOTHING, Decoded, Given, Kind, PendingEdit, Trace, Wanted
 from iin_service.requests import checked_strength, checked_temperature, checked_truncation
-from iin_service.responses import check_bytes
+from iin_service.responses import MESSAGE_BYTES, check_bytes
 from iin_service.tensors import ANY, Tensor, TensorSpec, read_tensors, wanted_outputs, write_tensors
 
 __all__ = ["InferenceRpcs"]
@@ -127,7 +127,7 @@ class InferenceRpcs:
         field = given["factor"].field
         for index, name in enumerate(names):
             if name not in self._engine.layout:
-                raise InvalidInput(field, f"names out of {', '.join(self._engine.layout.names)}", repr(name))
+                raise InvalidInput(field, f"names out of {', '.join(self._engine.layout.names)}", repr(short(name)))
             if name in names[:index]:
                 raise InvalidInput(field, "every factor once", f"{name!r} again")
         edits = [PendingEdit(Edit(name, Replace(NOTHING, strength)), source, source.field) for name in names]
@@ -165,8 +165,6 @@ class InferenceRpcs:
         for kind in KINDS:
             if found[0] == prefix + kind:
                 return self._items.array(kind, tensor.array, tensor.field)
-        if len(tensor.array) > self._engine.compute.limits.max_items:
-            raise self._items.too_many(tensor.field, len(tensor.array))
         pictures = [
             await self._items.picture(data, f"{tensor.field} element {index}", resize=False, trace=trace)
             for index, data in enumerate(tensor.array)
@@ -192,7 +190,8 @@ class InferenceRpcs:
             counts = [len(given[one.name].array) for one in model.inputs if one.shape[0] == ANY and one.name in given]
             # The first are the items that the outputs are of.
             rows = min(int(given["count"].array[0]), compute.limits.max_items) if "count" in given else sum(counts[:1])
-            check_bytes(rows * sum(one.item_bytes for one in model.outputs if one.name in wanted), "outputs")
+            item_bytes = sum(one.item_bytes for one in model.outputs if one.name in wanted)
+            check_bytes(MESSAGE_BYTES + rows * item_bytes, "outputs")
             async with compute.admitted(sum(counts), patient=False):
                 outputs = await model.run(given)
                 return write_tensors(request, outputs, wanted, self._engine.manifest.version)

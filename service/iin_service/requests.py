@@ -7,7 +7,7 @@ import numpy as np
 from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_service.edits import LEAST_TRUNCATION, Edit, Replace, Resample, SetValue, Shift
-from iin_service.errors import InvalidInput
+from iin_service.errors import InvalidInput, short
 from iin_service.inputs import InputReader
 from iin_service.items import NOTHING, Given, PendingEdit, Trace, Wanted
 from iin_service.stage import Array
@@ -107,7 +107,7 @@ class RequestReader:
 
     def _factor_size(self, name: str, field: str) -> int:
         if name not in self.layout:
-            raise InvalidInput(field, f"one of {', '.join(self.layout.names)}", repr(name))
+            raise InvalidInput(field, f"one of {', '.join(self.layout.names)}", repr(short(name)))
         return self.layout.size_of(name)
 
     def _values(self, values: Sequence[float], size: int, field: str) -> Array:

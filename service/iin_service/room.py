@@ -8,8 +8,8 @@ from iin_service.errors import Overloaded
 
 __all__ = ["Kept", "Room"]
 
-# Of all requests under way in a replica. Half as many of the answers that streams keep, and of the requests of Sample
-# and Traverse; a quarter of what analyses work with.
+# Of all requests under way in a replica. Half as many of the answers that streams keep; a quarter of what analyses work
+# with, and of the requests of Sample and Traverse where a large one comes: small ones may come to as much again.
 MAX_BYTES_HELD = 512 * 1024 * 1024
 MAX_STREAMS = 256  # open at once: each holds a place of the replica, busy or not
 
@@ -109,7 +109,7 @@ class Room:
         """
         if self._streams >= MAX_STREAMS:
             raise Overloaded(f"{MAX_STREAMS} streams are open, as many as may be; retry later")
-        most = MAX_BYTES_HELD // 2
+        most = MAX_BYTES_HELD // 4
         if size > most // MAX_STREAMS and self._requests and self._requests + size > most:
             told = f"streams of answers hold requests of {self._requests} bytes, at most {most} with a large one"
             raise Overloaded(f"{told}; retry later")

@@ -11,7 +11,7 @@ import numpy as np
 from iin_api.inference import grpc_service_pb2 as pb
 from numpy.typing import NDArray
 
-from iin_service.errors import InvalidInput
+from iin_service.errors import InvalidInput, short
 
 __all__ = ["Tensor", "TensorSpec", "axes", "read_tensors", "wanted_outputs", "write_tensors"]
 
@@ -63,14 +63,14 @@ def read_tensors(request: pb.ModelInferRequest, specs: Sequence[TensorSpec], mos
     for index, tensor in enumerate(request.inputs):
         field = f"inputs[{index}]"
         if tensor.name not in known:
-            raise InvalidInput(f"{field}.name", f"one of {', '.join(known)}", repr(tensor.name))
+            raise InvalidInput(f"{field}.name", f"one of {', '.join(known)}", repr(short(tensor.name)))
         if tensor.name in found:
             raise InvalidInput(f"{field}.name", "every input at most once", f"{tensor.name!r} again")
         if raw and tensor.HasField("contents"):
             raise InvalidInput(f"{field}.contents", "no contents beside raw_input_contents", "both")
         spec = known[tensor.name]
         if tensor.datatype != spec.datatype:
-            raise InvalidInput(f"{field}.datatype", f"{spec.datatype} for {spec.name}", repr(tensor.datatype))
+            raise InvalidInput(f"{field}.datatype", f"{spec.datatype} for {spec.name}", repr(short(tensor.datatype)))
         shape = tuple(tensor.shape[: len(spec.shape) + 1])
         if len(shape) != len(spec.shape) or any(
             given < 1 or wanted not in (ANY, given) for given, wanted in zip(shape, spec.shape, strict=True)
@@ -142,7 +142,7 @@ def wanted_outputs(request: pb.ModelInferRequest, names: Sequence[str]) -> list[
     for index, output in enumerate(request.outputs):  # one by one: of a million the first few are wrong
         name = output.name
         if name not in names:
-            raise InvalidInput(f"outputs[{index}].name", f"one of {', '.join(names)}", repr(name))
+            raise InvalidInput(f"outputs[{index}].name", f"one of {', '.join(names)}", repr(short(name)))
         if name in wanted:
             raise InvalidInput(f"outputs[{index}].name", "every output at most once", f"{name!r} again")
         wanted.append(name)

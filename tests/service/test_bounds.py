@@ -1,6 +1,7 @@
 """What is bounded while a call is read, worked on, written and taken: items, bytes, places."""
 
 import asyncio
+import contextlib
 import dataclasses
 import gc
 import io
@@ -14,6 +15,7 @@ from iin_api.inference import grpc_service_pb2 as inference_pb
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import read_bundle
 from iin_service import answering, inputs, responses, room
+from iin_service.errors import Overloaded
 from iin_service.graphs import CODECS, Compute
 from iin_service.inference import InferenceRpcs
 from iin_service.items import Limits, Wanted
@@ -219,6 +221,18 @@ def test_a_stream_of_answers_that_nobody_takes_is_given_up(streamed, monkeypatch
         return context.code, held.room._streams, held.room._kept, held.room._requests
 
     assert asyncio.run(asyncio.wait_for(run(), 20)) == (grpc.StatusCode.DEADLINE_EXCEEDED, 0, 0, 0)
+
+
+def test_requests_of_samples_large_ones_first_have_half_of_the_room():
+    held, share = room.Room(), room.MAX_BYTES_HELD // 4 // room.MAX_STREAMS
+    with contextlib.ExitStack() as streams:
+        for size in (64 * share, share):
+            with contextlib.suppress(Overloaded):
+                while True:
+                    streams.enter_context(held.opened(size))
+        assert held._streams == room.MAX_STREAMS
+        assert held._requests <= room.MAX_BYTES_HELD // 2
+    assert held._requests == held._streams == 0
 
 
 def test_the_answers_of_a_stream_come_in_order_with_all_of_it(streamed):

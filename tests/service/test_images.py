@@ -109,6 +109,27 @@ def test_laying_a_large_picture_on_black_takes_one_more_of_it_and_not_three():
     assert float(told) < 50, "MiB: one, of 34, is there when the file is written"
 
 
+FIRST_WEBP = """
+import contextlib, sys
+import numpy as np
+from iin_bundle import ImageSpec
+from iin_service.errors import InvalidInput
+from iin_service.images import decode_picture, encode_picture, open_picture
+
+spec = ImageSpec(layout="NCHW", channels=3, height=32, width=32, minimum=0.0, maximum=1.0)
+data = encode_picture(np.zeros((3, 32, 32), np.float32), spec, "WEBP")
+decode_picture(open_picture(data, spec, resize=False, field=""), spec, resize=False, field="")
+with contextlib.suppress(InvalidInput):
+    open_picture(b"no picture", spec, resize=False, field="")
+print("PIL.TgaImagePlugin" in sys.modules)
+"""
+
+
+def test_the_first_webp_does_not_load_the_plugins_of_all_formats():
+    told = subprocess.run([sys.executable, "-c", FIRST_WEBP], capture_output=True, text=True, check=True).stdout
+    assert told == "False\n"
+
+
 @pytest.mark.parametrize("options", [{"kind": "PNG"}, {"kind": "WEBP", "lossless": True}])
 @pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
 def test_exif_rotation_is_applied(orientation, options):
@@ -209,12 +230,25 @@ def test_what_looks_like_scans_beside_those_of_a_jpeg_is_none():
     np.testing.assert_array_equal(read(data[:2] + comment + data[2:] + film * 100), read(data))
 
 
+EXIF = b"\xff\xe1\0\x0aExif\0\0\0\0"  # a segment of it that says nothing
+
+
+@pytest.mark.parametrize("more", [b"\xff\xfe\0\x02" * 900, EXIF * 16], ids=["comments", "EXIF"])
+def test_a_jpeg_of_some_segments_is_read(more):
+    data = saved(picture(), "JPEG")
+    np.testing.assert_array_equal(read(data[:2] + more + data[2:]), read(data))
+
+
 COSTLY = {
     "scans": (jpeg_of_scans(101), "at most 100 scans in a JPEG, got more; save it anew"),
     "scans behind a restart": (
         jpeg_of_scans(6)[:-2] + (b"\xff\xd0\xff\x01\xff\x02\0\xff" + jpeg_of_scans(6)[-35:-2]) * 101 + b"\xff\xd9",
         "at most 100 scans",
     ),
+    "EXIF": (b"\xff\xd8" + EXIF * 17 + jpeg_of_scans(6)[2:], "at most 16 segments of EXIF in a JPEG, got more"),
+    "EXIF behind another start": (b"\xff\xd8" * 2 + EXIF * 17 + jpeg_of_scans(6)[2:], "segments of EXIF"),
+    "EXIF behind an end": (b"\xff\xd8\xff\xd9" + EXIF * 17 + jpeg_of_scans(6)[2:], "segments of EXIF"),
+    "EXIF behind an extension": (b"\xff\xd8\xff\xf0" + EXIF * 17 + jpeg_of_scans(6)[2:], "segments of EXIF"),
     "segments": (b"\xff\xd8" + b"\xff\xfe\0\x02" * 1001 + jpeg_of_scans(6)[2:], "at most 1000 segments in a JPEG"),
     "chunks": (png((32, 24), 8, 2, BLACK, chunk(b"fuTr") * 16_384), "at most 16384 chunks in a PNG, got more"),
     "pieces": (png((32, 24), 8, 2, BLACK, chunk(b"IDAT") * 16_384), "at most 16384 chunks in a PNG, got more"),
@@ -250,6 +284,8 @@ REFUSED = {
     "one row of 24": (png((32, 24), 8, 2, BLACK[:97]), "rows are missing"),
     "half of the last row": (png((32, 24), 8, 2, BLACK[:-40]), "do not decode"),
     "bomb": (png((30_000, 30_000), 8, 2), "pixels"),
+    "long": (png((65_536, 1), 8, 0), "at most 65535 pixels a side, got 65536x1; cut it into pieces"),
+    "tall": (png((1, 65_536), 8, 0), "at most 65535 pixels a side, got 1x65536"),
 }
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import FactorLayout, check_golden, read_bundle
-from iin_service import engine as engines
-from iin_service import responses
+from iin_service import analysis, responses
 from iin_service.edits import Edit, Purpose, Replace, Resample, draw_prior
 from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, Unsupported
@@ -254,13 +253,13 @@ def test_nothing_changes_without_temperature_at_the_origin(headed):
 
 
 def test_an_analysis_is_not_drawn_up_in_the_event_loop(headed, monkeypatch):
-    seen, function = [], engines._response
+    seen, function = [], analysis._response
 
     def watched(*arguments):
         seen.append(threading.current_thread() is threading.main_thread())
         return function(*arguments)
 
-    monkeypatch.setattr(engines, "_response", watched)
+    monkeypatch.setattr(analysis, "_response", watched)
     respond(headed, Given("image", headed.images[:1].numpy(), "inputs"))
     assert seen == [False, False]
 

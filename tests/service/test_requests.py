@@ -17,6 +17,7 @@ from iin_service.graphs import CODECS, Compute
 from iin_service.images import MAX_PIXELS
 from iin_service.inputs import InputReader
 from iin_service.items import Trace
+from iin_service.requests import RequestReader
 from PIL import Image, PngImagePlugin
 
 
@@ -80,6 +81,18 @@ def test_a_shape_of_a_million_axes_does_not_become_numbers_of_pythons_own(reader
     finally:
         tracemalloc.stop()
     assert caught.value.field == "inputs[0].latent.shape"
+
+
+def test_of_a_long_name_a_part_is_told(reader):
+    given = [pb.EditOperation(factor="\0" * 1_000_000)]  # which Python writes as four characters each
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput, match=r"got '(\\x00)*\.\.\.$") as caught:
+            asyncio.run(RequestReader(reader).edits(given, 1, resize=False, trace=Trace()))
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
+    assert caught.value.field == "edits[0].factor"
 
 
 def test_large_files_are_not_opened_in_the_event_loop(reader, monkeypatch):

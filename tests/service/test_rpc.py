@@ -244,11 +244,11 @@ def test_a_stream_that_ends_while_its_messages_wait_leaves_nothing_behind(bundle
 
 
 def test_samples_that_nobody_takes_leave_room_for_the_others(bundle, monkeypatch):
-    """Their requests stay in memory: in half of the room, past which only their own kind is refused."""
+    """Their requests stay in memory: in a quarter of the room, past which only their own kind is refused."""
     request = pb.SampleRequest(count=64, format=pb.IMAGE_FORMAT_NONE)
     shape = bundle.manifest.image.shape
     request.fixed.add(factor="digit").source.image.CopyFrom(pb.Tensor(shape=shape, data=bytes(4 * math.prod(shape))))
-    monkeypatch.setattr(room, "MAX_BYTES_HELD", 5 * request.ByteSize())
+    monkeypatch.setattr(room, "MAX_BYTES_HELD", 10 * request.ByteSize())
 
     async def run():
         rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
@@ -259,7 +259,7 @@ def test_samples_that_nobody_takes_leave_room_for_the_others(bundle, monkeypatch
         assert [one async for one in streams[2]] == []
         assert contexts[2].code is grpc.StatusCode.RESOURCE_EXHAUSTED
         small = pb.SampleRequest(count=64, format=pb.IMAGE_FORMAT_NONE)
-        monkeypatch.setattr(room, "MAX_STREAMS", room.MAX_BYTES_HELD // 2 // small.ByteSize())
+        monkeypatch.setattr(room, "MAX_STREAMS", room.MAX_BYTES_HELD // 4 // small.ByteSize())
         assert len([one async for one in rpcs.sample(small, Context())]) == 2
         context = Context()
         assert (await rpcs.interpret(latent_request(bundle), context)).factors.shape == [1, bundle.manifest.size]

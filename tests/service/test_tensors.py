@@ -46,6 +46,26 @@ def test_typed_contents_do_not_become_numbers_of_pythons_own():
         tracemalloc.stop()
 
 
+LONG = "\0" * 1_000_000  # which Python writes as four characters each
+WRONG = {
+    "name": ({"name": LONG}, {}),
+    "datatype": ({"name": "x", "datatype": LONG}, {}),
+    "output": ({}, {"name": LONG}),
+}
+
+
+@pytest.mark.parametrize(("given", "wanted"), WRONG.values(), ids=WRONG)
+def test_of_a_long_name_a_part_is_told(given, wanted):
+    request = pb.ModelInferRequest(inputs=[given], outputs=[wanted])
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput, match=r"got '(\\x00)*\.\.\.'?$"):
+            read_tensors(request, [TensorSpec("x", "FP32", (1,))], 256) if given else wanted_outputs(request, ["x"])
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(LONG)
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_shape_of_a_million_axes_does_not_become_numbers_of_pythons_own():
     given = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1] * 1_000_000)
     request = pb.ModelInferRequest(inputs=[given])
