@@ -213,7 +213,9 @@ def _add_json(command: argparse.ArgumentParser) -> None:
 
 def _add_resize(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--resize", action="store_true", help="resize pictures to the model's size instead of refusing them"
+        "--resize",
+        action="store_true",
+        help="resize pictures to the model's size, cropped around the centre, instead of refusing them",
     )
 
 

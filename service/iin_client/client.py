@@ -91,7 +91,8 @@ class Client:
     def interpret(self, inputs: Inputs, *, resize: bool = False) -> Interpretations:
         """Translates N items into latents (see `Interpretations`) and factors `(N, D)`, with their likelihood.
 
-        With `resize`, pictures of another size are resized (bicubic); else the service rejects them.
+        With `resize`, pictures of another size are resized (bicubic) and cropped around the centre; else the service
+        rejects them.
         """
         request = interpret_request(inputs, resize=resize)
         return self._answered(self._stub.Interpret, request, interpretations)

@@ -66,7 +66,7 @@ def as_seen(file: bytes, model: Model) -> Image.Image:
     opaque.alpha_composite(upright)
     size = (model.image.width, model.image.height)
     same_mode = opaque.convert("L" if model.image.channels == 1 else "RGB")
-    return same_mode if same_mode.size == size else same_mode.resize(size, Image.Resampling.BICUBIC)
+    return same_mode if same_mode.size == size else ImageOps.fit(same_mode, size, Image.Resampling.BICUBIC)
 
 
 def _sum(one: Size, other: Size) -> Size:

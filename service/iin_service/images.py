@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 from iin_bundle import ImageSpec
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from iin_service.errors import InvalidInput, short
 
@@ -149,7 +149,7 @@ def decode_picture(image: Image.Image, spec: ImageSpec, *, resize: bool, field: 
         if pixels.size != (spec.width, spec.height):
             if not resize:
                 raise _wrong_size(field, (spec.width, spec.height), pixels.size)
-            pixels = pixels.resize((spec.width, spec.height), Image.Resampling.BICUBIC)
+            pixels = ImageOps.fit(pixels, (spec.width, spec.height), Image.Resampling.BICUBIC)  # as in training
         levels = np.frombuffer(pixels.tobytes(), np.uint8).reshape(spec.height, spec.width, spec.channels)
     return _values_of_levels(spec)[np.ascontiguousarray(levels.transpose(2, 0, 1))]
 

@@ -23,7 +23,7 @@ from iin_client import cli as command_line
 from iin_client.fitting import Size, array_size, as_seen, file_size, fitted, parts
 from iin_client.gallery import draw_gallery
 from iin_service.images import decode_picture, open_picture
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 LIMITS = Limits(
     max_items=4,
@@ -214,7 +214,7 @@ def test_what_the_service_refuses_at_any_size_is_left_to_it():
 
 def test_the_gallery_shows_a_photo_upright():
     plain = Image.open(io.BytesIO(photo(format="JPEG")))
-    turned = plain.rotate(-90, expand=True).resize((12, 8), Image.Resampling.BICUBIC)
+    turned = ImageOps.fit(plain.rotate(-90, expand=True), (12, 8), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(as_seen(photo(format="JPEG", orientation=6), model()), turned)
 
 

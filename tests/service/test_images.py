@@ -13,6 +13,7 @@ import pytest
 from iin_bundle import ImageSpec
 from iin_service.errors import InvalidInput
 from iin_service.images import decode_picture, encode_picture, open_picture
+from iin_training.data.picture_files import PictureShape, decode_levels
 from PIL import Image, ImageOps, PngImagePlugin
 
 SPEC = ImageSpec(layout="NCHW", channels=3, height=24, width=32, minimum=-1.0, maximum=1.0)
@@ -148,6 +149,13 @@ def test_another_size_is_resized_only_on_request(size):
     assert read(data, resize=True).shape == (3, 24, 32)
     with pytest.raises(InvalidInput, match=f"32x24 pixels, got {size[0]}x{size[1]}; set resize"):
         read(data)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (32, 90), (64, 48), (31, 25)])
+def test_another_size_is_resized_and_cropped_as_in_training(size):
+    data = saved(picture(size=size))
+    levels = np.rint((read(data, resize=True) + 1) * 127.5)
+    np.testing.assert_array_equal(levels, decode_levels(data, PictureShape(3, 24, 32)))
 
 
 def chunk(kind, data=b""):

@@ -92,7 +92,15 @@ def _prepared(plan: Plan, run: Run) -> tuple[Subject, Findings]:
     subject = plan.prepare(run)
     model = subject.model.to(run.device)
     with run.console.status("trying the model"):
-        return subject, check_interpretable(model, _tried(model, subject.pairs, run))
+        findings = check_interpretable(model, _tried(model, subject.pairs, run))
+    if findings.constant or findings.repeated:
+        run.console.print(
+            f"latents: {findings.constant} of {model.size} dimensions are constant and {findings.repeated} often take "
+            "one value; T is trained with a little noise there. Where they are many, try another layer (one before an "
+            "activation that is mostly off)",
+            soft_wrap=True,
+        )
+    return subject, findings
 
 
 def _tried(model: FrozenModel, pairs: PairSource, run: Run) -> Iterator[Tensor]:
@@ -113,11 +121,6 @@ def _tried(model: FrozenModel, pairs: PairSource, run: Run) -> Iterator[Tensor]:
 def _interpret(recipe: AnyRecipe, subject: Subject, findings: Findings, run: Run) -> None:
     """Learn T for the subject's model, measure it and export both."""
     console, config, model = run.console, recipe.transform, subject.model.to(run.device)
-    if findings.constant or findings.repeated:
-        console.print(
-            f"latents: {findings.constant} of {model.size} dimensions are constant and {findings.repeated} often take "
-            "one value; T is trained with a little noise there"
-        )
     sizes, scores = choose_sizes(config, model, subject.pairs, run)
     told = {name: round(score, 3) for name, score in scores.items()}
     console.print(f"factor sizes: {sizes}" + (f" from scores {told}" if told else ", set by hand"))

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -31,6 +32,26 @@ def test_a_model_scores_higher_on_what_it_was_taught(recipe, networks, tmp_path)
     assert found["digit"]["digit"] > found["light"]["digit"] + 0.2
     assert found["light"]["light"] > found["digit"]["light"] + 0.2
     assert not (tmp_path / "digit/checkpoints").exists()  # nothing was trained
+
+
+class Dead(nn.Module):
+    """An encoder of which one unit never fires."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images):
+        return self.encoder(images) * torch.tensor([0.0] + [1.0] * 7)
+
+
+def test_scores_tell_of_units_that_never_fire(recipe, networks, tmp_path):
+    model = FrozenModel(Dead(opened(networks["digit"]).encoder), image_shape=SHAPE, value_range=(0.0, 1.0))
+    shown = io.StringIO()
+    score_recipe(replace(recipe, model=model), tmp_path, Console(file=shown))
+    assert re.search(
+        r"latents: 1 of 8 dimensions are constant and \d often take one value;.*another layer", shown.getvalue()
+    )
 
 
 def test_a_classifier_cut_in_two_becomes_a_bundle_without_decoder(recipe, finished, networks, pictures):
