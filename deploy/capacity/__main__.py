@@ -133,7 +133,7 @@ def measured(given: argparse.Namespace, told: Told) -> None:
         raise ValueError("--rounds, --seconds: expected positive numbers")
     known = read_stages(STAGES)
     found = measure(given.bundle, rounds=given.rounds, seconds=given.seconds, told=told)
-    found |= {"overhead_ms": known.overhead_ms, "wake_ms": known.wake_ms}
+    found |= {"overhead_ms": known.overhead_ms, "wake_ms": known.wake_ms, "spread": known.spread}
     text = json.dumps(found, indent=2) + "\n"
     if str(given.output) == "-":
         print(text, end="")
@@ -153,6 +153,7 @@ def scenario(given: argparse.Namespace, stages: Stages, machine: Machine, sharin
         call=call,
         overhead_ms=stages.overhead_ms,
         wake_ms=stages.wake_ms,
+        spread=stages.spread,
         arrivals=Poisson(1.0),
         cores=cores,
         accelerated=machine.accelerated,
@@ -182,12 +183,8 @@ def simulated(given: argparse.Namespace, told: Told) -> None:
     print(f"batch          {result.mean_batch:.1f} items in the mean")
     print(f"queue          {result.mean_queue:.1f} items in the mean, {result.most_queued} at most, in a replica")
     print(f"under way      {result.mean_ongoing:.1f} calls a replica")
-    print("replicas       " + ", ".join(f"{count} from {moment:.0f} s" for moment, count in last(result.replicas)))
-
-
-def last(replicas: list[tuple[float, int]]) -> list[tuple[float, int]]:
-    """The last count at each moment."""
-    return list(dict(replicas).items())
+    last = dict(result.replicas)  # the last count at each moment
+    print("replicas       " + ", ".join(f"{count} from {moment:.0f} s" for moment, count in last.items()))
 
 
 def planned(given: argparse.Namespace, told: Told) -> None:

@@ -13,8 +13,8 @@ EPSILON_S = 1e-6  # sums of steps may fall short of a delay by rounding
 class Autoscaler:
     """Calls under way, averaged over the look-back period, divided by the target; more or fewer only after a delay.
 
-    As ray.serve.autoscaling_policy of Ray 2.60 with its factors at 1 and its mean over the look-back period; that
-    replicas push what they count every 10 s is left out.
+    As ray.serve.autoscaling_policy of Ray 2.60 and its mean over the look-back period, which begins anew with the
+    youngest replica and forgets one that goes; that replicas push what they count every 10 s is left out.
     """
 
     def __init__(self, settings: Autoscaling) -> None:
@@ -22,17 +22,23 @@ class Autoscaler:
         self.settings = settings
         self.target = settings.min_replicas
         """Replicas that should run."""
-        self._seen: deque[tuple[float, float]] = deque()
+        self._seen: deque[tuple[float, float, int]] = deque()  # when, calls under way, replicas
         self._since: tuple[int, float] | None = None  # direction, and since when it has been wanted
 
-    def decide(self, now: float, ongoing: float) -> int:
-        """The new target at `now`, seconds, with `ongoing` calls under way."""
+    def decide(self, now: float, ongoing: float, running: int) -> int:
+        """The new target at `now`, seconds, with `ongoing` calls under way in `running` replicas, 1 or more."""
         settings = self.settings
-        self._seen.append((now, ongoing))
+        if self._seen and running > self._seen[-1][2]:
+            self._seen.clear()
+        self._seen.append((now, ongoing, running))
         while self._seen[0][0] < now - settings.look_back_period_s:
             self._seen.popleft()
-        mean = sum(one for _, one in self._seen) / len(self._seen)
-        desired = math.ceil(mean / settings.target_ongoing_requests)
+        mean = sum(calls * running / count for _, calls, count in self._seen) / len(self._seen)
+        needed = mean / settings.target_ongoing_requests
+        factor = settings.upscaling_factor if needed > running else settings.downscaling_factor
+        desired = math.ceil(running + factor * (needed - running))
+        if desired == running and math.ceil(needed) < running:
+            desired -= 1  # a small factor would never let go of it
         desired = min(max(desired, settings.min_replicas), settings.max_replicas)
         direction = (desired > self.target) - (desired < self.target)
         if not direction:

@@ -67,9 +67,11 @@ class Stages:
     rows: Mapping[str, Row]
     """By name: the graphs' roles joined by +."""
     overhead_ms: float
-    """CPU time of a call in the event loop."""
+    """CPU time of a call of one row in the event loop."""
     wake_ms: float
     """CPU time of a turn of the event loop, shared by the calls that it finds to do."""
+    spread: float
+    """Standard deviation of the logarithm of what a turn takes."""
 
     def for_call(self, call: Call) -> None:
         """Check that the rows of `call` are there."""
@@ -95,6 +97,10 @@ class Autoscaling:
     """Seconds for which more replicas must be wanted."""
     downscale_delay_s: float = 600.0
     """Seconds for which fewer must be wanted."""
+    upscaling_factor: float = 1.0
+    """Share of the way to the wanted number that a step up goes."""
+    downscaling_factor: float = 1.0
+    """The same of a step down."""
     start_s: float = 10.0
     """Seconds until a new replica answers (assumed): some where its pod runs, a minute or two where that must come."""
 
@@ -104,7 +110,7 @@ class Autoscaling:
             raise ValueError(
                 f"min_replicas, max_replicas: expected 1 <= min <= max, got {self.min_replicas} and {self.max_replicas}"
             )
-        for name in ("target_ongoing_requests", "look_back_period_s"):
+        for name in ("target_ongoing_requests", "look_back_period_s", "upscaling_factor", "downscaling_factor"):
             _positive(name, getattr(self, name))
         for name in ("upscale_delay_s", "downscale_delay_s", "start_s"):
             if getattr(self, name) < 0:
@@ -149,6 +155,7 @@ def parse_stages(found: Any, source: str) -> Stages:
         rows = {name: _row(f"rows.{name}", value) for name, value in found["rows"].items()}
         overhead = _number("overhead_ms", found.get("overhead_ms"))
         wake = _number("wake_ms", found.get("wake_ms"))
+        spread = _number("spread", found.get("spread"))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     return Stages(
@@ -158,6 +165,7 @@ def parse_stages(found: Any, source: str) -> Stages:
         rows=rows,
         overhead_ms=overhead,
         wake_ms=wake,
+        spread=spread,
     )
 
 

@@ -1,11 +1,13 @@
 """Calls on their way through replicas, event by event, in simpy.
 
 A replica has one event loop, which reads calls and writes answers in turns: a turn does all that is pending and costs
-`wake_ms`, and `overhead_ms / 2` for each call. Between the two a call's rows of graphs run in batches, in one compute
-slot: when that is free, and the event loop has nothing left to do, it takes everything that waits for a row, up to the
-limit (`Stage` of the service puts a batch together in the event loop, after some quiet turns). Where the graphs run on
-the CPU a batch holds a core, as a turn does. Cores serve in order of arrival, without slices of time. On a GPU a batch
-takes as long as one of the next power of two, up to which the service fills it.
+`wake_ms`, and `overhead_ms / 2` for each call. A call needs one before, between and after its rows of graphs, which run
+in batches, in one compute slot: when that is free, and the event loop has nothing left to do, it takes everything that
+waits for a row, up to the limit (`Stage` of the service puts a batch together in the event loop, after some quiet
+turns). Where the graphs run on the CPU a batch holds a core, as a turn does. Cores serve in order of arrival, without
+slices of time. On a GPU a batch takes as long as one of the next power of two, up to which the service fills it. What a
+turn takes is drawn about its mean, log-normally: it stands for threads and processes that wake and wait for each other,
+while a batch is one thread.
 """
 
 import random
@@ -44,9 +46,11 @@ class Scenario:
     call: Call
     """What each call asks for."""
     overhead_ms: float
-    """CPU time of a call in the event loop, half before its graphs and half after."""
+    """CPU time of a call of one row in the event loop: half before its graphs, half after; another between two rows."""
     wake_ms: float = 0.0
     """CPU time of a turn of the event loop, shared by all that it finds to do: a lone call takes two."""
+    spread: float = 0.0
+    """Standard deviation of the logarithm of what a turn takes; 0: each takes its mean."""
     arrivals: Arrivals
     """When calls come."""
     replicas: int = 1
@@ -70,9 +74,7 @@ class Scenario:
     warm_up_s: float = 2.0
     """Calls that arrive before this are not counted."""
     seed: int = 0
-    """Of arrivals and routing."""
-    vary: Callable[[random.Random, float], float] | None = None
-    """Draws the time of a batch, ms, about its mean; without it each takes its mean."""
+    """Of arrivals, routing and the spread of turns."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated."""
@@ -81,11 +83,17 @@ class Scenario:
                 raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
         if not 0 <= self.warm_up_s < self.seconds:
             raise ValueError(f"seconds: expected more than the warm-up of {self.warm_up_s} s, got {self.seconds}")
-        if self.overhead_ms < 0 or self.wake_ms < 0:
-            raise ValueError(f"overhead_ms, wake_ms: expected 0 or more, got {self.overhead_ms} and {self.wake_ms}")
+        for name in ("overhead_ms", "wake_ms", "spread"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         for name, items in self.call:
             if name not in self.rows or not 1 <= items <= self.max_batch:
                 raise ValueError(f"call: expected known rows with 1 to {self.max_batch} items, got {name!r}, {items}")
+
+    @property
+    def own_ms(self) -> float:
+        """CPU time of the call in the event loop, without that of turns."""
+        return self.overhead_ms / 2 * (len(self.call) + 1)
 
 
 @dataclass
@@ -136,8 +144,8 @@ class _Replica:
         world.env.process(self._loop())
         world.env.process(self._work())
 
-    def _read_or_written(self) -> simpy.Event:
-        """When the event loop has done its half of a call's work."""
+    def _turned(self) -> simpy.Event:
+        """When the event loop has done a call's work for one turn."""
         done = self.world.env.event()
         self._pending.append(done)
         if not self._ready.triggered:
@@ -146,7 +154,7 @@ class _Replica:
 
     def _loop(self) -> Events:
         """Turns of the event loop, for ever: each does everything that is pending when it begins."""
-        world, scenario = self.world, self.world.scenario
+        world, scenario, spread = self.world, self.world.scenario, self.world.scenario.spread
         while True:
             if not self._pending:
                 self._turning = False
@@ -157,24 +165,26 @@ class _Replica:
             with self.cores.request() as core:
                 yield core
                 pending, self._pending = self._pending, []
-                yield world.env.timeout((scenario.wake_ms + len(pending) * scenario.overhead_ms / 2) / 1e3)
+                factor = world.random.lognormvariate(-(spread**2) / 2, spread) if spread else 1.0
+                yield world.env.timeout(factor * scenario.wake_ms / 1e3)
+                for done in pending:  # one by one: the first answers leave while others are written
+                    yield world.env.timeout(factor * scenario.overhead_ms / 2e3)
+                    done.succeed()
             world.turns += 1
-            for done in pending:
-                done.succeed()
 
     def call(self, done: Callable[[], None]) -> Events:
         """A call from its arrival to its answer."""
         env, scenario = self.world.env, self.world.scenario
         items = max(count for _, count in scenario.call)
         self.ongoing, self.items = self.ongoing + 1, self.items + items
-        yield self._read_or_written()
         for name, count in scenario.call:
+            yield self._turned()
             finished = env.event()
             self._waiting[name].append((env.now, count, finished))
             self.queued += count
             self._wake()
             yield finished
-        yield self._read_or_written()
+        yield self._turned()
         self.ongoing, self.items = self.ongoing - 1, self.items - items
         done()
 
@@ -228,7 +238,6 @@ class _World:
         self.env = simpy.Environment()
         self.random = random.Random(scenario.seed)
         self.running: list[_Replica] = []
-        self.draining: list[_Replica] = []
         self.starting = self.made = 0
         self.device: simpy.Resource | None = None
         self.batches = self.batched_items = self.turns = 0
@@ -243,8 +252,7 @@ class _World:
         batch = filled_up(items) if self.scenario.accelerated else items
         if (name, batch) not in self._times:
             self._times[name, batch] = self.rows[name].milliseconds(batch)
-        mean, vary = self._times[name, batch], self.scenario.vary
-        return mean if vary is None else vary(self.random, mean)
+        return self._times[name, batch]
 
     def add_replica(self) -> None:
         scenario = self.scenario
@@ -258,7 +266,6 @@ class _World:
         """The least loaded one gets no more calls, and ends those that it has."""
         least = min(self.running, key=lambda one: one.ongoing)
         self.running.remove(least)
-        self.draining = [one for one in self.draining if one.ongoing] + [least]
         self.result.replicas.append((self.env.now, len(self.running)))
 
     def send(self, done: Callable[[], object] | None = None) -> None:
@@ -311,18 +318,18 @@ class _World:
     def autoscale(self, scaler: Autoscaler) -> Events:
         while self.env.now < self.scenario.seconds:
             yield self.env.timeout(STEP_S)
-            ongoing = sum(one.ongoing for one in (*self.running, *self.draining))
-            target = scaler.decide(self.env.now, ongoing)
+            target = scaler.decide(self.env.now, sum(one.ongoing for one in self.running), len(self.running))
             for _ in range(target - len(self.running) - self.starting):
                 self.starting += 1
                 self.env.process(self._start(scaler))
-            while len(self.running) > target and not self.starting:
+            while len(self.running) > target:
                 self.remove_replica()
 
     def _start(self, scaler: Autoscaler) -> Events:
         yield self.env.timeout(scaler.settings.start_s)
         self.starting -= 1
-        self.add_replica()
+        if len(self.running) < scaler.target:  # else it is not wanted any more
+            self.add_replica()
 
     def tell(self) -> Events:
         while self.env.now < self.scenario.seconds:
@@ -352,7 +359,7 @@ def simulate(scenario: Scenario, told: Callable[[float], None] = lambda share: N
         throughput=world.answered_in_time / (scenario.seconds - scenario.warm_up_s),
         latencies_ms=1e3 * np.array(world.latencies),
         mean_batch=world.batched_items / max(world.batches, 1),
-        loop_ms=scenario.overhead_ms + scenario.wake_ms * world.turns / max(world.result.answered, 1),
+        loop_ms=scenario.own_ms + scenario.wake_ms * world.turns / max(world.result.answered, 1),
         graphs_ms=world.graphs_ms / max(world.result.answered, 1),
         mean_queue=float(seen[:, 0].mean()),
         most_queued=int(seen[:, 0].max()),

@@ -92,8 +92,8 @@ def optimistic_capacity(scenario: Scenario) -> float:
     }
     graphs = sum(milliseconds.values())
     if scenario.accelerated:  # the event loop is one thread, and replicas take turns on the GPU
-        return 1e3 / max(scenario.overhead_ms, graphs * scenario.replicas_a_gpu)
-    return 1e3 / max(scenario.overhead_ms, graphs, (scenario.overhead_ms + graphs) / scenario.cores)
+        return 1e3 / max(scenario.own_ms, graphs * scenario.replicas_a_gpu)
+    return 1e3 / max(scenario.own_ms, graphs, (scenario.own_ms + graphs) / scenario.cores)
 
 
 def _items(scenario: Scenario) -> dict[str, int]:
@@ -187,7 +187,7 @@ def day(curve: Curve, wave: Daily, settings: Autoscaling) -> Day:
         rate = wave.rate_at(now)
         backlog = max(backlog + (rate - running * curve.rates[-1]) * DAY_STEP_S, 0.0)
         ongoing = backlog + running * float(np.interp(rate / running, curve.rates, curve.calls))
-        target = scaler.decide(now, ongoing)
+        target = scaler.decide(now, ongoing, running)
         running += sum(one <= now for one in coming)
         coming = [one for one in coming if one > now][: max(target - running, 0)]
         coming += [now + settings.start_s] * (target - running - len(coming))

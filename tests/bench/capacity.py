@@ -5,9 +5,10 @@
 
 Measures the stage times of BUNDLE on one core (deploy.capacity), then starts `iin-serve BUNDLE` with one replica and
 sends single-image Interprets: 1, 16 and 64 callers that wait for their answers, and calls at random moments at 30, 60
-and 80 % of the most that was measured. Rounds take turns; medians are kept. Two constants of the model are fitted, each
-on one load: the event loop's CPU time of a call so that the throughput of 64 callers comes out, and that of one of its
-turns so that a lone caller's median does. All else is predicted. A second table has the first constant alone.
+and 80 % of the most that was measured. Rounds take turns; medians are kept. Three constants of the model are fitted,
+each on one number: the event loop's CPU time of a call so that the throughput of 64 callers comes out, that of one of
+its turns so that a lone caller's median does, and the spread of turns so that a lone caller's p99 does. All else is
+predicted.
 
 CPU is that of all of the service's processes and of the client, a call, and the model's (event loop and graphs); others
 is what else ran meanwhile, in cores. Stage times and constants go to --write, from where `python -m deploy.capacity`
@@ -29,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from iin_bundle import BundleError, read_bundle
 from rich.console import Console
@@ -69,6 +71,8 @@ class Constants:
     """CPU time of a call in the event loop."""
     wake_ms: float
     """CPU time of a turn of the event loop."""
+    spread: float
+    """Standard deviation of the logarithm of what a turn takes."""
 
 
 def main() -> int:
@@ -176,6 +180,7 @@ def predicted(rows: dict[str, Row], constants: Constants, kind: Kind) -> Result:
             call=CALLS["Interpret"],
             overhead_ms=constants.overhead_ms,
             wake_ms=constants.wake_ms,
+            spread=constants.spread,
             arrivals=kind,
             cores=min(os.cpu_count() or 1, 2),
             seconds=SIMULATED_S,
@@ -184,19 +189,41 @@ def predicted(rows: dict[str, Row], constants: Constants, kind: Kind) -> Result:
     )
 
 
-def fitted(rows: dict[str, Row], crowd: float, lone_ms: float | None) -> Constants:
-    """The constants at which 64 callers get `crowd` calls a second, and one waits `lone_ms`; else turns are free."""
+def fitted(rows: dict[str, Row], crowd: float, p50_ms: float, p99_ms: float) -> Constants:
+    """The constants at which 64 callers get `crowd` calls a second, and one waits as long as `p50_ms` and `p99_ms`."""
     graphs_ms = sum(rows[name].milliseconds(items) for name, items in CALLS["Interpret"])
+    turn_ms, spread = of_a_lone_call(graphs_ms, p50_ms, p99_ms)
 
     def with_overhead(overhead_ms: float) -> Constants:
-        return Constants(overhead_ms, max(lone_ms - graphs_ms - overhead_ms, 0.0) / 2 if lone_ms else 0.0)
+        return Constants(overhead_ms, max(turn_ms - overhead_ms / 2, 0.0), spread)
 
-    low, high = 0.0, 1e3 / crowd
+    return with_overhead(
+        where(1e3 / crowd, lambda overhead: predicted(rows, with_overhead(overhead), Closed(64)).throughput > crowd)
+    )
+
+
+def of_a_lone_call(graphs_ms: float, p50_ms: float, p99_ms: float) -> tuple[float, float]:
+    """The mean of a turn, ms, and the spread at which two turns and the graphs have this median and 99th percentile."""
+    normal = np.random.default_rng(0).standard_normal((2, 20_000))
+
+    def latency(share: float, turn_ms: float, spread: float) -> float:
+        turns = turn_ms * np.exp(spread * normal - spread**2 / 2).sum(axis=0)
+        return float(np.percentile(turns, share)) + graphs_ms
+
+    def turn(spread: float) -> float:
+        return where(p50_ms, lambda turn_ms: latency(50, turn_ms, spread) < p50_ms)
+
+    spread = where(1.0, lambda one: latency(99, turn(one), one) < p99_ms)
+    return turn(spread), spread
+
+
+def where(high: float, below: Callable[[float], bool]) -> float:
+    """The number between 0 and `high` up to which `below` holds."""
+    low = 0.0
     for _ in range(12):
         middle = (low + high) / 2
-        fast = predicted(rows, with_overhead(middle), Closed(64)).throughput > crowd
-        low, high = (middle, high) if fast else (low, middle)
-    return with_overhead(round((low + high) / 2, 3))
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return round((low + high) / 2, 3)
 
 
 def compare(stages: dict[str, Any], measured: dict[Kind, list[Point]], given: argparse.Namespace) -> None:
@@ -205,29 +232,32 @@ def compare(stages: dict[str, Any], measured: dict[Kind, list[Point]], given: ar
     def median(kind: Kind, of: Callable[[Point], float]) -> float:
         return statistics.median(of(point) for point in measured[kind])
 
-    rows = dict(parse_stages(stages | {"overhead_ms": 0, "wake_ms": 0}, "measured").rows)
-    crowd = median(Closed(64), lambda one: one.result.throughput)
-    two, one_alone = fitted(rows, crowd, median(Closed(1), lambda one: one.result.p50_ms)), fitted(rows, crowd, None)
-    stages |= {"overhead_ms": two.overhead_ms, "wake_ms": round(two.wake_ms, 3)}
+    rows = dict(parse_stages(stages | dict.fromkeys(("overhead_ms", "wake_ms", "spread"), 0), "measured").rows)
+    constants = fitted(
+        rows,
+        median(Closed(64), lambda one: one.result.throughput),
+        median(Closed(1), lambda one: one.result.p50_ms),
+        median(Closed(1), lambda one: one.result.p99_ms),
+    )
+    stages |= {name: round(value, 3) for name, value in asdict(constants).items()}
     if given.write.name:
         given.write.write_text(json.dumps(stages, indent=2) + "\n")
-    for constants in (two, one_alone):
-        print(f"\noverhead_ms {constants.overhead_ms:.3f}, wake_ms {constants.wake_ms:.3f}\n")
-        print("| load | calls/s | model | error | p50, ms | model | error | p99, ms | model | error ", end="")
-        print("| CPU, ms | model | client | others |")
-        print("|---" * 14 + "|")
-        for kind in measured:
-            found = predicted(rows, constants, kind)
-            cells = [f"{kind.callers} callers" if isinstance(kind, Closed) else f"{kind.rate:g}/s at random"]
-            for value, said in (
-                (median(kind, lambda one: one.result.throughput), found.throughput),
-                (median(kind, lambda one: one.result.p50_ms), found.percentile(50)),
-                (median(kind, lambda one: one.result.p99_ms), found.percentile(99)),
-            ):
-                cells += [f"{value:.4g}", f"{said:.4g}", f"{said / value - 1:+.0%}"]
-            cells += [f"{median(kind, lambda one: one.result.cpu_ms):.2f}", f"{found.loop_ms + found.graphs_ms:.2f}"]
-            cells += [f"{median(kind, lambda one: one.client_ms):.2f}", f"{median(kind, lambda one: one.others):.1f}"]
-            print("|", " | ".join(cells), "|")
+    print("\n" + ", ".join(f"{name} {value:.3f}" for name, value in asdict(constants).items()) + "\n")
+    print("| load | calls/s | model | error | p50, ms | model | error | p99, ms | model | error ", end="")
+    print("| CPU, ms | model | client | others |")
+    print("|---" * 14 + "|")
+    for kind in measured:
+        found = predicted(rows, constants, kind)
+        cells = [f"{kind.callers} callers" if isinstance(kind, Closed) else f"{kind.rate:g}/s at random"]
+        for value, said in (
+            (median(kind, lambda one: one.result.throughput), found.throughput),
+            (median(kind, lambda one: one.result.p50_ms), found.percentile(50)),
+            (median(kind, lambda one: one.result.p99_ms), found.percentile(99)),
+        ):
+            cells += [f"{value:.4g}", f"{said:.4g}", f"{said / value - 1:+.0%}"]
+        cells += [f"{median(kind, lambda one: one.result.cpu_ms):.2f}", f"{found.loop_ms + found.graphs_ms:.2f}"]
+        cells += [f"{median(kind, lambda one: one.client_ms):.2f}", f"{median(kind, lambda one: one.others):.1f}"]
+        print("|", " | ".join(cells), "|")
     loads = " ".join(f"{one:.1f}" for one in os.getloadavg())
     print(f"\n{stages['date']}, {stages['machine']}, {os.cpu_count()} cores; load average now {loads}")
     if given.json:

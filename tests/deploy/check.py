@@ -15,7 +15,7 @@ import kubernetes_validate
 import yaml
 
 from . import custom_resources, serve_schema
-from .manifests import DEPLOY, Object, of_kind, ray_service, rendered, templates
+from .manifests import DEPLOY, Object, of_kind, ray_service, rendered, serve_config, templates
 from .rules import RULES
 
 __all__ = ["core_problem", "main", "problems"]
@@ -26,6 +26,7 @@ VERSION = "1.37"  # of Kubernetes
 def problems(objects: list[Object]) -> Iterator[str]:
     """What is wrong with the objects of an overlay."""
     service = {"apiVersion": "v1", "kind": "Service", **ray_service(objects)["serveService"]}
+    serve_config(objects)  # raises where there is none
     pods = [{"apiVersion": "v1", "kind": "Pod", **template} for _, template in templates(objects)]
     for one in [*objects, service, *pods]:
         if (one["apiVersion"], one["kind"]) in custom_resources.KINDS:
@@ -42,6 +43,8 @@ def problems(objects: list[Object]) -> Iterator[str]:
             yield str(error)
         except KeyError as error:
             yield f"{rule.__name__}: expected the field {error}"
+        except (AttributeError, TypeError) as error:  # a field without a value, which the schemas have told above
+            yield f"{rule.__name__}: {error}"
 
 
 def core_problem(one: Object) -> str | None:

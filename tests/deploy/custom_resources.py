@@ -17,6 +17,7 @@ __all__ = ["KINDS", "problems"]
 Core = dict[str, Any]  # of Kubernetes itself, whose own schemas check it
 Names = dict[str, str]
 Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[str, Field(pattern=r"^\d+s$")]
 
 
 class Strict(BaseModel):
@@ -214,7 +215,7 @@ class CircuitBreaker(Strict):
 class BackendTrafficPolicy(Strict):
     targetRefs: list[Reference]
     loadBalancer: dict[Literal["type"], Literal["ConsistentHash", "LeastRequest", "Random", "RoundRobin"]]
-    timeout: dict[Literal["http"], dict[Literal["requestTimeout", "connectionIdleTimeout"], str]]
+    timeout: dict[Literal["http"], dict[Literal["requestTimeout", "connectionIdleTimeout"], Seconds]]
     retry: Retry
     circuitBreaker: CircuitBreaker
 
@@ -235,7 +236,7 @@ class EnvoyProvider(Strict):
 
 
 class EnvoyProxy(Strict):
-    shutdown: dict[Literal["drainTimeout", "minDrainDuration"], Annotated[str, Field(pattern=r"^\d+s$")]]
+    shutdown: dict[Literal["drainTimeout", "minDrainDuration"], Seconds]
     provider: EnvoyProvider
 
 

@@ -49,6 +49,7 @@ VARIANTS = {
 OVERLAYS = (*sorted(path.parent.name for path in DEPLOY.glob("overlays/*/kustomization.yaml")), *VARIANTS)
 
 Object = dict[str, Any]
+Names = dict[str, str]
 
 
 def rendered(folder: Path) -> list[Object]:
@@ -141,7 +142,13 @@ def templates(objects: list[Object]) -> Iterator[tuple[str, Object]]:
 
 
 def serve_config(objects: list[Object]) -> Object:
-    return yaml.safe_load(ray_service(objects)["serveConfigV2"])
+    try:
+        found = yaml.safe_load(ray_service(objects)["serveConfigV2"])
+    except yaml.YAMLError as error:
+        raise ValueError(f"serveConfigV2: expected YAML, got {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError("serveConfigV2: expected the Serve configuration, got none; list deploy/serve as a component")
+    return found
 
 
 def deployment(config: Object) -> Object:
@@ -155,9 +162,15 @@ def settings(objects: list[Object]) -> dict[str, str]:
     return named(objects, "ConfigMap", reference["configMapRef"]["name"])["data"]
 
 
-def quantity(text: str) -> float:
-    """A Kubernetes quantity in cores or bytes."""
-    for suffix, factor in {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "m": 1e-3}.items():
+def selects(selector: Names, labels: Names) -> bool:
+    """Whether a selector of labels, which is not empty, selects a pod with these."""
+    return bool(selector) and selector.items() <= labels.items()
+
+
+def quantity(given: str | float) -> float:
+    """A Kubernetes quantity in cores or bytes; YAML has those without a unit as numbers."""
+    text = str(given)
+    for suffix, factor in {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "m": 1e-3, "M": 1e6, "G": 1e9}.items():
         if text.endswith(suffix):
             return float(text.removesuffix(suffix)) * factor
     return float(text)

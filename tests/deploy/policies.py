@@ -3,9 +3,9 @@
 import json
 import re
 
-from .manifests import Object
+from .manifests import Object, of_kind, selects, templates
 
-__all__ = ["POLICIES", "with_any_names"]
+__all__ = ["only_known_peers"]
 
 PART = "app.kubernetes.io/part-of"
 COMPONENT = "app.kubernetes.io/component"
@@ -48,9 +48,26 @@ POLICIES = {
     "iin-monitoring": {**OWN, "policyTypes": ["Ingress"], "ingress": [_from(NAMED, None, 8080)]},
 }
 
+# The kind of what needs each.
+NEEDED = {"iin": "RayService", "iin-head": "RayService", "iin-gateway": "Gateway", "iin-monitoring": "PodMonitor"}
 
-def with_any_names(spec: Object) -> Object:
+
+def _with_any_names(spec: Object) -> Object:
     """A policy's spec without the names of namespaces, which an operator may choose."""
     text = re.sub(r'("kubernetes.io/metadata.name": )"[^"]+"', r'\1"..."', json.dumps(spec))
     found: Object = json.loads(text)
     return found
+
+
+def only_known_peers(objects):
+    """A policy too many lets somebody in, as policies add up."""
+    found = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "NetworkPolicy")}
+    if missing := {name for name, kind in NEEDED.items() if of_kind(objects, kind)} - set(found):
+        yield f"expected the NetworkPolicies {sorted(missing)}"
+    for name, spec in found.items():
+        if _with_any_names(spec) != POLICIES.get(name):
+            yield f"NetworkPolicy {name}: expected that of POLICIES in tests/deploy/policies.py, got {spec}"
+        selector = spec["podSelector"].get("matchLabels")
+        selected = [selects(selector, template["metadata"]["labels"]) for _, template in templates(objects)]
+        if not (all if name == "iin" else any)(selected):
+            yield f"NetworkPolicy {name}: expected to select pods that there are"

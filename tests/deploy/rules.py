@@ -4,6 +4,8 @@ import itertools
 import math
 from pathlib import PurePosixPath
 
+from ray.scripts.scripts import start
+
 from .manifests import (
     cluster,
     container,
@@ -15,14 +17,16 @@ from .manifests import (
     pod,
     quantity,
     ray_service,
+    selects,
     serve_config,
     settings,
     templates,
     workers,
 )
-from .policies import POLICIES, with_any_names
+from .policies import only_known_peers
 
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080, "serve": 8000, "serve-grpc": 9000}
+WORKERS_PORTS = {name: PORTS[name] for name in ("metrics", "serve", "serve-grpc")}
 SERVICES = {"iin_api.v1.InterpretationService", "inference.GRPCInferenceService", "grpc.health.v1.Health"}
 GIB = 2**30
 
@@ -31,15 +35,23 @@ def _labels(group):
     return group["template"]["metadata"]["labels"]
 
 
-def _selects(selector, labels):
-    return bool(selector) and selector.items() <= labels.items()
+def ports_have_their_names(objects):
+    """KubeRay makes its Services from the head's, of which who names one must name all; its probe asks the workers'."""
+    for group, expected in ((head(objects), PORTS), (workers(objects), WORKERS_PORTS)):
+        found = {port["name"]: port["containerPort"] for port in container(group)["ports"]}
+        if found != expected:
+            yield f"{container(group)['name']}: expected the ports {expected}, got {found}"
+    for options, name in (("http_options", "serve"), ("grpc_options", "serve-grpc")):
+        if (port := serve_config(objects)[options]["port"]) != PORTS[name]:
+            yield f"serve.yaml: expected port {PORTS[name]} in {options}, got {port}"
 
 
-def ports_are_named_on_the_head(objects):
-    """KubeRay makes its Services from these names; who names one port must name all."""
-    found = {port["name"]: port["containerPort"] for port in container(head(objects))["ports"]}
-    if found != PORTS:
-        yield f"head: expected the ports {PORTS}, got {found}"
+def ray_start_knows_its_options(objects):
+    """KubeRay makes options of them, and with one that is unknown no pod comes up."""
+    known = {name.removeprefix("--") for option in start.params for name in option.opts}
+    for group in _groups(objects):
+        if unknown := group["rayStartParams"].keys() - known:
+            yield f"{container(group)['name']}: expected rayStartParams that `ray start` has, got {sorted(unknown)}"
 
 
 def callers_see_every_pod(objects):
@@ -76,7 +88,7 @@ def some_fields_stay_unset(objects):
         yield "headService.metadata.name: expected unset"
     if "externalStorageNamespace" in cluster(objects).get("gcsFaultToleranceOptions", {}):
         yield "externalStorageNamespace: expected unset"
-    for group in (head(objects), workers(objects)):
+    for group in _groups(objects):
         for field in ("readinessProbe", "livenessProbe", "lifecycle", "command", "args"):
             if field in container(group):  # KubeRay's probes know of draining, and SIGTERM must reach `ray start`
                 yield f"{container(group)['name']}.{field}: expected unset"
@@ -129,10 +141,12 @@ def pods_ask_for_what_replicas_use(objects):
         yield f"workers: expected requests of more than the {slots * options['num_cpus']} cores of {slots} replicas"
     if quantity(resources["limits"]["memory"]) < slots * options["memory"] + GIB:
         yield f"workers: expected memory for {slots} replicas and a GiB"
-    for group in (head(objects), workers(objects)):
-        resources = container(group)["resources"]
-        if resources["requests"]["memory"] != resources["limits"]["memory"]:
+    for group in _groups(objects):
+        requests, limits = (container(group)["resources"][name] for name in ("requests", "limits"))
+        if requests["memory"] != limits["memory"]:
             yield f"{container(group)['name']}: expected as much memory requested as allowed"
+        if more := [key for key in requests.keys() & limits if quantity(requests[key]) > quantity(limits[key])]:
+            yield f"{container(group)['name']}: expected no request above its limit, got {sorted(more)}"
 
 
 def calls_end_before_pods(objects):
@@ -163,7 +177,7 @@ def the_budget_is_of_workers(objects):
         return
     spec = named(objects, "PodDisruptionBudget", "iin-workers")["spec"]
     selector = spec["selector"]["matchLabels"]
-    if not _selects(selector, _labels(workers(objects))) or _selects(selector, _labels(head(objects))):
+    if not selects(selector, _labels(workers(objects))) or selects(selector, _labels(head(objects))):
         yield "PodDisruptionBudget: expected to select workers, and not the head"
     if spec.get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
         yield "PodDisruptionBudget: a worker without a replica is never Ready, and must not hold up a node"
@@ -182,7 +196,7 @@ def what_is_alone_stays_where_it_is(objects):
     """Node autoscalers would move head and Valkey to save a node."""
     expected = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
     for name, template in templates(objects):
-        if name != "workers" and not _selects(expected, template["metadata"].get("annotations", {})):
+        if name != "workers" and not selects(expected, template["metadata"].get("annotations", {})):
             yield f"{name}: expected the annotations {expected}"
 
 
@@ -198,22 +212,8 @@ def workers_are_spread(objects):
     spread = pod(workers(objects)).get("topologySpreadConstraints", [])
     if {one["topologyKey"] for one in spread} != {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}:
         yield "workers: expected to be spread over hosts and zones"
-    if not all(_selects(one["labelSelector"]["matchLabels"], _labels(workers(objects))) for one in spread):
+    if not all(selects(one["labelSelector"]["matchLabels"], _labels(workers(objects))) for one in spread):
         yield "topologySpreadConstraints: expected to count the workers"
-
-
-def only_known_peers(objects):
-    """A policy too many lets somebody in, as policies add up."""
-    found = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "NetworkPolicy")}
-    if missing := {"iin", "iin-head"} - set(found):
-        yield f"expected the NetworkPolicies {sorted(missing)}"
-    for name, spec in found.items():
-        if with_any_names(spec) != POLICIES.get(name):
-            yield f"NetworkPolicy {name}: expected that of POLICIES in tests/deploy/policies.py, got {spec}"
-        selector = spec["podSelector"].get("matchLabels")
-        selected = [_selects(selector, template["metadata"]["labels"]) for _, template in templates(objects)]
-        if not (all if name == "iin" else any)(selected):
-            yield f"NetworkPolicy {name}: expected to select pods that there are"
 
 
 def rights(name, spec):
@@ -269,6 +269,27 @@ def the_bundle_is_mounted(objects):
         yield "expected no runtime_env"
 
 
+def pods_have_the_volumes_that_they_mount(objects):
+    """KubeRay makes these pods: that the API server refuses one is told in the operator's log only."""
+    for spec in (pod(group) for group in _groups(objects)):
+        volumes = {volume["name"] for volume in spec["volumes"]}
+        for one in spec["containers"] + spec.get("initContainers", []):
+            if missing := {mount["name"] for mount in one["volumeMounts"]} - volumes:
+                yield f"{one['name']}: expected volumes for its mounts {sorted(missing)}"
+
+
+def the_head_finds_its_memory(objects):
+    """Address and password are those of the Valkey that is deployed beside it, where one is."""
+    for store in of_kind(objects, "StatefulSet"):
+        service = named(objects, "Service", store["spec"]["serviceName"])
+        expected = {
+            "redisAddress": f"redis://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}",
+            "redisPassword": {"valueFrom": container(store["spec"])["env"][0]["valueFrom"]},
+        }
+        if not expected.items() <= (options := cluster(objects).get("gcsFaultToleranceOptions", {})).items():
+            yield f"gcsFaultToleranceOptions: expected {expected}, got {options}"
+
+
 def gpus_are_asked_for_together(objects):
     """The Serve configuration, the limit, the toleration and the image: all of them or none."""
     spec, one = pod(workers(objects)), container(workers(objects))
@@ -312,18 +333,20 @@ def the_gateway_leads_to_the_service(objects):
         if served != SERVICES:
             yield f"GRPCRoute: expected the services of the port, got {served}"
         gateway = only("Gateway", of_kind(objects, "Gateway"))
+        listeners = [(gateway["metadata"]["name"], one["name"]) for one in gateway["spec"]["listeners"]]
+        if not {(one["name"], one["sectionName"]) for one in route["spec"]["parentRefs"]} <= set(listeners):
+            yield f"GRPCRoute: expected parentRefs of {listeners}, got {route['spec']['parentRefs']}"
         for listener in gateway["spec"]["listeners"]:
             if listener["protocol"] != "HTTPS" or not listener.get("tls", {}).get("certificateRefs"):
                 yield f"Gateway: expected TLS on {listener['name']}"
             if listener["hostname"] not in route["spec"]["hostnames"]:
                 yield "GRPCRoute: expected the host name of the Gateway"
-        guarded = {
-            target["name"]
-            for policy in of_kind(objects, "SecurityPolicy")
-            for target in policy["spec"]["targetRefs"]
-            if policy["spec"].get("apiKeyAuth", {}).get("credentialRefs")
-        }
-        if route["metadata"]["name"] not in guarded:
+        target = {"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "name": route["metadata"]["name"]}
+        policies = of_kind(objects, "SecurityPolicy") + of_kind(objects, "BackendTrafficPolicy")
+        for policy in policies:
+            if policy["spec"]["targetRefs"] != [target]:
+                yield f"{policy['kind']}: expected targetRefs [{target}], got {policy['spec']['targetRefs']}"
+        if not any(one["spec"].get("apiKeyAuth", {}).get("credentialRefs") for one in policies):
             yield "SecurityPolicy: expected one with keys for the route"
         for policy in of_kind(objects, "BackendTrafficPolicy"):
             timeout = float(policy["spec"]["timeout"]["http"]["requestTimeout"].removesuffix("s"))
@@ -341,7 +364,7 @@ def the_gateway_outlives_a_proxy(objects):
         proxies = spec["provider"]["kubernetes"]
         if (replicas := proxies["envoyDeployment"].get("replicas", 1)) < 2:
             yield "EnvoyProxy: expected two replicas or more"
-        if proxies.get("envoyPDB", {}).get("minAvailable") not in range(1, replicas):
+        elif proxies.get("envoyPDB", {}).get("minAvailable") not in range(1, replicas):
             yield f"EnvoyProxy: expected envoyPDB with minAvailable from 1 to {replicas - 1}"
         for policy in of_kind(objects, "BackendTrafficPolicy"):
             call, drain = policy["spec"]["timeout"]["http"]["requestTimeout"], spec["shutdown"]["drainTimeout"]
@@ -350,7 +373,8 @@ def the_gateway_outlives_a_proxy(objects):
 
 
 RULES = [
-    ports_are_named_on_the_head,
+    ports_have_their_names,
+    ray_start_knows_its_options,
     callers_see_every_pod,
     grpc_survives_an_upgrade,
     the_head_only_steers,
@@ -368,6 +392,8 @@ RULES = [
     only_known_peers,
     pods_have_no_rights,
     the_bundle_is_mounted,
+    pods_have_the_volumes_that_they_mount,
+    the_head_finds_its_memory,
     gpus_are_asked_for_together,
     shared_gpus_hold_their_replicas,
     the_gateway_leads_to_the_service,

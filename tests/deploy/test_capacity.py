@@ -4,13 +4,16 @@ import json
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from iin_service.sessions import in_buckets
 from onnx import TensorProto, helper
-from ray.serve.autoscaling_policy import _apply_delay_logic
+from ray.serve._private import autoscaling_state
+from ray.serve._private.common import TimeStampedValue
+from ray.serve.autoscaling_policy import _apply_delay_logic, _apply_scaling_factors
 from ray.serve.config import AutoscalingConfig
 
 from deploy.capacity import plan
@@ -22,9 +25,10 @@ from deploy.capacity.inputs import CALLS, Autoscaling, Row, parse_stages, read_a
 from deploy.capacity.measure import _counted
 from deploy.capacity.model import MAX_BATCH, Scenario, filled_up, simulate
 from deploy.capacity.plan import Curve, capacity, day, need, optimistic_capacity
+from tests.bench.capacity import of_a_lone_call
 
 CALL = (("graphs", 1),)
-GOOD = {"overhead_ms": 1.0, "wake_ms": 0.5, "rows": {"encoder+transform": {"ms": {"1": 1.0, "8": 2.0}}}}
+GOOD = {"overhead_ms": 1.0, "wake_ms": 0.5, "spread": 0.3, "rows": {"encoder+transform": {"ms": {"1": 1.0, "8": 2.0}}}}
 
 
 def scenario(ms, arrivals, **others):
@@ -43,20 +47,15 @@ def test_one_by_one_it_is_m_d_1(load):
     assert mean_ms(result) == pytest.approx(10 + load * 10 / (2 * (1 - load)), rel=0.06)
 
 
-@pytest.mark.parametrize("load", [0.3, 0.7])
-def test_with_exponential_times_it_is_m_m_1(load):
-    """W = s / (1 - load), and exponential: the median is W ln 2."""
-    result = simulate(
-        scenario(
-            {1: 10.0},
-            Poisson(100 * load),
-            max_batch=1,
-            seconds=300.0,
-            vary=lambda random, mean: random.expovariate(1 / mean),
-        )
-    )
-    assert mean_ms(result) == pytest.approx(10 / (1 - load), rel=0.06)
-    assert result.percentile(50) == pytest.approx(10 / (1 - load) * math.log(2), rel=0.1)
+@pytest.mark.parametrize("turns", [{"overhead_ms": 2.0}, {"wake_ms": 1.0}])
+def test_turns_spread_about_their_means_and_the_fit_finds_how(turns):
+    """A lone call: two turns of 1 ms, each times a log-normal factor of mean 1, and graphs of 0.4 ms."""
+    result = simulate(scenario({1: 0.4}, Closed(1), **turns, spread=0.5))
+    assert mean_ms(result) == pytest.approx(2.4, rel=0.02)
+    factors = np.random.default_rng(0).lognormal(-0.125, 0.5, (2, 100_000)).sum(axis=0)
+    for share in (1, 50, 99):
+        assert result.percentile(share) == pytest.approx(0.4 + np.percentile(factors, share), rel=0.05)
+    assert of_a_lone_call(0.4, result.percentile(50), result.percentile(99)) == pytest.approx((1, 0.5), rel=0.05)
 
 
 @pytest.mark.parametrize("rate", [20, 100, 400])
@@ -70,13 +69,13 @@ def test_greedy_batches_without_a_limit(rate):
 
 
 def test_turns_of_the_event_loop_are_shared():
-    """A lone call pays two turns; a crowd that comes at once shares them."""
+    """A lone call pays two turns; a crowd shares three, as it comes back while its last answer is still written."""
     alone, crowd = (
         simulate(scenario({1: 1e-6}, Closed(n), overhead_ms=1.0, wake_ms=2.0, seconds=10.0)) for n in (1, 50)
     )
     assert alone.loop_ms == pytest.approx(5)
     assert alone.latencies_ms == pytest.approx(5, rel=1e-3)
-    assert crowd.loop_ms == pytest.approx(1 + 4 / 50, rel=0.02)
+    assert crowd.loop_ms == pytest.approx(1 + 6 / 50, rel=0.02)
 
 
 def test_batches_grow_with_the_callers_and_callers_wait_as_little_law_says():
@@ -114,10 +113,11 @@ def test_every_call_leaves(arrivals, kind):
     assert (result.latencies_ms >= 2.0 - 1e-6).all()
 
 
-def test_a_call_of_two_rows_passes_both():
+def test_a_call_of_two_rows_passes_both_and_a_turn_between():
     rows = {"encoder+transform": Row(ms={1: 1.0, 2: 1.5}), "inverse+decoder": Row(ms={1: 4.0})}
     result = simulate(Scenario(rows=rows, call=CALLS["Edit"], overhead_ms=2.0, arrivals=Closed(1)))
-    assert result.latencies_ms == pytest.approx(1.5 + 4 + 2)
+    assert result.latencies_ms == pytest.approx(1.5 + 4 + 3)
+    assert result.loop_ms == pytest.approx(3)
 
 
 def test_two_choices_are_better_than_one():
@@ -184,33 +184,61 @@ def test_autoscaling_reaches_what_is_needed_and_lets_go():
     assert counts[0] < max(counts) > counts[-1]
 
 
-def test_the_autoscaler_decides_as_rays():
-    """The same wanted counts through both, second by second."""
+def test_a_replica_that_is_not_wanted_any_more_does_not_come():
+    """A burst of 5 s wants several, which would be there after 30 s; it is over, and forgotten, before."""
     settings = Autoscaling(
-        min_replicas=1,
         max_replicas=9,
-        target_ongoing_requests=4,
-        look_back_period_s=1e-3,
-        upscale_delay_s=10,
-        downscale_delay_s=30,
+        target_ongoing_requests=1,
+        look_back_period_s=2,
+        upscale_delay_s=1,
+        downscale_delay_s=2,
+        start_s=30,
     )
-    config = AutoscalingConfig(min_replicas=1, max_replicas=9, upscale_delay_s=10, downscale_delay_s=30)
-    ours, rays, state = Autoscaler(settings), 1, {}
-    generator, seen = np.random.default_rng(0), set()
+    burst = SimpleNamespace(times=lambda random: (moment / 200 for moment in range(1000)))
+    result = simulate(scenario({1: 10.0}, burst, max_batch=1, autoscaling=settings))
+    assert result.most_queued > 100
+    assert result.replicas == [(0, 1)]
+
+
+@pytest.mark.parametrize("factors", [{}, {"upscaling_factor": 0.6, "downscaling_factor": 0.1}])
+def test_the_autoscaler_decides_as_rays(factors):
+    """The same calls under way through both, second by second; a replica comes 15 s after it is wanted."""
+    common = {"min_replicas": 1, "max_replicas": 9, "upscale_delay_s": 10, "downscale_delay_s": 30} | factors
+    config = AutoscalingConfig(**common)
+    ours = Autoscaler(Autoscaling(**common, target_ongoing_requests=4, look_back_period_s=1e-3))
+    generator, targets, state = np.random.default_rng(0), [1], {}
     ongoing = 0.0
     for now in range(2000):
         if generator.random() < 0.04:
             ongoing = float(generator.integers(0, 50))
-        wanted = min(max(math.ceil(ongoing / 4), 1), 9)
-        rays, state = _apply_delay_logic(wanted, rays, config, state, float(now))
-        assert ours.decide(float(now), ongoing) == rays
-        seen.add(rays)
-    assert len(seen) > 4
+        running = min(targets[-15:])
+        wanted = _apply_scaling_factors(ongoing / 4, running, config)
+        rays, state = _apply_delay_logic(wanted, targets[-1], config, state, float(now))
+        targets.append(min(max(rays, 1), 9))
+        assert ours.decide(float(now), ongoing, running) == targets[-1]
+    assert len(set(targets)) > 4
+
+
+def test_the_autoscaler_looks_back_as_rays(monkeypatch):
+    """Replicas with equal numbers of calls come and go; the target is 1 and nothing is delayed: the mean, rounded."""
+    rays = SimpleNamespace(_config=AutoscalingConfig(max_replicas=5000))
+    ours = Autoscaler(Autoscaling(max_replicas=5000, target_ongoing_requests=1, upscale_delay_s=0, downscale_delay_s=0))
+    generator, replicas = np.random.default_rng(0), [[], []]
+    for now in range(300):
+        if now % 10 == 0:
+            replicas = replicas[1:] if generator.random() < 0.5 and len(replicas) > 1 else [*replicas, []]
+        calls = float(generator.integers(0, 50))
+        replicas = [[one for one in series if one.timestamp >= now - 30] for series in replicas]
+        for series in replicas:
+            series.append(TimeStampedValue(float(now), calls))
+        monkeypatch.setattr(autoscaling_state, "time", SimpleNamespace(time=lambda now=now: now + 1.0))
+        mean = autoscaling_state.DeploymentAutoscalingState._merge_and_aggregate_timeseries(rays, replicas)
+        assert ours.decide(float(now), calls * len(replicas), len(replicas)) == max(math.ceil(mean - 1e-9), 1)
 
 
 def test_one_burst_starts_no_replica():
     scaler = Autoscaler(Autoscaling(max_replicas=8, target_ongoing_requests=16, upscale_delay_s=10))
-    counts = {scaler.decide(float(now), 200.0 if now == 100 else 8.0) for now in range(200)}
+    counts = {scaler.decide(float(now), 200.0 if now == 100 else 8.0, 1) for now in range(200)}
     assert counts == {1}
 
 
@@ -223,6 +251,19 @@ def test_a_day_follows_its_wave():
     short = day(curve, wave, Autoscaling(min_replicas=2, max_replicas=5, target_ongoing_requests=2))
     assert short.most == 5
     assert short.late > 0.4
+
+
+def test_a_small_downscaling_factor_keeps_a_day_from_swinging():
+    """Calls under way that grow faster than the load let a step down go too far: a backlog, then too many replicas."""
+    curve = Curve((0.0, 70.0, 100.0), (0.0, 10.0, 100.0))
+    settings = Autoscaling(min_replicas=2, max_replicas=400, target_ongoing_requests=30, start_s=60)
+    swinging, calm = (
+        day(curve, Daily(10_000, 18_000), replace(settings, downscaling_factor=factor)) for factor in (1.0, 0.1)
+    )
+    assert swinging.most == 400
+    assert swinging.late > 0.05
+    assert calm.most < 300
+    assert calm.late == 0
 
 
 @pytest.fixture
@@ -313,6 +354,7 @@ def test_times_between_batches_are_on_straight_lines():
         ({"overhead_ms": None}, "overhead_ms: expected a number of 0 or more, got None"),
         ({"overhead_ms": "2"}, "overhead_ms: expected a number"),
         ({"wake_ms": -1.0}, "wake_ms: expected a number of 0 or more"),
+        ({"spread": None}, "spread: expected a number of 0 or more, got None"),
     ],
 )
 def test_bad_stage_times_are_named(change, message):
@@ -330,6 +372,7 @@ def test_bad_stage_times_are_named(change, message):
         (lambda: Autoscaling(min_replicas=3, max_replicas=2), "min_replicas, max_replicas"),
         (lambda: Autoscaling(target_ongoing_requests=0), "target_ongoing_requests"),
         (lambda: Autoscaling(upscale_delay_s=-1), "upscale_delay_s"),
+        (lambda: Autoscaling(downscaling_factor=0), "downscaling_factor"),
         (lambda: scenario({1: 1.0}, Poisson(1), replicas=0), "replicas: expected 1 or more, got 0"),
         (lambda: scenario({1: 1.0}, Poisson(1), seconds=1.0, warm_up_s=2.0), "seconds: expected more than"),
         (lambda: Scenario(rows={}, call=CALL, overhead_ms=1, arrivals=Poisson(1)), "call: expected known rows"),

@@ -46,6 +46,10 @@ OWN = "overlays/own/kustomization.yaml"
             ("serve/serve.yaml", r"max_replicas: \d+", "max_replicas: 16"),
             ("base/rayservice.yaml", r"maxReplicas: \d+", "maxReplicas: 10"),
         ],
+        [
+            ("base/rayservice.yaml", r'cpu: "?(\d+)"?, memory', r"cpu: \1, memory"),
+            ("base/rayservice.yaml", r"memory: \d+Gi, eph", "memory: 90G, eph"),
+        ],
         [(OWN, r"^  - ../../serve$", "  - ../../serve\n  - ../../components/gpu")],
         [(OWN, "bundle-image-volume", "bundle-pvc")],
         [(OWN, "^  - ../../components/gateway\n", "")],
@@ -54,7 +58,17 @@ OWN = "overlays/own/kustomization.yaml"
         [(OWN, "^namespace: .+", "namespace: faces")],
         [("components/gateway/network-policy.yaml", "envoy-gateway-system", "gateways")],
     ],
-    ids=["max_replicas", "gpu", "pvc", "no gateway", "no Valkey", "no monitoring", "namespace", "Envoy's namespace"],
+    ids=[
+        "max_replicas",
+        "units",
+        "gpu",
+        "pvc",
+        "no gateway",
+        "no Valkey",
+        "no monitoring",
+        "namespace",
+        "Envoy's namespace",
+    ],
 )
 def test_what_an_operator_may_change_is_right(copied, edits, capsys):
     for one in edits:
@@ -88,6 +102,12 @@ def test_what_an_operator_may_change_is_right(copied, edits, capsys):
         ([("base/disruption.yaml", "name: iin-workers", "name: workers")], "PodDisruptionBudget iin-workers, got 0"),
         ([("base/rayservice.yaml", "^  upgradeStrategy:\n    type: .*\n", "")], "expected the field 'upgradeStrategy'"),
         ([("base/rayservice.yaml", "^  serveService:\n(    .*\n)+", "")], "expected the field 'serveService'"),
+        ([(OWN, "^  - ../../serve\n", "")], "got none; list deploy/serve"),
+        ([("serve/serve.yaml", "^applications:", "applications")], "serveConfigV2: expected YAML"),
+        (
+            [("base/rayservice.yaml", r"^      rayStartParams:\n(        .*\n)+", "      rayStartParams:\n")],
+            "headGroupSpec.rayStartParams: Input should be a valid dictionary",
+        ),
         (
             [("serve/serve.yaml", r"(?s)(  - name: iin\n.*)", r"\1\1")],
             r"one application, got 2; a second model has an overlay of its own",

@@ -1,4 +1,4 @@
-"""Each rule finds its planted mistakes; test_check.py has that they hold in every overlay."""
+"""Each rule finds its planted mistakes, whatever values an operator chose; test_check.py has that all overlays hold."""
 
 import pytest
 import yaml
@@ -36,6 +36,10 @@ def serve(**values):
     return plant
 
 
+def anywhere_in_serve(old, new):
+    return lambda o: ray_service(o).update(serveConfigV2=ray_service(o)["serveConfigV2"].replace(old, new))
+
+
 def shared_gpu(cap, mebibytes):
     """Two replicas on a GPU of this much memory."""
 
@@ -49,10 +53,18 @@ def shared_gpu(cap, mebibytes):
     return plant
 
 
-def more_slots(objects, count):
-    """Pods that hold so many replicas."""
-    workers(objects)["rayStartParams"]["num-cpus"] = str(count)
-    container(workers(objects))["resources"]["limits"]["memory"] = f"{4 * count + 1}Gi"
+def large_pods(objects):
+    """Pods that hold all replicas there are."""
+    workers(objects)["rayStartParams"]["num-cpus"] = "1000"
+    container(workers(objects))["resources"]["limits"]["memory"] = "100000Gi"
+
+
+def tight_pods(objects):
+    """Pods with memory for their replicas and nothing else."""
+    size = deployment(serve_config(objects))["ray_actor_options"]["memory"]
+    slots = int(workers(objects)["rayStartParams"]["num-cpus"])
+    for resources in container(workers(objects))["resources"].values():
+        resources["memory"] = str(slots * size)
 
 
 def policy(objects, name="iin"):
@@ -73,11 +85,14 @@ def first(objects, kind):
 
 
 MISTAKES = [
-    (rules.ports_are_named_on_the_head, lambda o: container(head(o))["ports"].pop()),
-    (rules.ports_are_named_on_the_head, lambda o: container(head(o))["ports"][-1].update(name="grpc")),
+    (rules.ports_have_their_names, lambda o: container(head(o))["ports"].pop()),
+    (rules.ports_have_their_names, lambda o: container(head(o))["ports"][-1].update(name="grpc")),
+    (rules.ports_have_their_names, lambda o: container(workers(o))["ports"][1].update(containerPort=8001)),
+    (rules.ports_have_their_names, anywhere_in_serve("port: 9000", "port: 9001")),
+    (rules.ray_start_knows_its_options, lambda o: workers(o)["rayStartParams"].update({"num-cpu": "2"})),
     (rules.callers_see_every_pod, lambda o: ray_service(o)["serveService"]["spec"].pop("clusterIP")),
     (rules.callers_see_every_pod, lambda o: ray_service(o)["serveService"]["spec"]["ports"][0].pop("appProtocol")),
-    (rules.callers_see_every_pod, lambda o: ray_service(o)["serveService"]["spec"]["ports"].pop(0)),
+    (rules.callers_see_every_pod, lambda o: ray_service(o)["serveService"]["spec"]["ports"].pop(1)),
     (
         rules.grpc_survives_an_upgrade,
         lambda o: ray_service(o)["upgradeStrategy"].update(type="NewClusterWithIncrementalUpgrade"),
@@ -97,11 +112,14 @@ MISTAKES = [
     (rules.the_autoscaler_is_rays_own, lambda o: workers(o).update(minReplicas=0)),
     (rules.the_autoscaler_is_rays_own, lambda o: o.append({"kind": "HorizontalPodAutoscaler"})),
     (rules.replicas_fit_the_workers, serve(autoscaling_config__max_replicas=1000)),
+    (rules.replicas_fit_the_workers, lambda o: workers(o).update(minReplicas=1)),
     (rules.replicas_fit_the_workers, serve(max_surge_percent=100)),
-    (rules.replicas_fit_the_workers, serve(ray_actor_options__memory=4 * rules.GIB)),
+    (rules.replicas_fit_the_workers, serve(ray_actor_options__memory=1000 * rules.GIB)),
     (rules.replicas_fit_the_workers, lambda o: workers(o).update(maxReplicas=workers(o)["minReplicas"])),
     (rules.pods_ask_for_what_replicas_use, lambda o: container(workers(o))["resources"]["requests"].update(cpu="1")),
-    (rules.pods_ask_for_what_replicas_use, lambda o: container(workers(o))["resources"]["limits"].update(memory="4Gi")),
+    (rules.pods_ask_for_what_replicas_use, lambda o: container(workers(o))["resources"]["limits"].update(memory="8Gi")),
+    (rules.pods_ask_for_what_replicas_use, tight_pods),
+    (rules.pods_ask_for_what_replicas_use, lambda o: container(head(o))["resources"]["limits"].update(cpu="1")),
     (rules.calls_end_before_pods, serve(graceful_shutdown_timeout_s=20)),
     (rules.calls_end_before_pods, lambda o: settings(o).update(RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="30")),
     (rules.calls_end_before_pods, lambda o: pod(workers(o)).update(terminationGracePeriodSeconds=30)),
@@ -112,7 +130,10 @@ MISTAKES = [
     ),
     (rules.the_budget_is_of_workers, lambda o: first(o, "PodDisruptionBudget").pop("unhealthyPodEvictionPolicy")),
     (rules.the_budget_is_of_workers, lambda o: first(o, "PodDisruptionBudget").update(minAvailable="50%")),
-    (rules.the_budget_is_of_workers, lambda o: first(o, "PodDisruptionBudget").update(minAvailable=2)),
+    (
+        rules.the_budget_is_of_workers,
+        lambda o: first(o, "PodDisruptionBudget").update(minAvailable=workers(o)["minReplicas"]),
+    ),
     (rules.the_budget_is_of_workers, lambda o: first(o, "PodDisruptionBudget").update(maxUnavailable=1)),
     (rules.the_budget_is_of_workers, lambda o: workers(o).update(minReplicas=1)),
     (
@@ -125,7 +146,7 @@ MISTAKES = [
         lambda o: pod(workers(o))["topologySpreadConstraints"][0]["labelSelector"].update(matchLabels={"app": "iin"}),
     ),
     (rules.no_pod_holds_all_replicas, serve(autoscaling_config__min_replicas=2)),
-    (rules.no_pod_holds_all_replicas, lambda o: more_slots(o, 4)),
+    (rules.no_pod_holds_all_replicas, large_pods),
     (rules.what_is_alone_stays_where_it_is, lambda o: head(o)["template"]["metadata"].pop("annotations")),
     (
         rules.what_is_alone_stays_where_it_is,
@@ -150,6 +171,7 @@ MISTAKES = [
     (rules.only_known_peers, lambda o: policy(o, "iin-gateway")["podSelector"].update(matchLabels={"app": "iin"})),
     (rules.only_known_peers, lambda o: policy(o, "iin-monitoring")["ingress"][0].pop("ports")),
     (rules.only_known_peers, lambda o: o.remove(named(o, "NetworkPolicy", "iin"))),
+    (rules.only_known_peers, lambda o: o.remove(named(o, "NetworkPolicy", "iin-gateway"))),
     (
         rules.only_known_peers,
         lambda o: o.append({"kind": "NetworkPolicy", "metadata": {"name": "mine"}, "spec": {"podSelector": {}}}),
@@ -159,7 +181,9 @@ MISTAKES = [
         lambda o: workers(o)["template"]["metadata"]["labels"].pop("app.kubernetes.io/component"),
     ),
     (rules.pods_have_no_rights, lambda o: pod(workers(o))["securityContext"].update(runAsUser=0)),
-    (rules.pods_have_no_rights, lambda o: container(head(o)).pop("securityContext")),
+    (rules.pods_have_no_rights, lambda o: pod(head(o))["securityContext"].pop("seccompProfile")),
+    (rules.pods_have_no_rights, lambda o: pod(head(o)).update(initContainers=[{"name": "a", "image": "a:1"}])),
+    (rules.pods_have_no_rights, lambda o: container(head(o))["securityContext"].pop("capabilities")),
     (rules.pods_have_no_rights, lambda o: container(head(o))["securityContext"].pop("readOnlyRootFilesystem")),
     (rules.pods_have_no_rights, lambda o: pod(head(o)).pop("serviceAccountName")),
     (rules.pods_have_no_rights, lambda o: pod(workers(o)).pop("automountServiceAccountToken")),
@@ -173,6 +197,12 @@ MISTAKES = [
     (rules.the_bundle_is_mounted, lambda o: container(workers(o))["volumeMounts"][-1].pop("readOnly")),
     (rules.the_bundle_is_mounted, lambda o: pod(workers(o))["volumes"][-1]["image"].update(reference="iin-bundle:1")),
     (rules.the_bundle_is_mounted, serve(ray_actor_options__runtime_env={"working_dir": "https://example.com/x.zip"})),
+    (rules.pods_have_the_volumes_that_they_mount, lambda o: container(head(o))["volumeMounts"][0].update(name="temp")),
+    (
+        rules.the_head_finds_its_memory,
+        lambda o: cluster(o)["gcsFaultToleranceOptions"].update(redisAddress="redis://valkey:6379"),
+    ),
+    (rules.the_head_finds_its_memory, lambda o: cluster(o)["gcsFaultToleranceOptions"].pop("redisPassword")),
     (rules.gpus_are_asked_for_together, serve(ray_actor_options__num_gpus=1)),
     (
         rules.gpus_are_asked_for_together,
@@ -186,7 +216,12 @@ MISTAKES = [
     ),
     (rules.the_gateway_leads_to_the_service, lambda o: first(o, "Gateway")["listeners"][0].update(protocol="HTTP")),
     (rules.the_gateway_leads_to_the_service, lambda o: first(o, "Gateway")["listeners"][0].update(hostname="a.b")),
+    (rules.the_gateway_leads_to_the_service, lambda o: first(o, "GRPCRoute")["parentRefs"][0].update(sectionName="a")),
     (rules.the_gateway_leads_to_the_service, lambda o: first(o, "SecurityPolicy").pop("apiKeyAuth")),
+    (
+        rules.the_gateway_leads_to_the_service,
+        lambda o: first(o, "SecurityPolicy")["targetRefs"][0].update(kind="HTTPRoute"),
+    ),
     (rules.the_gateway_leads_to_the_service, lambda o: first(o, "GRPCRoute")["rules"][0].update(matches=[])),
     (
         rules.the_gateway_leads_to_the_service,

