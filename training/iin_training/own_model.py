@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -122,43 +123,53 @@ class OwnModel(AnyRun):
 
     def _check_held_out(self, run: Run) -> None:
         """Refuse figures of pictures that T has seen, where the sources can say which they draw from."""
-        (seen, trained), (held_out, measured) = _reach(self.pairs), _reach(self.held_out)
+        trained, measured = _drawn(self.pairs), _drawn(self.held_out)
+        seen, held_out = _numbers(trained), _numbers(measured)
         if both := sum(len(seen[digest] & held_out[digest]) for digest in seen.keys() & held_out.keys()):
             raise ValueError(
                 f"held_out: expected pairs of pictures that T is not trained on, got {both} pictures that pairs "
                 "draws too; split them, and give each its part"
             )
-        if copies := [content for content in measured if content in trained]:
+        known = dict(_contents(measured))
+        if copies := {content: name for content, name in _contents(trained) if content in known}:
+            one, there = next(iter(copies.items()))
             run.console.print(
-                f"warning: {len(copies)} of {len(measured)} different pictures of held_out are in pairs too, such as "
-                f"{_called(*measured[copies[0]])} (there {_called(*trained[copies[0]])}); what is measured of them is "
-                "flattered; take them out of one of both",
+                f"warning: {len(copies)} of {len(known)} different pictures of held_out are in pairs too, such as "
+                f"{known[one]} (there {there}); what is measured of them is flattered; take them out of one of both",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
 
 
-def _reach(source: PairSource) -> tuple[dict[str, set[int]], dict[bytes, tuple[Images, int]]]:
-    """What a source may draw: numbers of images, by what tells their set from others; images of ours by their contents.
+Sets: TypeAlias = list[tuple[Images, set[int]]]
 
-    Several sets may hold the same picture, and one set may hold it twice.
-    """
+
+def _drawn(source: PairSource) -> Sets:
+    """The sets that a source draws from, and the numbers of the images that it may draw."""
     sets: dict[int, tuple[Images, set[int]]] = {}
     for images, drawn in drawable(source):
         sets.setdefault(id(images), (images, set()))[1].update(drawn.tolist())
+    return list(sets.values())
+
+
+def _numbers(sets: Sets) -> dict[str, set[int]]:
+    """Numbers of images by what tells their set from others; several may hold the same pictures."""
     numbers: dict[str, set[int]] = {}
-    contents: dict[bytes, tuple[Images, int]] = {}
-    for images, chosen in sets.values():
+    for images, chosen in sets:
         if (digest := _of_pictures(images)) is not None:
             numbers.setdefault(digest, set()).update(chosen)
-        if isinstance(images, ImageFiles | ImageArray):
-            contents |= {images.contents[number]: (images, number) for number in sorted(chosen)}
-    return numbers, contents
+    return numbers
 
 
-def _called(images: Images, number: int) -> str:
-    return printable(images.paths[number]) if isinstance(images, ImageFiles) else f"number {number}"
+def _contents(sets: Sets) -> Iterator[tuple[bytes, str]]:
+    """Digest of what is in an image, and what to call it, for all that can say so."""
+    for images, chosen in sets:
+        if isinstance(images, ImageFiles | ImageArray) and knows(images, "contents", "load"):
+            contents = images.contents
+            for number in sorted(chosen):
+                name = printable(images.paths[number]) if isinstance(images, ImageFiles) else f"number {number}"
+                yield contents[number], name
 
 
 def _of_pictures(images: Images) -> str | None:

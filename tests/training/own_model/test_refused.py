@@ -199,6 +199,25 @@ def test_copies_on_both_sides_are_told_of_wherever_they_lie(networks, tmp_path):
         assert told in said.getvalue()
 
 
+class Twice(ImageArray):
+    """Every picture, then all again in another light: what is in the array says nothing of these."""
+
+    def __len__(self):
+        return 2 * super().__len__()
+
+    def load(self, indices, generator):
+        count = super().__len__()
+        return super().load(indices % count, generator) * torch.where(indices < count, 1.0, 0.5)[:, None, None, None]
+
+
+def test_a_set_that_makes_pictures_of_an_array_is_none_of_copies(networks, tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
+    images, said = Twice(levels, value_range=(0.0, 1.0)), io.StringIO()
+    by_number = by_light(images, lambda number: number < 60), by_light(images, lambda number: number >= 60)
+    prepared(of_labels(networks, *by_number), tmp_path, Console(file=said, width=1000))
+    assert "pictures of held_out are in pairs too" not in said.getvalue()
+
+
 @pytest.mark.parametrize("nested", [False, True], ids=["mixed", "mixed twice"])
 @pytest.mark.parametrize("seen_first", [False, True], ids=["last", "first"])
 def test_pictures_behind_a_source_that_cannot_say_its_own_are_found(recipe, pictures, tmp_path, seen_first, nested):

@@ -117,14 +117,18 @@ class ImageFiles:
         """Names of the broken files."""
         self.paths = tuple(Path(paths[position]) for position in self.kept)
         """The files, by number of the image."""
-        self.contents = tuple(checked[position].sha256 for position in self.kept)
-        """Digest of what is in each file, `(N,)`, as it was when it was checked."""
+        self._contents = tuple(checked[position].sha256 for position in self.kept)
         self._names: tuple[str, ...] = tuple(names[position] for position in self.kept)
         digest = hashlib.sha256()
         for name, position in zip(self._names, self.kept, strict=True):
             digest.update(name.encode(errors="surrogateescape") + b"\0" + checked[position].sha256)
         self.sha256 = digest.hexdigest()
         """Digest over names and contents of all images, as they were when they were checked."""
+
+    @property
+    def contents(self) -> tuple[bytes, ...]:
+        """Digest of what is in each file, `(N,)`, as it was when it was checked."""
+        return self._contents
 
     def __len__(self) -> int:
         return len(self.paths)
