@@ -1,12 +1,18 @@
 """Where `iin` starts: it tells of an extra that is not installed. `iin_client` itself cannot be imported without it."""
 
+import os
+import signal
 import sys
+from contextlib import suppress
 
 __all__ = ["main"]
 
 
 def main() -> int:
-    """Run the command; returns its exit code, 2 where the extra `client` is not installed."""
+    """Run the command; returns its exit code, 2 where the extra `client` is not installed.
+
+    An interrupt ends the process as it would without us: a shell goes on with its loop where we merely exit.
+    """
     try:
         from iin_client import cli
     except ModuleNotFoundError as error:
@@ -18,7 +24,13 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    return cli.main()
+    code = cli.main()
+    if code == 130:
+        with suppress(OSError):  # a signal would leave it unwritten
+            print(end="", flush=True)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    return code
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 import argparse
 import dataclasses
+import io
 import json
 import os
-import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 
@@ -19,8 +20,8 @@ from iin_client.client import Client
 from iin_client.credentials import checked_token, read_file
 from iin_client.edits import Edit, Replace
 from iin_client.errors import CallError
-from iin_client.fitting import file_size, fitted, parts
-from iin_client.gallery import draw_gallery
+from iin_client.fitting import fitted
+from iin_client.gallery import draw_gallery, interpreted
 from iin_client.model import Model
 from iin_client.results import Edited, Interpretations, Responses
 from iin_client.sheet import contact_sheet, save_film
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _draw(client, options)
             else:
                 _TELLING[options.command](client, options)
-        sys.stdout.flush()
+        print(end="", flush=True)  # passes over a stdout that is closed
     except CallError as error:
         return _fail(str(error), 1)
     except BrokenPipeError:
@@ -63,15 +64,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _draw(client: Client, options: argparse.Namespace) -> None:
     """Run a command that writes a picture, which is there whole or not at all."""
     output: Path = options.output
-    final = output.resolve()  # a link stays one
-    partial = options.output = final.with_name(f".{final.stem}.partial{final.suffix}")
     _, draw = _DRAWING[options.command]
+    file = io.BytesIO()
+    width, height = draw(client, options, file)
+    if _takes_as_written(output):
+        output.write_bytes(file.getvalue())
+    else:
+        _replace(_target(output), file.getvalue())
+    print(f"{output}: {width} x {height} pixels")
+
+
+def _takes_as_written(output: Path) -> bool:
+    """A pipe or a device, which no file can replace."""
+    return output.exists() and not output.is_file()
+
+
+def _target(output: Path) -> Path:
+    """What a link leads to, so that it stays one; unlike `Path.resolve`, this bears with links in a circle."""
+    return Path(os.path.realpath(output))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".iin-{os.getpid()}.partial")
     try:
-        width, height = draw(client, options)
-        partial.replace(final)
+        partial.touch()
+        if path.exists():
+            shutil.copymode(path, partial)
+        partial.write_bytes(data)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    print(f"{output}: {width} x {height} pixels")
 
 
 def _fail(message: str, code: int) -> int:
@@ -108,10 +130,12 @@ def _check_output(output: Path, endings: Sequence[str]) -> None:
         raise ValueError(f"--output: expected a name that ends in {' or '.join(endings)}, got {output}; choose one")
     if output.is_dir():
         raise ValueError(f"--output: expected a file, got the folder {output}; name another")
-    if not (output.parent.is_dir() and all(os.access(one, os.W_OK) for one in (output.parent, output) if one.exists())):
+    folder = (_target(output) if output.is_symlink() else output).parent
+    written = [output] if _takes_as_written(output) else [folder, output]
+    if not (folder.is_dir() and all(os.access(one, os.W_OK) for one in written if one.exists())):
         raise ValueError(
             f"--output: expected a file in a folder that is there and can be written to, got {output}; "
-            f"make {output.parent}, or name another"
+            f"make {folder}, or name another"
         )
 
 
@@ -157,16 +181,7 @@ def _describe(client: Client, options: argparse.Namespace) -> None:
 def _interpret(client: Client, options: argparse.Namespace) -> None:
     model = client.get_model()
     items, timings = [], []
-    for part in parts([file_size(picture.data) for picture in options.pictures], model.limits):
-        batch = options.pictures[part]
-        names, files = [picture.path for picture in batch], [picture.data for picture in batch]
-        try:
-            found = client.interpret(fitted(files, model) if options.resize else files, resize=options.resize)
-        except CallError as error:
-            at = re.match(r"inputs\[(\d+)\]", error.message)  # in this call, not on the command line
-            if at is None:
-                raise
-            raise CallError(error.code, f"{names[int(at[1])]}: {error}", error.violations) from error
+    for names, found in interpreted(client, model, options.pictures, resize=options.resize):
         if options.json:
             items += _json_items(names, model, found)
             timings.append(dataclasses.asdict(found.timing))
@@ -196,7 +211,7 @@ def _one_call(model: Model, options: argparse.Namespace, files: Sequence[bytes])
     return fitted(files, model) if options.resize else files
 
 
-def _edit(client: Client, options: argparse.Namespace) -> tuple[int, int]:
+def _edit(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:
     model = _drawing_model(client, options)
     edits: list[Edit] = options.edits
     if options.strength is not None:
@@ -211,19 +226,19 @@ def _edit(client: Client, options: argparse.Namespace) -> tuple[int, int]:
     edits = [dataclasses.replace(edit, source=next(files)) if isinstance(edit, Replace) else edit for edit in edits]
     images = client.edit(targets, edits, resize=options.resize).images
     if len(images.files) > 1:
-        return _save_sheet(images.pictures, options.output)
-    options.output.write_bytes(images.files[0])
+        return _save_sheet(images.pictures, file)
+    file.write(images.files[0])
     return images.pictures[0].size
 
 
-def _save_sheet(pictures: Sequence[Image.Image], path: Path) -> tuple[int, int]:
+def _save_sheet(pictures: Sequence[Image.Image], file: IO[bytes]) -> tuple[int, int]:
     """Write pictures as one grid; gives its size."""
     sheet = contact_sheet(pictures)
-    sheet.save(path, format="PNG")
+    sheet.save(file, format="PNG")
     return sheet.size
 
 
-def _sample(client: Client, options: argparse.Namespace) -> tuple[int, int]:
+def _sample(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:
     model = _drawing_model(client, options)
     files = _one_call(model, options, [picture.data for _, picture in options.fixed])
     chunks = client.sample(
@@ -234,7 +249,7 @@ def _sample(client: Client, options: argparse.Namespace) -> tuple[int, int]:
         resize=options.resize,
         truncation=options.truncation,
     )
-    return _save_sheet(_pictures(chunks, options.count), options.output)
+    return _save_sheet(_pictures(chunks, options.count), file)
 
 
 def _pictures(chunks: Iterable[Edited], expected: int) -> list[Image.Image]:
@@ -243,13 +258,13 @@ def _pictures(chunks: Iterable[Edited], expected: int) -> list[Image.Image]:
     told = time.monotonic()
     for chunk in chunks:
         found += chunk.images.pictures
-        if time.monotonic() - told >= _TELL_S:
+        if len(found) < expected and time.monotonic() - told >= _TELL_S:
             told = time.monotonic()
             print(f"iin: {len(found)} of {expected} pictures", file=sys.stderr)
     return found
 
 
-def _traverse(client: Client, options: argparse.Namespace) -> tuple[int, int]:
+def _traverse(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:
     model = _drawing_model(client, options)
     ends = [options.start] if options.to is None else [options.start, options.to]
     start, *destination = _one_call(model, options, [picture.data for picture in ends])
@@ -261,8 +276,8 @@ def _traverse(client: Client, options: argparse.Namespace) -> tuple[int, int]:
     else:
         path = RandomWalk(options.factors, seed=options.random, step=0.1 if options.step is None else options.step)
     chunks = client.traverse(start, path, options.frames, resize=options.resize)
-    write = _save_sheet if options.output.suffix.lower() == ".png" else save_film
-    return write(_pictures(chunks, options.frames), options.output)
+    pictures, format = _pictures(chunks, options.frames), options.output.suffix[1:].upper()
+    return _save_sheet(pictures, file) if format == "PNG" else save_film(pictures, file, format)
 
 
 def _respond(client: Client, options: argparse.Namespace) -> None:
@@ -299,15 +314,15 @@ def _models(client: Client, options: argparse.Namespace) -> None:
         print(describe_models(models))
 
 
-def _gallery(client: Client, options: argparse.Namespace) -> tuple[int, int]:
+def _gallery(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:
     page = draw_gallery(
         client,
         _drawing_model(client, options),
-        [picture.data for picture in options.pictures],
+        options.pictures,
         resize=options.resize,
         progress=lambda what: print(f"iin: {what}", file=sys.stderr),
     )
-    page.save(options.output, format="PNG")
+    page.save(file, format="PNG")
     return page.size
 
 
@@ -318,7 +333,7 @@ _TELLING: dict[str, Callable[[Client, argparse.Namespace], None]] = {
     "models": _models,
 }
 # Those that write a picture: how its name may end, and what writes it and gives its size in pixels.
-_DRAWING: dict[str, tuple[Sequence[str], Callable[[Client, argparse.Namespace], tuple[int, int]]]] = {
+_DRAWING: dict[str, tuple[Sequence[str], Callable[[Client, argparse.Namespace, IO[bytes]], tuple[int, int]]]] = {
     "edit": ((".png",), _edit),
     "sample": ((".png",), _sample),
     "traverse": ((".png", ".gif", ".webp"), _traverse),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from iin_client.model import Limits, Model
+from iin_client.upright import upright
 
 __all__ = ["Size", "array_size", "as_seen", "file_size", "fitted", "parts"]
 
@@ -61,9 +62,9 @@ def fitted(files: Sequence[bytes], model: Model) -> Sequence[bytes]:
 def as_seen(file: bytes, model: Model) -> Image.Image:
     """The picture that the model gets of an image file: upright, on black, of its size; OSError if it is not whole."""
     with Image.open(io.BytesIO(file)) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGBA")
-    opaque = Image.new("RGBA", upright.size, "black")
-    opaque.alpha_composite(upright)
+        turned = upright(image).convert("RGBA")
+    opaque = Image.new("RGBA", turned.size, "black")
+    opaque.alpha_composite(turned)
     size = (model.image.width, model.image.height)
     same_mode = opaque.convert("L" if model.image.channels == 1 else "RGB")
     return same_mode if same_mode.size == size else ImageOps.fit(same_mode, size, Image.Resampling.BICUBIC)

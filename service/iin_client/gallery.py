@@ -1,19 +1,23 @@
 """One page that shows what the factors of a model mean."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from iin_client.arguments import Picture
 from iin_client.client import Client
 from iin_client.edits import Replace
+from iin_client.errors import CallError
 from iin_client.fitting import array_size, as_seen, file_size, fitted, parts
 from iin_client.inputs import Factors
 from iin_client.model import Model
+from iin_client.results import Interpretations
 from iin_client.sheet import Section, contact_sheet, draw_grid, draw_page
 
-__all__ = ["STRENGTHS", "draw_gallery", "interpolation", "swaps"]
+__all__ = ["STRENGTHS", "draw_gallery", "interpolation", "interpreted", "swaps"]
 
 STRENGTHS = tuple(step / 8 for step in range(9))
 """Steps of an interpolation, from the target's factor (0) to the source's (1)."""
@@ -28,7 +32,7 @@ _Pictures = list[Image.Image]
 
 
 def draw_gallery(
-    client: Client, model: Model, pictures: Sequence[bytes], *, resize: bool, progress: Callable[[str], None]
+    client: Client, model: Model, pictures: Sequence[Picture], *, resize: bool, progress: Callable[[str], None]
 ) -> Image.Image:
     """Reconstructions, swaps and interpolations of two or more image files, and samples from the prior.
 
@@ -36,12 +40,8 @@ def draw_gallery(
     next. Raises what `client` raises, and OSError for files that are no whole pictures.
     """
     progress(f"interpreting {len(pictures)} pictures with {model.name} {model.version}")
-    batches = []
-    for part in parts([file_size(picture) for picture in pictures], model.limits):
-        batch = fitted(pictures[part], model) if resize else pictures[part]
-        batches.append(client.interpret(batch, resize=resize).factors)
-    factors = np.concatenate(batches)
-    seen = [as_seen(picture, model) for picture in pictures]
+    factors = np.concatenate([found.factors for _, found in interpreted(client, model, pictures, resize=resize)])
+    seen = [as_seen(picture.data, model) for picture in pictures]
     progress("reconstructions")
     sections = [_reconstructions(client, model, factors, seen)]
     progress("swaps")
@@ -53,6 +53,21 @@ def draw_gallery(
     sizes = ", ".join(f"{part.name} {part.size}" for part in model.factors)
     subtitle = f"Factors and their dimensions: {sizes}. Trained on {model.data_set}."
     return draw_page(f"{model.name} {model.version}", subtitle, sections, width=_PAGE_WIDTH)
+
+
+def interpreted(
+    client: Client, model: Model, pictures: Sequence[Picture], *, resize: bool
+) -> Iterator[tuple[Sequence[str], Interpretations]]:
+    """Paths of pictures, and what `client` finds in them, by call; a CallError names the picture at fault."""
+    for part in parts([file_size(picture.data) for picture in pictures], model.limits):
+        names, files = [picture.path for picture in pictures[part]], [picture.data for picture in pictures[part]]
+        try:
+            yield names, client.interpret(fitted(files, model) if resize else files, resize=resize)
+        except CallError as error:
+            at = re.match(r"inputs\[(\d+)\]", error.message)  # in this call, not among all
+            if at is None:
+                raise
+            raise CallError(error.code, f"{names[int(at[1])]}: {error}", error.violations) from error
 
 
 def swaps(factors: _Array) -> tuple[_Array, _Array]:

@@ -4,15 +4,16 @@ import io
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from iin_api.v1 import interpretation_pb2 as pb
-from numpy.typing import ArrayLike
-from PIL import Image, ImageOps
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from PIL import Image
 
 from iin_client.edits import Edit, Replace, Resample, SetValue, Shift
 from iin_client.inputs import Factors, Input, Inputs, Latent, RawImage
+from iin_client.upright import upright
 from iin_client.walks import Interpolation, LinearWalk, RandomWalk, Walk
 
 __all__ = [
@@ -176,15 +177,12 @@ def _png(image: Image.Image, field: str) -> bytes:
         )
     file = io.BytesIO()
     # Pillow leaves EXIF out of the file, with the rotation that the service would apply.
-    ImageOps.exif_transpose(image).save(file, format="PNG")
+    upright(image).save(file, format="PNG")
     return file.getvalue()
 
 
 def _tensor(array: ArrayLike, field: str, *, dimensions: tuple[int, ...]) -> pb.Tensor:
-    try:
-        values = np.asarray(array, dtype="<f4")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{field}: expected an array of numbers, got {type(array).__name__}: {error}") from error
+    values = _array(array, "<f4", field, "an array of numbers")
     if values.ndim not in dimensions or values.size == 0:
         expected = " or ".join(map(str, dimensions))
         raise ValueError(
@@ -223,13 +221,19 @@ def _fixed(factor: str, value: Input | Sequence[float]) -> pb.FixedFactor:
 
 
 def _numbers(values: ArrayLike, field: str) -> list[float]:
-    try:
-        found: list[float] = np.asarray(values, dtype=np.float64).ravel().tolist()
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{field}: expected numbers, one a dimension of the factor, got {type(values).__name__}: {error}"
-        ) from error
+    found: list[float] = _array(values, "<f8", field, "numbers, one a dimension of the factor").ravel().tolist()
     return found
+
+
+def _array(values: ArrayLike, dtype: DTypeLike, field: str, expected: str) -> NDArray[Any]:
+    """`values` as numbers; text and None, of which NumPy would make numbers too, are none."""
+    try:
+        found = np.asarray(values)
+        if found.dtype.kind not in "biuf":
+            raise ValueError(f"NumPy makes {found.dtype} of it")
+        return found.astype(dtype, copy=False)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of a tensor that needs gradients
+        raise ValueError(f"{field}: expected {expected}, got {type(values).__name__}: {error}") from error
 
 
 def _format(output: str) -> pb.ImageFormat:

@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -94,10 +93,10 @@ def contact_sheet(pictures: Sequence[Image.Image], *, columns: int | None = None
     return draw_grid([pictures[start : start + across] for start in range(0, len(pictures), across)])
 
 
-def save_film(frames: Sequence[Image.Image], path: Path) -> tuple[int, int]:
-    """Write pictures of one size as a film that repeats, a GIF or WebP by the name's end, enlarged; gives its size."""
+def save_film(frames: Sequence[Image.Image], file: IO[bytes], format: str) -> tuple[int, int]:
+    """Write pictures of one size as a film that repeats, a GIF or WebP, enlarged; gives its size."""
     first, *others = (scaled(frame) for frame in frames)
-    first.save(path, save_all=True, append_images=others, duration=_FRAME_MS, loop=0)
+    first.save(file, format=format, save_all=True, append_images=others, duration=_FRAME_MS, loop=0)
     return first.size
 
 

@@ -45,7 +45,7 @@ class Sending:
     def __init__(self, room: threading.Semaphore | asyncio.Semaphore) -> None:
         """`room` has `AHEAD` places, for threads or for asyncio."""
         self.room, self.ended = room, False
-        self.error: Exception | SystemExit | None = None
+        self.error: BaseException | None = None
 
     def answered(self) -> None:
         """One more message may be sent."""
@@ -72,7 +72,9 @@ def messages(
             if sending.ended:
                 return
             yield message(*_pair(item))
-    except (Exception, SystemExit) as error:  # of the latter gRPC would not tell the call, which waited for ever
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # of all but Exceptions gRPC would not tell the call, which waited for ever
         sending.error = error
 
 
@@ -87,7 +89,9 @@ async def messages_async(
             if sending.ended:
                 return
             yield message(*_pair(item))
-    except (Exception, SystemExit) as error:
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # gRPC would end the call as if the client were closed
         sending.error = error
 
 
@@ -97,6 +101,8 @@ def _pair(item: object) -> tuple[str, Any]:
             return item_id, inputs
         case (other, _):
             got = f"an id that is {type(other).__name__}"
+        case [*parts]:
+            got = f"a {type(item).__name__} of {len(parts)}"
         case _:
             got = type(item).__name__
     raise ValueError(f"items: expected pairs of an id, which is text, and inputs, got {got}; write (str(number), path)")

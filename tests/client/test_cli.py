@@ -2,9 +2,13 @@
 
 import io
 import json
+import os
+import signal
+import stat
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 import zlib
 from concurrent import futures
@@ -49,7 +53,8 @@ class Drawing(InterpretationServiceServicer):
 
     def Sample(self, request, context):
         self.samples.append(request)
-        yield pb.SampleResponse(images=self._images(request.count), factors=pb.Tensor(shape=[0, 1]))
+        for _ in range(request.count):
+            yield pb.SampleResponse(images=self._images(1), factors=pb.Tensor(shape=[0, 1]))
 
     def Traverse(self, request, context):
         yield pb.TraverseResponse(images=self._images(request.frames), factors=pb.Tensor(shape=[0, 1]))
@@ -233,6 +238,10 @@ def test_a_picture_at_fault_is_named_whichever_call_it_was_in(picture, tmp_path,
     told = capsys.readouterr()
     assert told.out == f"{picture}, {picture}\n"
     assert told.err.startswith(f"iin: {other}: inputs[0].encoded_image: expected another size")
+    with serving(Drawing("decoder")) as address:
+        words = ["gallery", picture, picture, str(other), "-o", str(tmp_path / "x.png")]
+        assert main([*words, "--address", address]) == 1
+    assert f"\niin: {other}: inputs[0].encoded_image: expected another size" in capsys.readouterr().err
 
 
 def test_responses_and_models_are_told_as_json(picture, capsys):
@@ -301,12 +310,13 @@ def test_a_picture_is_written_whole_or_the_one_before_stays(fault, tmp_path, mon
     out = tmp_path / "out.png"
     out.write_bytes(b"before")
 
-    def half(pictures, path):
-        path.write_bytes(b"half")
+    def half(path, data):
+        with path.open("wb") as file:
+            file.write(b"half")
         raise KeyboardInterrupt if fault == "an interrupt" else OSError("no space left")
 
     if fault != "of the call":
-        monkeypatch.setattr(cli, "_save_sheet", half)
+        monkeypatch.setattr(Path, "write_bytes", half)
     with serving(Failing("decoder") if fault == "of the call" else Drawing("decoder")) as address:
         code = main(["sample", "-n", "2", "-o", str(out), "--address", address])
     assert code == {"of the call": 1, "of the disk": 2, "an interrupt": 130}[fault]
@@ -324,11 +334,52 @@ def test_a_picture_is_written_where_a_link_leads(tmp_path):
     assert kept.stat().st_size > 0
 
 
+def test_where_a_link_leads_is_looked_at_before_the_service_is_asked(tmp_path, capsys):
+    link = tmp_path / "link.png"
+    link.symlink_to(tmp_path / "absent" / "x.png")
+    assert main(["sample", "-o", str(link), "--address", "localhost:1"]) == 2
+    assert f"make {tmp_path / 'absent'}, or name another" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x.png", f"{'x' * 251}.png"])
+def test_a_picture_that_is_replaced_leaves_its_mode_and_the_files_beside_it(name, tmp_path):
+    out, other = tmp_path / name, tmp_path / ".x.partial.png"
+    out.touch(mode=0o600)
+    other.touch()
+    with serving(Drawing("decoder")) as address:
+        assert main(["sample", "-n", "1", "-o", str(out), "--address", address]) == 0
+    assert out.stat().st_size > 0
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert set(tmp_path.iterdir()) == {out, other}
+
+
+def test_links_in_a_circle_do_no_harm(tmp_path):
+    one, other = tmp_path / "one.png", tmp_path / "other.png"
+    one.symlink_to(other)
+    other.symlink_to(one)
+    with serving(Drawing("decoder")) as address:
+        assert main(["sample", "-n", "1", "-o", str(one), "--address", address]) == 0
+    assert one.stat().st_size > 0
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_is_written_to_and_stays(linked, tmp_path):
+    pipe, link = tmp_path / "pipe.png", tmp_path / "link.png"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with serving(Drawing("decoder")) as address:
+        assert main(["sample", "-n", "1", "-o", str(link if linked else pipe), "--address", address]) == 0
+    assert os.read(reader, 9).startswith(b"\x89PNG")
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
 def test_a_command_that_takes_long_says_how_far_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_TELL_S", 0.0)
     with serving(Drawing("decoder")) as address:
         assert main(["sample", "-n", "3", "-o", str(tmp_path / "x.png"), "--address", address]) == 0
-    assert capsys.readouterr().err == "iin: 3 of 3 pictures\n"
+    assert capsys.readouterr().err == "iin: 1 of 3 pictures\niin: 2 of 3 pictures\n"
 
 
 def test_who_wants_no_more_of_what_is_printed_is_told_nothing(tmp_path):
@@ -341,6 +392,42 @@ def test_who_wants_no_more_of_what_is_printed_is_told_nothing(tmp_path):
         process.stdout.close()
         _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (141, b"")
+
+
+def test_a_closed_stdout_is_no_failure(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # what Python makes of one
+    with serving(Drawing()) as address:
+        assert main(["models", "--address", address]) == 0
+
+
+class Waiting(Drawing):
+    """Answers one call for two pictures, and no other."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = threading.Event()
+
+    def Interpret(self, request, context):
+        if len(request.inputs) == 1:
+            gone = threading.Event()
+            context.add_callback(gone.set)
+            self.waits.set()
+            gone.wait()
+        zeros, some = pb.Tensor(shape=[2, 1], data=bytes(8)), [0.0, 0.0]
+        return pb.InterpretResponse(latents=zeros, factors=zeros, log_likelihoods=some, log_likelihood_quantiles=some)
+
+
+def test_an_interrupt_ends_a_process_as_a_shell_expects_and_leaves_what_was_found(picture):
+    service = Waiting()
+    with serving(service) as address:
+        words = [sys.executable, "-m", "iin_command", "interpret", *[picture] * 3, "--address", address]
+        buffered = os.environ | {"PYTHONUNBUFFERED": ""}
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered)
+        assert service.waits.wait(timeout=60)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (-signal.SIGINT, b"")
+    assert out.count(picture.encode()) == 4  # each in the table and at the head of its factors
 
 
 @pytest.mark.parametrize("arguments", [*DRAWN, ["gallery", "PICTURE", "PICTURE"]])

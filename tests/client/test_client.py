@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import re
 import signal
-import sys
 import threading
 from concurrent import futures
 from pathlib import Path
@@ -312,20 +311,45 @@ def test_a_source_is_read_once_for_all_items_of_a_stream(stream, service, addres
     assert service.edited == [(str(index), index + 1, [b"picture"]) for index in range(5)]
 
 
-def leaving_targets():
-    yield "0", b"target"
-    sys.exit("no more targets")
+class Leaving(BaseException):
+    """No error, as `SystemExit` is none."""
 
 
 @pytest.mark.parametrize("stream", [edit_stream, edit_stream_async])
-def test_an_exit_among_the_items_is_one_for_the_caller(stream, address):
-    with pytest.raises(SystemExit, match="no more targets"):
-        stream(address, leaving_targets(), Resample("digit"))
+@pytest.mark.parametrize("kind", [SystemExit, Leaving])
+def test_an_exit_among_the_items_is_one_for_the_caller(stream, kind, address):
+    def targets():
+        yield "0", b"target"
+        raise kind("no more targets")
+
+    with pytest.raises(kind, match="no more targets"):
+        stream(address, targets(), Resample("digit"))
+
+
+def test_a_cancelled_future_among_the_items_is_one_for_the_caller(address):
+    async def items():
+        yield "0", b"target"
+        future = asyncio.get_running_loop().create_future()
+        future.cancel("no more targets")
+        await future
+
+    async def call():
+        async with AsyncClient(address) as client:
+            with pytest.raises(asyncio.CancelledError, match="no more targets"):
+                [answer async for answer in client.edit_stream(items(), Resample("digit"))]
+
+    asyncio.run(call())
 
 
 @pytest.mark.parametrize("stream", [edit_stream, edit_stream_async])
 @pytest.mark.parametrize(
-    ("item", "got"), [((0, b"target"), "an id that is int"), ("ab", "str"), (Path("a.png"), "PosixPath")]
+    ("item", "got"),
+    [
+        ((0, b"target"), "an id that is int"),
+        (("0", b"target", None), "a tuple of 3"),
+        ("ab", "str"),
+        (Path("a.png"), "PosixPath"),
+    ],
 )
 def test_items_without_an_id_are_refused(stream, item, got, address):
     with pytest.raises(ValueError, match=rf"items: expected pairs of an id, which is text, and inputs, got {got}; "):
@@ -541,30 +565,17 @@ def test_closing_the_async_client_fails_what_is_under_way_and_cancels_no_task(ki
     assert taking.exception().code is grpc.StatusCode.CANCELLED
 
 
-def first(stream):
-    return anext(stream) if hasattr(stream, "__anext__") else next(stream)
+@pytest.mark.parametrize("ask", [lambda client: client.get_model(), lambda client: anext(client.sample(1))])
+def test_a_closed_async_client_refuses_calls(ask, address):
+    """As gRPC itself does for the other one."""
 
-
-def ask_when_closed(ask, address):
-    client = Client(address)
-    client.close()
-    ask(client)
-
-
-def ask_when_closed_async(ask, address):
     async def call():
         client = AsyncClient(address)
         await client.close()
-        await ask(client)
+        with pytest.raises(ValueError, match="closed"):
+            await ask(client)
 
     asyncio.run(call())
-
-
-@pytest.mark.parametrize("when_closed", [ask_when_closed, ask_when_closed_async])
-@pytest.mark.parametrize("ask", [lambda client: client.get_model(), lambda client: first(client.sample(1))])
-def test_a_closed_client_refuses_calls(when_closed, ask, address):
-    with pytest.raises(ValueError, match="closed"):
-        when_closed(ask, address)
 
 
 STREAMS = {

@@ -20,6 +20,7 @@ from iin_client import (
     Timing,
 )
 from iin_client import cli as command_line
+from iin_client.arguments import Picture
 from iin_client.fitting import Size, array_size, as_seen, file_size, fitted, parts
 from iin_client.gallery import draw_gallery
 from iin_service.images import decode_picture, open_picture
@@ -218,6 +219,16 @@ def test_the_gallery_shows_a_photo_upright():
     np.testing.assert_array_equal(as_seen(photo(format="JPEG", orientation=6), model()), turned)
 
 
+def test_odd_exif_does_no_harm():
+    # A width that is text, and the camera was held upright.
+    exif = b"Exif\0\0II*\0\x08\0\0\0\2\0\0\1\2\0\2\0\0\0a\0\0\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
+    plain, odd = io.BytesIO(), io.BytesIO()
+    picture = Image.open(io.BytesIO(photo(8, 12)))
+    picture.rotate(-90, expand=True).save(plain, "WEBP", lossless=True)
+    picture.save(odd, "WEBP", lossless=True, exif=exif)
+    np.testing.assert_array_equal(as_seen(odd.getvalue(), model()), as_seen(plain.getvalue(), model()))
+
+
 def test_interpret_splits_large_photos_over_calls(client, paths, capsys):
     assert command_line.main(["interpret", *paths, "--resize", "--json"]) == 0
     assert client.calls == [[(80, 70)]] * 3
@@ -260,10 +271,11 @@ def test_the_gallery_splits_its_photos_and_its_arrays(monkeypatch):
     asked = []
     edit = client.edit
     monkeypatch.setattr(client, "edit", lambda targets, *rest: asked.append(len(targets.array)) or edit(targets, *rest))
-    draw_gallery(client, model(), [photo(), photo(), photo(200, 100)], resize=True, progress=lambda text: None)
+    photos = [Picture(str(index), file) for index, file in enumerate((photo(), photo(), photo(200, 100)))]
+    draw_gallery(client, model(), photos, resize=True, progress=lambda text: None)
     assert client.calls[:3] == [[(80, 70)], [(80, 70)], [(12, 8)]]
     assert max(asked) == LIMITS.max_items
     narrow = replace(model(), limits=replace(LIMITS, max_message_bytes=400))
     asked.clear()
-    draw_gallery(client, narrow, [photo(12, 8)] * 2, resize=False, progress=lambda text: None)
+    draw_gallery(client, narrow, [Picture("a.png", photo(12, 8))] * 2, resize=False, progress=lambda text: None)
     assert max(asked) == 2

@@ -73,6 +73,15 @@ def test_a_pillow_image_is_turned_upright_as_its_file_would_be(tmp_path):
     assert sent.getpixel((2, 0)) == (0, 0, 255)
 
 
+def test_odd_exif_of_a_pillow_image_does_no_harm():
+    # A width that is text, and the camera was held upright.
+    exif = b"Exif\0\0II*\0\x08\0\0\0\2\0\0\1\2\0\2\0\0\0a\0\0\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
+    file = io.BytesIO()
+    Image.new("RGB", (2, 3)).save(file, "JPEG", exif=exif)
+    request = interpret_request(Image.open(file), resize=False)
+    assert Image.open(io.BytesIO(request.inputs[0].encoded_image)).size == (3, 2)
+
+
 def test_a_pillow_image_that_would_lose_its_range_is_refused():
     with pytest.raises(ValueError, match=r"inputs\[0\]: expected a picture of mode .* got F; convert it first"):
         interpret_request(Image.new("F", (2, 2)), resize=False)
@@ -108,6 +117,7 @@ def test_arrays_are_sent_as_little_endian_float32_in_row_major_order(value, fiel
         (np.zeros(3), r"inputs\[0\]: expected a path, .* got ndarray; wrap an array"),
         (None, r"inputs\[0\]: expected a path, .* got NoneType"),
         ([Factors(["a"])], r"inputs\[0\]\.factors: expected an array of numbers, got list"),
+        ([Factors(["0.5"])], r"inputs\[0\]\.factors: expected an array of numbers, got list"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
@@ -155,6 +165,13 @@ def test_the_part_of_one_item_gives_the_values_of_a_factor():
     assert list(fixed.set.values) == list(shift.shift.direction) == [0.5, -0.5]
 
 
+class NeedsGradients:
+    """As a tensor of PyTorch."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+
+
 @pytest.mark.parametrize(
     ("ask", "field"),
     [
@@ -164,6 +181,13 @@ def test_the_part_of_one_item_gives_the_values_of_a_factor():
             r"edits\[0\]\.shift\.direction",
         ),
         (lambda: traverse_request(b"file", LinearWalk("a", [{}], 1), 2, output="png", resize=False), "path.direction"),
+        *(
+            (
+                lambda values=values: edit_request(b"file", SetValue("a", values), output="png", resize=False),
+                r"edits\[0\]\.set\.values",
+            )
+            for values in (None, [None], "0.5", NeedsGradients())
+        ),
     ],
 )
 def test_values_that_are_no_numbers_are_refused_with_their_field(ask, field):

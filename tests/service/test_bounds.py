@@ -5,7 +5,9 @@ import contextlib
 import dataclasses
 import gc
 import io
+import re
 import threading
+import tracemalloc
 import weakref
 
 import grpc
@@ -480,6 +482,22 @@ def test_calls_that_leave_take_the_pictures_that_wait_for_a_thread_with_them(rpc
 def test_a_replica_of_many_threads_has_as_many_that_encode_and_two_that_decode():
     assert [Compute(threads=threads).encode._free._value for threads in (1, 8)] == [CODECS, 8]
     assert Compute(threads=8).decode._free._value == CODECS
+
+
+def test_of_a_long_name_of_a_factor_a_part_is_told(rpcs):
+    name, request, context = b"\0" * 1_000_000, inference_pb.ModelInferRequest(model_name="edit"), Context()
+    for prefix in ("", "source_"):
+        size = rpcs._engine.manifest.size
+        tensor = request.inputs.add(name=f"{prefix}factors", datatype="FP32", shape=[1, size])
+        tensor.contents.fp32_contents.extend([0.0] * size)
+    request.inputs.add(name="factor", datatype="BYTES", shape=[1]).contents.bytes_contents.append(name)
+    tracemalloc.start()
+    try:
+        asyncio.run(InferenceRpcs(rpcs._engine, rpcs._read.items, rpcs._answering).model_infer(request, context))
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(name)  # Python writes each as four characters
+    finally:
+        tracemalloc.stop()
+    assert re.search(r"names out of .*, got '(\\x00)*\.\.\.$", context.details)
 
 
 @pytest.mark.parametrize("call", [edit, sample, traverse])
