@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 SLICE = 8  # replicas that are simulated for a service of more
-CALLS, LEAST_S, MOST_S = 10_000, 2.0, 100.0  # a simulation: so many calls, but so many seconds at least and at most
+CALLS, LEAST_S, MOST_S = 100_000, 10.0, 100.0  # a simulation: so many calls, in so many seconds at least and at most
 WARM_UP_S = 1.0
 STEPS = 6  # halvings of the interval in which the rate of a replica is looked for
 STEADY = 0.95  # answered while calls arrive; less is a queue that grows (the count itself varies by 1 %)

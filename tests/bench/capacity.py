@@ -46,7 +46,7 @@ from tests.bench.servers import OURS, Server
 CALLERS = (1, 16, 64)
 SHARES = (0.3, 0.6, 0.8)
 STAGES = Path("deploy/capacity/stages.json")
-SIMULATED_S, WARM_UP_S = 20.0, 2.0
+SIMULATED_S, FITTED_S, WARM_UP_S = 150.0, 20.0, 2.0
 NAME, METHOD = "Interpret", "/iin_api.v1.InterpretationService/Interpret"
 
 Kind = Closed | Poisson
@@ -172,7 +172,7 @@ def kept(path: Path) -> tuple[dict[str, Any], dict[Kind, list[Point]]]:
     return found["stages"], points
 
 
-def predicted(rows: dict[str, Row], constants: Constants, kind: Kind) -> Result:
+def predicted(rows: dict[str, Row], constants: Constants, kind: Kind, seconds: float = SIMULATED_S) -> Result:
     """What the model says of one replica here; its event loop and its graphs have a core each, if there are two."""
     return simulate(
         Scenario(
@@ -183,7 +183,7 @@ def predicted(rows: dict[str, Row], constants: Constants, kind: Kind) -> Result:
             spread=constants.spread,
             arrivals=kind,
             cores=min(os.cpu_count() or 1, 2),
-            seconds=SIMULATED_S,
+            seconds=seconds,
             warm_up_s=WARM_UP_S,
         )
     )
@@ -197,9 +197,10 @@ def fitted(rows: dict[str, Row], crowd: float, p50_ms: float, p99_ms: float) -> 
     def with_overhead(overhead_ms: float) -> Constants:
         return Constants(overhead_ms, max(turn_ms - overhead_ms / 2, 0.0), spread)
 
-    return with_overhead(
-        where(1e3 / crowd, lambda overhead: predicted(rows, with_overhead(overhead), Closed(64)).throughput > crowd)
-    )
+    def answers(overhead_ms: float) -> float:
+        return predicted(rows, with_overhead(overhead_ms), Closed(64), FITTED_S).throughput
+
+    return with_overhead(where(min(1e3 / crowd, 2 * turn_ms), lambda overhead_ms: answers(overhead_ms) > crowd))
 
 
 def of_a_lone_call(graphs_ms: float, p50_ms: float, p99_ms: float) -> tuple[float, float]:
@@ -218,11 +219,13 @@ def of_a_lone_call(graphs_ms: float, p50_ms: float, p99_ms: float) -> tuple[floa
 
 
 def where(high: float, below: Callable[[float], bool]) -> float:
-    """The number between 0 and `high` up to which `below` holds."""
-    low = 0.0
+    """The number between 0 and `high` up to which `below` holds; ValueError where it holds everywhere, or nowhere."""
+    low, most = 0.0, high
     for _ in range(12):
         middle = (low + high) / 2
         low, high = (middle, high) if below(middle) else (low, middle)
+    if low == 0.0 or high == most:
+        raise ValueError(f"no constant between 0 and {most:.3g} gives what was measured; measure again on idle cores")
     return round((low + high) / 2, 3)
 
 

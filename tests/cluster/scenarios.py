@@ -115,6 +115,7 @@ def scale(bundle: Path, folder: Path) -> Load:
     Replicas that are busy on all cores of this machine would keep new nodes from starting, hence the niceness.
     """
     quick = {"metrics_interval_s": 2, "look_back_period_s": 6, "upscale_delay_s": 2, "downscale_delay_s": 20}
+    quick["downscaling_factor"] = 1
     config = serve_config(bundle, target_ongoing_requests=3, min_replicas=1, max_replicas=MOST_WORKERS, **quick)
     plan = folder / "autoscaling.json"
     plan.write_text(json.dumps(autoscaling(HERE, least=1, most=MOST_WORKERS, cpus=1, idle_seconds=10)))

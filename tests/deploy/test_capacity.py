@@ -17,7 +17,8 @@ from ray.serve.autoscaling_policy import _apply_delay_logic, _apply_scaling_fact
 from ray.serve.config import AutoscalingConfig
 
 from deploy.capacity import plan
-from deploy.capacity.__main__ import SERVE, STAGES, main
+from deploy.capacity.__main__ import SERVE, STAGES, main, parser
+from deploy.capacity.__main__ import scenario as scenario_of
 from deploy.capacity.arrivals import Closed, Daily, Poisson
 from deploy.capacity.autoscaler import Autoscaler
 from deploy.capacity.hardware import MACHINES
@@ -253,22 +254,30 @@ def test_a_day_follows_its_wave():
     assert short.late > 0.4
 
 
-def test_a_small_downscaling_factor_keeps_a_day_from_swinging():
-    """Calls under way that grow faster than the load let a step down go too far: a backlog, then too many replicas."""
-    curve = Curve((0.0, 70.0, 100.0), (0.0, 10.0, 100.0))
-    settings = Autoscaling(min_replicas=2, max_replicas=400, target_ongoing_requests=30, start_s=60)
-    swinging, calm = (
-        day(curve, Daily(10_000, 18_000), replace(settings, downscaling_factor=factor)) for factor in (1.0, 0.1)
-    )
-    assert swinging.most == 400
+def test_commands_plan_with_what_was_fitted():
+    stages = read_stages(STAGES)
+    one = scenario_of(parser().parse_args(["plan"]), stages, MACHINES["CPU"], 1, 1)
+    assert (one.overhead_ms, one.wake_ms, one.spread) == (stages.overhead_ms, stages.wake_ms, stages.spread)
+    assert min(one.overhead_ms, one.wake_ms, one.spread) > 0
+
+
+@pytest.mark.parametrize("peak", [5_000, 10_000, 100_000])
+def test_what_is_shipped_does_not_swing(peak):
+    """Calls under way grow faster than the load: a whole step down goes too far, and the next one up further still."""
+    rates, calls = (0, 148, 369, 738, 1033, 1254, 1475), (0, 0.3, 0.9, 2.9, 7.0, 16.5, 64.0)  # of digits on a core
+    curve, wave = Curve(rates, calls), Daily(peak / 1.8, peak)
+    need = math.ceil(peak / curve.rates[-1])
+    settings = replace(read_autoscaling(SERVE, 90.0), max_replicas=2 * need)
+    swinging, calm = (day(curve, wave, one) for one in (replace(settings, downscaling_factor=1.0), settings))
     assert swinging.late > 0.05
-    assert calm.most < 300
     assert calm.late == 0
+    assert calm.mean < need
 
 
 @pytest.fixture
 def short(monkeypatch):
     monkeypatch.setattr(plan, "CALLS", 2500)
+    monkeypatch.setattr(plan, "LEAST_S", 2.0)
 
 
 @pytest.mark.usefixtures("short")
