@@ -67,7 +67,12 @@ def sketched():
         pairs=Mixed([(tint, 3.0), (Unrelated(pictures(False)), 1.0)]),
         held_out=Mixed([(tint.on(pictures(True)), 3.0), (Unrelated(pictures(True)), 1.0)]),
         transform=Transform(
-            blocks=8, hidden=256, depth=2, optimiser=Optimiser(steps=1500, batch_size=64, learning_rate=1e-3)
+            blocks=8,
+            hidden=256,
+            depth=2,
+            noise=0.2,  # without it T knows the 3,000 pictures by heart
+            sizes={"tint": 4},  # two styles need few dimensions; the estimator gives them 10
+            optimiser=Optimiser(steps=1500, batch_size=64, learning_rate=1e-3),
         ),
         measure=swapped_tint,
     )
