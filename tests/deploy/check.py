@@ -15,7 +15,7 @@ import kubernetes_validate
 import yaml
 
 from . import custom_resources, serve_schema
-from .manifests import DEPLOY, Object, of_kind, ray_service, rendered, serve_config, templates
+from .manifests import DEPLOY, Object, of_kind, ray_service, rendered, serve_config, templates, without_nulls
 from .rules import RULES
 
 __all__ = ["core_problem", "main", "problems"]
@@ -24,16 +24,11 @@ VERSION = "1.37"  # of Kubernetes
 
 
 def problems(objects: list[Object]) -> Iterator[str]:
-    """What is wrong with the objects of an overlay."""
-    service = {"apiVersion": "v1", "kind": "Service", **ray_service(objects)["serveService"]}
-    serve_config(objects)  # raises where there is none
-    pods = [{"apiVersion": "v1", "kind": "Pod", **template} for _, template in templates(objects)]
-    for one in [*objects, service, *pods]:
-        if (one["apiVersion"], one["kind"]) in custom_resources.KINDS:
-            yield from (f"{one['kind']}: {found}" for found in custom_resources.problems(one))
-        elif found := core_problem(one):
-            yield f"{one['kind']} {one['metadata'].get('name', '')}: {found}"
-    yield from (f"serve.yaml: {found}" for found in serve_schema.problems(ray_service(objects)["serveConfigV2"]))
+    """What is wrong with the objects of an overlay; where their schemas tell something, no more than that."""
+    if found := list(_schema_problems(objects)):
+        yield from found
+        return
+    objects = without_nulls(objects)
     for one in of_kind(objects, "PrometheusRule"):
         yield from _alert_problems(one["spec"])
     for rule in RULES:
@@ -43,8 +38,22 @@ def problems(objects: list[Object]) -> Iterator[str]:
             yield str(error)
         except KeyError as error:
             yield f"{rule.__name__}: expected the field {error}"
-        except (AttributeError, TypeError) as error:  # a field without a value, which the schemas have told above
-            yield f"{rule.__name__}: {error}"
+
+
+def _schema_problems(objects: list[Object]) -> Iterator[str]:
+    for one in of_kind(objects, "RayService"):
+        if found := custom_resources.problems(one):  # the rest is read out of it
+            yield from (f"RayService: {told}" for told in found)
+            return
+    service = {"apiVersion": "v1", "kind": "Service", **ray_service(objects)["serveService"]}
+    serve_config(objects)  # raises where there is none
+    pods = [{"apiVersion": "v1", "kind": "Pod", **template} for _, template in templates(without_nulls(objects))]
+    for one in [*objects, service, *pods]:
+        if (one["apiVersion"], one["kind"]) in custom_resources.KINDS:
+            yield from (f"{one['kind']}: {found}" for found in custom_resources.problems(one))
+        elif found := core_problem(one):
+            yield f"{one['kind']} {one['metadata'].get('name', '')}: {found}"
+    yield from (f"serve.yaml: {found}" for found in serve_schema.problems(ray_service(objects)["serveConfigV2"]))
 
 
 def core_problem(one: Object) -> str | None:

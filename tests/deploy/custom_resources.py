@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .manifests import Object
+from .manifests import DURATION, Object
 
 __all__ = ["KINDS", "problems"]
 
 Core = dict[str, Any]  # of Kubernetes itself, whose own schemas check it
 Names = dict[str, str]
 Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[str, Field(pattern=r"^\d+s$")]
+Duration = Annotated[str, Field(pattern=DURATION)]
 
 
 class Strict(BaseModel):
@@ -68,6 +68,19 @@ class GcsFaultToleranceOptions(Strict):
     storage: dict[str, Any] = {}
 
 
+class Pod(BaseModel):  # what is looked for in it before Kubernetes' own schema is asked
+    containers: Annotated[list[Core], Field(min_length=1)]
+
+
+class Template(Strict):
+    metadata: Core = {}
+    spec: Pod
+
+
+class Service(BaseModel):
+    metadata: Core = {}
+
+
 class HeadGroup(Strict):
     enableIngress: bool = False
     headService: Core = {}
@@ -76,7 +89,7 @@ class HeadGroup(Strict):
     rayStartParams: Names = {}
     resources: Names = {}
     serviceType: str = ""
-    template: Core
+    template: Template
 
 
 class WorkerGroup(Strict):
@@ -92,7 +105,7 @@ class WorkerGroup(Strict):
     resources: Names = {}
     scaleStrategy: dict[Literal["workersToDelete"], list[str]] = {}
     suspend: bool = False
-    template: Core
+    template: Template
 
 
 class RayCluster(Strict):
@@ -131,7 +144,7 @@ class RayService(Strict):
     rayClusterConfig: RayCluster
     rayClusterDeletionDelaySeconds: Count = 60
     serveConfigV2: str = ""
-    serveService: Core = {}
+    serveService: Service = Service()
     serviceUnhealthySecondThreshold: Count = 0
     suspend: bool = False
     upgradeStrategy: UpgradeStrategy = UpgradeStrategy()
@@ -215,7 +228,7 @@ class CircuitBreaker(Strict):
 class BackendTrafficPolicy(Strict):
     targetRefs: list[Reference]
     loadBalancer: dict[Literal["type"], Literal["ConsistentHash", "LeastRequest", "Random", "RoundRobin"]]
-    timeout: dict[Literal["http"], dict[Literal["requestTimeout", "connectionIdleTimeout"], Seconds]]
+    timeout: dict[Literal["http"], dict[Literal["requestTimeout", "connectionIdleTimeout"], Duration]]
     retry: Retry
     circuitBreaker: CircuitBreaker
 
@@ -236,7 +249,7 @@ class EnvoyProvider(Strict):
 
 
 class EnvoyProxy(Strict):
-    shutdown: dict[Literal["drainTimeout", "minDrainDuration"], Seconds]
+    shutdown: dict[Literal["drainTimeout", "minDrainDuration"], Duration]
     provider: EnvoyProvider
 
 

@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -47,6 +48,9 @@ VARIANTS = {
 }
 # And the overlays as they stand.
 OVERLAYS = (*sorted(path.parent.name for path in DEPLOY.glob("overlays/*/kustomization.yaml")), *VARIANTS)
+
+UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+DURATION = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"  # of the Gateway API
 
 Object = dict[str, Any]
 Names = dict[str, str]
@@ -141,14 +145,27 @@ def templates(objects: list[Object]) -> Iterator[tuple[str, Object]]:
         yield one["metadata"]["name"], one["spec"]["template"]
 
 
+def without_nulls(value: Any) -> Any:
+    """Kubernetes and Ray take a field without a value for one that is not there, and their schemas accept most."""
+    if isinstance(value, dict):
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    return [without_nulls(one) for one in value if one is not None] if isinstance(value, list) else value
+
+
 def serve_config(objects: list[Object]) -> Object:
+    """The Serve configuration of the one RayService.
+
+    Raises:
+        ValueError: where there is none.
+
+    """
     try:
         found = yaml.safe_load(ray_service(objects)["serveConfigV2"])
     except yaml.YAMLError as error:
         raise ValueError(f"serveConfigV2: expected YAML, got {error}") from error
     if not isinstance(found, dict):
         raise ValueError("serveConfigV2: expected the Serve configuration, got none; list deploy/serve as a component")
-    return found
+    return without_nulls(found)
 
 
 def deployment(config: Object) -> Object:
@@ -169,8 +186,16 @@ def selects(selector: Names, labels: Names) -> bool:
 
 def quantity(given: str | float) -> float:
     """A Kubernetes quantity in cores or bytes; YAML has those without a unit as numbers."""
-    text = str(given)
-    for suffix, factor in {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "m": 1e-3, "M": 1e6, "G": 1e9}.items():
-        if text.endswith(suffix):
-            return float(text.removesuffix(suffix)) * factor
-    return float(text)
+    number = str(given).rstrip("kKmMGTi")
+    try:
+        return float(number) * UNITS[str(given).removeprefix(number)]
+    except (KeyError, ValueError):
+        raise ValueError(f"expected a quantity such as 500m or 8Gi, got {given!r}") from None
+
+
+def seconds(given: str) -> float:
+    """A duration of the Gateway API in seconds."""
+    if not re.fullmatch(DURATION, given):
+        raise ValueError(f"expected a duration such as 75s or 1m15s, got {given!r}")
+    parts = re.findall(r"([0-9]+)([a-z]+)", given)
+    return sum(int(number) * {"h": 3600, "m": 60, "s": 1, "ms": 1e-3}[unit] for number, unit in parts)

@@ -62,7 +62,10 @@ def _with_any_names(spec: Object) -> Object:
 def only_known_peers(objects):
     """A policy too many lets somebody in, as policies add up."""
     found = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "NetworkPolicy")}
-    if missing := {name for name, kind in NEEDED.items() if of_kind(objects, kind)} - set(found):
+    needed = {name for name, kind in NEEDED.items() if of_kind(objects, kind)}
+    if any("BUNDLE_URL" in one.get("data", ()) for one in of_kind(objects, "ConfigMap")):
+        needed.add("iin-bundle")  # an init container downloads, with components/bundle-init
+    if missing := needed - set(found):
         yield f"expected the NetworkPolicies {sorted(missing)}"
     for name, spec in found.items():
         if _with_any_names(spec) != POLICIES.get(name):

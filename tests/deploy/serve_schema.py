@@ -7,6 +7,8 @@ from pydantic import BaseModel
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
+from .manifests import without_nulls
+
 __all__ = ["problems"]
 
 
@@ -16,11 +18,11 @@ def problems(text: str) -> list[str]:
     found = list(_unknown(config, ServeDeploySchema, ""))
     try:
         ServeDeploySchema.model_validate(config)
-    except ValueError as error:
-        found.append(str(error))
+    except (AttributeError, ValueError) as error:  # the former of its own validators, at an item without a value
+        return [*found, str(error)]
     for application in config.get("applications", ()):
         for deployment in application.get("deployments", ()):
-            found += _autoscaling(deployment)
+            found += _autoscaling(without_nulls(deployment))
     return found
 
 
@@ -49,11 +51,11 @@ def _autoscaling(deployment: dict[str, Any]) -> list[str]:
     given = deployment.get("autoscaling_config")
     if not given:
         return ["autoscaling_config: expected one"]
-    found = []
     try:
         AutoscalingConfig.model_validate(given)
     except ValueError as error:
-        found.append(f"autoscaling_config: {error}")
+        return [f"autoscaling_config: {error}"]
+    found = []
     if not given.get("min_replicas"):
         found.append("min_replicas: expected at least 1; Serve does not come back from zero reliably")
     if given.get("target_ongoing_requests", 0) >= deployment.get("max_ongoing_requests", 0):

@@ -86,7 +86,7 @@ def test_what_an_operator_may_change_is_right(copied, edits, capsys):
             [(OWN, "^namespace: .+", "namespace: faces"), (OWN, r"\[alert=IinNoPod\]", "[alert=IinAbsent]")],
             "IinNoPod: expected",
         ),
-        ([("base/rayservice.yaml", "imagePullPolicy", "imagePolicy")], "Pod : .*imagePolicy"),
+        ([("base/rayservice.yaml", "(?<= {14})imagePullPolicy", "imagePolicy")], "Pod : .*imagePolicy"),
         ([("base/disruption.yaml", "minAvailable", "minAvailble")], "PodDisruptionBudget iin-workers: .*minAvailble"),
         ([("base/rayservice.yaml", "clusterIP", "clusterIp")], "Service iin-serve-svc: .*clusterIp"),
         ([("base/rayservice.yaml", "rayVersion", "rayversion")], "RayService: .*rayversion"),
@@ -109,7 +109,31 @@ def test_what_an_operator_may_change_is_right(copied, edits, capsys):
             "headGroupSpec.rayStartParams: Input should be a valid dictionary",
         ),
         (
-            [("serve/serve.yaml", r"(?s)(  - name: iin\n.*)", r"\1\1")],
+            [("base/rayservice.yaml", r"^  serveService:\n(    .*\n)+", "  serveService:\n")],
+            "RayService: spec.serveService: Input should be",
+        ),
+        (
+            [("base/rayservice.yaml", "^    autoscalerOptions:", r"\g<0>\n    options:")],
+            "autoscalerOptions: Input should be",
+        ),
+        (
+            [("base/rayservice.yaml", r"^              ports:\n(                - .*\n)+", "              ports:\n")],
+            "expected the field 'ports'",
+        ),
+        ([("serve/serve.yaml", "(?s)^applications:\n.*", "applications:\n")], r"serve.yaml: (.|\n)*\napplications\n"),
+        ([("serve/serve.yaml", r'bundle: ".*"', "bundle:")], "expected the field 'bundle'"),
+        (
+            [
+                (
+                    "components/gcs-fault-tolerance/valkey.yaml",
+                    r"^          env:\n(            .*\n)+",
+                    "          env: []\n",
+                )
+            ],
+            "one variable VALKEY_PASSWORD, got 0",
+        ),
+        (
+            [("serve/serve.yaml", r"(?s)(  - name: )iin(\n    route_prefix: /)(.*)", r"\g<0>\1other\2other\3")],
             r"one application, got 2; a second model has an overlay of its own",
         ),
     ],

@@ -12,8 +12,10 @@ from .manifests import (
     named,
     of_kind,
     pod,
+    quantity,
     ray_service,
     render,
+    seconds,
     serve_config,
     settings,
     workers,
@@ -84,9 +86,22 @@ def first(objects, kind):
     return of_kind(objects, kind)[0]["spec"]
 
 
+def redis(address):
+    """Another address of the head's memory."""
+    return lambda o: cluster(o)["gcsFaultToleranceOptions"].update(redisAddress=address)
+
+
+def valkey_behind_others(objects):
+    """A container, a variable and a port before those that count."""
+    pod(first(objects, "StatefulSet"))["containers"].insert(0, {"name": "exporter"})
+    pod(first(objects, "StatefulSet"))["containers"][1]["env"].insert(0, {"name": "TZ", "value": "UTC"})
+    named(objects, "Service", "iin-valkey")["spec"]["ports"].insert(0, {"name": "metrics", "port": 9121})
+
+
 MISTAKES = [
     (rules.ports_have_their_names, lambda o: container(head(o))["ports"].pop()),
     (rules.ports_have_their_names, lambda o: container(head(o))["ports"][-1].update(name="grpc")),
+    (rules.ports_have_their_names, lambda o: container(head(o))["ports"].append({"name": "a", "containerPort": 1})),
     (rules.ports_have_their_names, lambda o: container(workers(o))["ports"][1].update(containerPort=8001)),
     (rules.ports_have_their_names, anywhere_in_serve("port: 9000", "port: 9001")),
     (rules.ray_start_knows_its_options, lambda o: workers(o)["rayStartParams"].update({"num-cpu": "2"})),
@@ -174,6 +189,10 @@ MISTAKES = [
     (rules.only_known_peers, lambda o: o.remove(named(o, "NetworkPolicy", "iin-gateway"))),
     (
         rules.only_known_peers,
+        lambda o: o.append({"kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"BUNDLE_URL": "https://a.b/c"}}),
+    ),
+    (
+        rules.only_known_peers,
         lambda o: o.append({"kind": "NetworkPolicy", "metadata": {"name": "mine"}, "spec": {"podSelector": {}}}),
     ),
     (
@@ -199,9 +218,14 @@ MISTAKES = [
     (rules.the_bundle_is_mounted, serve(ray_actor_options__runtime_env={"working_dir": "https://example.com/x.zip"})),
     (rules.pods_have_the_volumes_that_they_mount, lambda o: container(head(o))["volumeMounts"][0].update(name="temp")),
     (
-        rules.the_head_finds_its_memory,
-        lambda o: cluster(o)["gcsFaultToleranceOptions"].update(redisAddress="redis://valkey:6379"),
+        rules.pods_have_the_volumes_that_they_mount,
+        lambda o: cluster(o)["autoscalerOptions"].update(volumeMounts=[{"name": "temp", "mountPath": "/tmp"}]),
     ),
+    (rules.the_head_finds_its_memory, redis("redis://valkey:6379")),
+    (rules.the_head_finds_its_memory, redis("redis://iin-valkey.iin.svc:6380")),
+    (rules.the_head_finds_its_memory, redis("redis://iin-valkey.other.svc:6379")),
+    (rules.the_head_finds_its_memory, redis("redis://valkey.iin.svc:6379")),
+    (rules.the_head_finds_its_memory, redis("rediss://iin-valkey:6379")),
     (rules.the_head_finds_its_memory, lambda o: cluster(o)["gcsFaultToleranceOptions"].pop("redisPassword")),
     (rules.gpus_are_asked_for_together, serve(ray_actor_options__num_gpus=1)),
     (
@@ -217,7 +241,12 @@ MISTAKES = [
     (rules.the_gateway_leads_to_the_service, lambda o: first(o, "Gateway")["listeners"][0].update(protocol="HTTP")),
     (rules.the_gateway_leads_to_the_service, lambda o: first(o, "Gateway")["listeners"][0].update(hostname="a.b")),
     (rules.the_gateway_leads_to_the_service, lambda o: first(o, "GRPCRoute")["parentRefs"][0].update(sectionName="a")),
+    (rules.the_gateway_leads_to_the_service, lambda o: first(o, "GRPCRoute")["parentRefs"][0].update(name="a")),
     (rules.the_gateway_leads_to_the_service, lambda o: first(o, "SecurityPolicy").pop("apiKeyAuth")),
+    (
+        rules.the_gateway_leads_to_the_service,
+        lambda o: first(o, "BackendTrafficPolicy").update(apiKeyAuth=first(o, "SecurityPolicy").pop("apiKeyAuth")),
+    ),
     (
         rules.the_gateway_leads_to_the_service,
         lambda o: first(o, "SecurityPolicy")["targetRefs"][0].update(kind="HTTPRoute"),
@@ -244,6 +273,54 @@ def test_finds_a_mistake(rule, plant):
     objects = render("full")
     plant(objects)
     assert list(rule(objects))
+
+
+@pytest.mark.parametrize(
+    ("rule", "edit"),
+    [
+        (rules.pods_have_the_volumes_that_they_mount, lambda o: pod(workers(o)).update(initContainers=[{"name": "a"}])),
+        (rules.only_known_peers, lambda o: pod(workers(o)).update(initContainers=[{"name": "a"}])),
+        (rules.the_head_finds_its_memory, valkey_behind_others),
+        (rules.the_head_finds_its_memory, redis("redis://iin-valkey.iin:6379")),
+        (rules.the_head_finds_its_memory, redis("redis://iin-valkey.iin.svc:6379")),
+        (rules.the_head_finds_its_memory, redis("rediss://iin.cache.example.com:6380")),
+        (rules.the_gateway_leads_to_the_service, lambda o: first(o, "GRPCRoute")["parentRefs"][0].pop("sectionName")),
+        (
+            rules.ports_have_their_names,
+            lambda o: container(workers(o))["ports"].append({"name": "profile", "containerPort": 6060}),
+        ),
+        (
+            rules.pods_ask_for_what_replicas_use,
+            lambda o: container(head(o))["resources"]["requests"].update(memory="8192Mi"),
+        ),
+        (
+            rules.the_gateway_leads_to_the_service,
+            lambda o: first(o, "BackendTrafficPolicy")["timeout"]["http"].update(requestTimeout="1m15s"),
+        ),
+        (
+            rules.the_gateway_outlives_a_proxy,
+            lambda o: first(o, "EnvoyProxy")["shutdown"].update(drainTimeout="1m20s500ms"),
+        ),
+    ],
+)
+def test_what_an_operator_may_change_is_no_mistake(rule, edit):
+    objects = render("full")
+    edit(objects)
+    assert list(rule(objects)) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(2, 2), ("0.5", 0.5), ("500m", 0.5), ("1e3", 1e3), ("2k", 2e3), ("1T", 1e12), ("1Ti", 2**40), ("512Mi", 2**29)],
+)
+def test_quantities_are_read(given, expected):
+    assert quantity(given) == expected
+
+
+@pytest.mark.parametrize(("read", "given"), [(quantity, "8GB"), (quantity, "Gi"), (seconds, "75"), (seconds, "1.5m")])
+def test_what_cannot_be_read_is_named(read, given):
+    with pytest.raises(ValueError, match=f"expected a .*, got '{given}'"):
+        read(given)
 
 
 def test_replicas_may_share_a_gpu_that_holds_them():
