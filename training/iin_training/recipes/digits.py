@@ -37,14 +37,14 @@ def digits() -> Recipe:
             latent_size=32,
             width=32,
             noise_scale=0.16,
-            optimiser=Optimiser(steps=2200, batch_size=32, learning_rate=2e-3),
+            optimiser=Optimiser(steps=2600, batch_size=32, learning_rate=2e-3),
         ),
         pairs=PairMix(digit=1.5, colour=1.0),
         transform=Transform(
             blocks=8,
             hidden=256,
             depth=2,
-            optimiser=Optimiser(steps=1800, batch_size=64, learning_rate=1.5e-3),
+            optimiser=Optimiser(steps=2000, batch_size=64, learning_rate=1.5e-3),
         ),
         bundle=Bundle(name="digits"),
     )
