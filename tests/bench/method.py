@@ -32,6 +32,7 @@ from pathlib import Path
 
 import torch
 from iin_training.losses import pair_nll
+from iin_training.memory import keep_freed
 from iin_training.optimising import update
 from rich.console import Console
 from rich.table import Table
@@ -83,6 +84,8 @@ def contend(name: str, batch: int, device: str, threads: int, pipe: Connection) 
 
     torch.set_num_threads(threads)
     library, adam = CONTENDERS[name]
+    if library == "iin":
+        keep_freed()
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     module, net = BUILD[library](SIZE, BLOCKS, HIDDEN, DEPTH, torch.randn(1024, SIZE, generator=generator))

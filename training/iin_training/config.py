@@ -191,7 +191,7 @@ class Transform:
     hidden: int = 512
     """Width of the hidden layers of the coupling's subnets."""
     depth: int = 3
-    """Hidden layers of each subnet; 0 leaves it linear."""
+    """Hidden layers of each subnet."""
     similarity: float = 0.975
     """Correlation of shared factors in a pair, in [0, 1)."""
     size_estimator: Literal["reference", "paper"] = "reference"
@@ -216,8 +216,8 @@ class Transform:
             )
         limits = {
             "blocks": (self.blocks >= 1, AT_LEAST_1),
-            "hidden": (self.hidden >= 1 or self.depth == 0, AT_LEAST_1),
-            "depth": (self.depth >= 0, "at least 0"),
+            "hidden": (self.hidden >= 1, AT_LEAST_1),
+            "depth": (self.depth >= 1, AT_LEAST_1),
             "noise": (0 <= self.noise < math.inf, "a finite share of at least 0"),
         }
         _refuse("transform", self, limits)

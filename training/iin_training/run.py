@@ -27,6 +27,7 @@ from torch import nn
 from iin_training.checkpoint import load_checkpoint, read_pointer, save_checkpoint
 from iin_training.config import Optimiser
 from iin_training.curves import read_metrics
+from iin_training.memory import keep_freed
 from iin_training.processes import average, leads, same_everywhere, wait
 
 __all__ = ["Run"]
@@ -109,6 +110,7 @@ class Run:
         settings = {"seed": self.seed, **self.inputs, **settings}
         self._model = model
         done = load_checkpoint(folder, model, optimiser, settings)
+        keep_freed()
         same_everywhere(model)
         if leads():
             self._drop_metrics(stage, done)

@@ -15,7 +15,7 @@ __all__ = ["DoubleCoupling", "Nets"]
 class Nets(nn.Module):
     """The nets s and t of a half-step, which have the same input and sizes, side by side in one tensor a layer.
 
-    `depth` hidden layers with LeakyReLU(0.01), then a linear layer.
+    `depth` >= 1 hidden layers with LeakyReLU(0.01), then a linear layer.
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int, depth: int) -> None:
@@ -26,9 +26,14 @@ class Nets(nn.Module):
         self.weights = nn.ParameterList(
             torch.stack([layer.weight.T for layer in pair]) for pair in zip(*nets, strict=True)
         )
-        self.biases = nn.ParameterList(
-            torch.stack([layer.bias[None] for layer in pair]) for pair in zip(*nets, strict=True)
-        )
+        *biases, last = (torch.stack([layer.bias[None] for layer in pair]) for pair in zip(*nets, strict=True))
+        # One tensor for all hidden layers: a step costs a little for each, however small.
+        self.hidden_biases, self.last_bias = nn.Parameter(torch.stack(biases)), nn.Parameter(last)
+
+    @property
+    def biases(self) -> tuple[Tensor, ...]:
+        """Of each layer in order, `(2, 1, outputs)`."""
+        return *self.hidden_biases.unbind(), self.last_bias
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """tanh(s), in (-1, 1), and t of `x`, `(N, inputs)`; both `(N, outputs)`."""
