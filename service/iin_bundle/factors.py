@@ -1,7 +1,10 @@
 """Named slices of a factor vector."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from iin_bundle.errors import BundleError
 
@@ -83,3 +86,10 @@ class FactorLayout:
             if part.name == name:
                 return slice(part.start, part.start + part.size)
         raise KeyError(name)
+
+    def mask(self, names: Iterable[str]) -> NDArray[np.bool_]:
+        """Which dimensions belong to the factors `names`, `(D,)`; `KeyError` when there is no such factor."""
+        mask = np.zeros(self.size, bool)
+        for name in names:
+            mask[self.slice(name)] = True
+        return mask

@@ -119,17 +119,12 @@ def _check_values(manifest: Manifest) -> None:
         raise BundleError(f"latent_shape: expected positive sizes, got {list(manifest.latent_shape)}")
     _ = manifest.layout  # raises where the factors do not cover z~ exactly once
     quantiles = manifest.log_likelihood_quantiles
-    rows = (
-        np.array([quantiles.probabilities, quantiles.values])
-        if (len(quantiles.probabilities) == len(quantiles.values) >= 2)
-        else None
-    )
+    shares, values = quantiles.probabilities, quantiles.values
     if (
-        rows is None
-        or (np.diff(rows[0]) <= 0).any()
-        or (np.diff(rows[1]) < 0).any()
-        or rows[0][0] < 0
-        or rows[0][-1] > 1
+        not len(shares) == len(values) >= 2
+        or not all(0 <= one <= 1 for one in shares)
+        or (np.diff(shares) <= 0).any()
+        or (np.diff(values) < 0).any()
     ):
         raise BundleError(
             "log_likelihood_quantiles: expected two increasing rows of equal length, at least 2, "

@@ -34,9 +34,7 @@ class Analysis:
         self.total = len(factors) * len(items) * draws
         self._factors, self._items, self._classes = factors, items, before.argmax(axis=1)
         self._draws, self._seed, self._temperature = draws, seed, temperature
-        self._belongs = np.zeros((len(factors), layout.size), bool)
-        for mask, name in zip(self._belongs, factors, strict=True):
-            mask[layout.slice(name)] = True
+        self._belongs = np.stack([layout.mask([name]) for name in factors])
         # Of a factor and an item: the sums over its draws of what `_response` says, and of the squares. The draws
         # themselves would be as many times as large.
         self._sums = np.zeros((2, len(factors) * len(items), before.shape[1] + 2))

@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 from grpc import StatusCode
 
+from iin_service import responses
 from iin_service.errors import InvalidInput
 from iin_service.faults import CallContext, Fault
+from iin_service.items import Trace
 from iin_service.recording import Recorder
 from iin_service.room import Kept, Room
 from iin_service.streams import answered_in_order, callers_turn
@@ -18,8 +20,6 @@ from iin_service.streams import answered_in_order, callers_turn
 __all__ = ["Answering"]
 
 Answer = TypeVar("Answer")
-Request = TypeVar("Request", bound=Message)
-Given = TypeVar("Given")
 
 IDLE_SECONDS = 300.0  # that a stream stays open without a message either way
 
@@ -101,31 +101,56 @@ class Answering:
                 outcome.code = fault.code.name
                 fault.set_on(context)
 
-    async def in_order(
+    # Any: the messages of two RPCs, which have the same fields and no common type.
+    async def each(
         self,
-        kept: Kept,
-        requests: AsyncIterator[Given],
-        answer: Callable[[Given], Awaitable[tuple[Answer, int]]],
+        rpc: str,
+        requests: AsyncIterator[Any],
+        work: Callable[[Any, Trace], Awaitable[Message]],
+        most_of: Callable[[Any], int],
+        kind: Any,
         window: int,
-    ) -> AsyncGenerator[Answer]:
-        """The answers to what comes on a stream, which `answer` gives with their bytes; see `answered_in_order`.
+        context: CallContext,
+    ) -> AsyncGenerator[Any]:
+        """The answer, of a `kind`, that `work` finds for each message of a stream; see `answered_in_order`.
 
+        Bulk work waits its turn when there is much. An answer has at most as many bytes as `most_of` its request says.
         A caller who is given up keeps no answers from then on, but for the place of the stream until the call ends.
         """
-        answers = answered_in_order(requests, answer, window, idle_seconds=IDLE_SECONDS, given_up=kept.dropped)
-        async with aclosing(answers):
-            async for found, size in answers:
-                yield found
-                del found  # it counts no more
-                kept.taken(size)
 
-    def ended(self, rpc: str, error: Exception, context: CallContext) -> None:
-        """A stream of requests is refused, given up or broken, which counts as a call that took no time."""
-        fault = Fault(error)
-        fault.set_on(context)
-        self._recorder.call(rpc, fault.code.name, 0.0)
+        async def answer(read: tuple[Any, int]) -> tuple[Any, int]:
+            """The answer and its bytes to a message and its own: counted once, which costs as much as sending does."""
+            message, size = read
+            most = min(most_of(message.request), responses.MAX_MESSAGE_BYTES) + len(message.item_id.encode())
 
-    async def messages(self, requests: AsyncIterator[Request], kept: Kept) -> AsyncGenerator[tuple[Request, int]]:
+            async def answered() -> tuple[Any, int]:
+                found = kind(item_id=message.item_id, response=await work(message.request, Trace(patient=True)))
+                responses.check_bytes(bytes_found := found.ByteSize(), "item_id")
+                return found, bytes_found
+
+            def failed(fault: Fault) -> tuple[Any, int]:
+                found = kind(item_id=message.item_id, error=fault.item_error())
+                return found, found.ByteSize()
+
+            found, bytes_found = await self.once(rpc, size, answered, failed, kept=kept, most=most)
+            kept.answered(bytes_found, most)
+            return found, bytes_found
+
+        try:
+            with self.room.opened() as kept:
+                messages = self._messages(requests, kept)
+                answers = answered_in_order(messages, answer, window, idle_seconds=IDLE_SECONDS, given_up=kept.dropped)
+                async with aclosing(answers):
+                    async for found, size in answers:
+                        yield found
+                        del found  # it counts no more
+                        kept.taken(size)
+        except Exception as error:  # it was refused, given up or broken, and counts as a call that took no time
+            fault = Fault(error)
+            fault.set_on(context)
+            self._recorder.call(rpc, fault.code.name, 0.0)
+
+    async def _messages(self, requests: AsyncIterator[Any], kept: Kept) -> AsyncGenerator[tuple[Any, int]]:
         """The messages of a stream and their bytes, each read when there is room, or when all before it have begun.
 
         Raises:

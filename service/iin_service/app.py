@@ -5,7 +5,6 @@ import io
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,25 +23,9 @@ from iin_service import responses
 from iin_service.configuration import shipped_configuration
 from iin_service.replica import DEPLOYMENT, DESCRIBE_SECONDS, Replica
 
-__all__ = ["BuildArguments", "ServeOptions", "build", "deploy", "join_ray", "start_ray", "start_serve", "stop"]
+__all__ = ["BuildArguments", "build", "deploy", "join_ray", "start_ray", "start_serve", "stop"]
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # nothing passes through Ray's object store; this is its least
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServeOptions:
-    """How an application is deployed."""
-
-    application: str
-    """Name of the Serve application; callers choose it with the metadata key `application`."""
-    bundle: Path
-    """Bundle directory, as the replicas see it."""
-    replicas: int = 1
-    """Number of replicas."""
-    cpus: int = 1
-    """Cores of a replica; its graphs use as many threads."""
-    gpus: float = 0.0
-    """GPUs of a replica; above 0 its graphs run on CUDA."""
 
 
 class BuildArguments(BaseModel, extra="forbid"):
@@ -123,8 +106,8 @@ def start_serve(*, host: str, port: int, http_port: int) -> None:
     )
 
 
-def deploy(options: ServeOptions, *, update: bool) -> None:
-    """Run the application and wait until its replicas serve the bundle.
+def deploy(application: str, bundle: Path, *, replicas: int, cpus: int, gpus: float, update: bool) -> None:
+    """Run an application and wait until its replicas, of so many `cpus` and `gpus` each, serve the bundle.
 
     With `update` an application that runs gets the bundle in place of its own, replica by replica, without losing
     a call.
@@ -133,49 +116,46 @@ def deploy(options: ServeOptions, *, update: bool) -> None:
         RuntimeError: where the replicas do not start; the message holds the cause.
 
     """
-    runs = options.application in serve.status().applications
+    runs = application in serve.status().applications
     if runs and not update:
         raise RuntimeError(
-            f"--name: expected a name that no application has, but {options.application} runs; choose another, or "
+            f"--name: expected a name that no application has, but {application} runs; choose another, or "
             "give it the new bundle with --update"
         )
     if update and not runs:
-        raise RuntimeError(f"--update: expected an application {options.application} that runs, found none")
-    manifest = options.bundle / MANIFEST_NAME
-    deployment = _deployment(options.cpus, options.gpus, **shipped_configuration().deployment).options(
-        num_replicas=options.replicas,
+        raise RuntimeError(f"--update: expected an application {application} that runs, found none")
+    deployment = _deployment(cpus, gpus, **shipped_configuration().deployment).options(
+        num_replicas=replicas,
         # The digest makes another bundle at the same path a change.
-        user_config={"bundle": str(options.bundle), "manifest_sha256": file_digest(manifest)},
+        user_config={"bundle": str(bundle), "manifest_sha256": file_digest(bundle / MANIFEST_NAME)},
         # Without a version Serve takes every run for new code, and replaces the replicas.
         version=__version__,
         _internal=True,
     )
-    application = deployment.bind(threads=options.cpus, gpu=options.gpus > 0)
     try:
-        serve.run(application, name=options.application, route_prefix=f"/{options.application}")
+        serve.run(deployment.bind(threads=cpus, gpu=gpus > 0), name=application, route_prefix=f"/{application}")
     except (RayServeException, RuntimeError) as error:
-        status = serve.status().applications[options.application]
+        status = serve.status().applications[application]
         causes = [one.message for one in status.deployments.values() if one.message]
         raise RuntimeError("\n".join(causes) or str(error)) from error
     if update:
-        _check_served(options)
+        _check_served(application, bundle, replicas)
 
 
-def _check_served(options: ServeOptions) -> None:
+def _check_served(application: str, bundle: Path, replicas: int) -> None:
     """Ask the replicas what they serve: one that refused the bundle goes on with the one before."""
-    wanted = responses.model(read_bundle(options.bundle).manifest)
-    handle = serve.get_app_handle(options.application)
-    for _ in range(4 * options.replicas):
+    wanted = responses.model(read_bundle(bundle).manifest)
+    handle = serve.get_app_handle(application)
+    for _ in range(4 * replicas):
         try:
             found = pb.GetModelResponse.FromString(handle.describe.remote().result(timeout_s=DESCRIBE_SECONDS))
         except (RayServeException, ray.exceptions.RayError, TimeoutError) as error:
             raise RuntimeError(
-                f"--update: expected {options.application} to say what it serves, got {error}; ask it by iin describe"
+                f"--update: expected {application} to say what it serves, got {error}; ask it by iin describe"
             ) from error
         if found.model != wanted:
             raise RuntimeError(
-                f"--update: {options.bundle} was refused, and the bundle before it is still served; the replicas' log "
-                "says why"
+                f"--update: {bundle} was refused, and the bundle before it is still served; the replicas' log says why"
             )
 
 

@@ -151,10 +151,8 @@ def _serve(given: argparse.Namespace, command: list[str]) -> int:
                 signal.signal(number, _interrupt)
             app.start_serve(host=host, port=port, http_port=http_port)
             for name, bundle in bundles.items():
-                options = app.ServeOptions(
-                    application=name, bundle=bundle, replicas=given.replicas, cpus=given.cpus, gpus=given.gpus
-                )
-                app.deploy(options, update=given.update)
+                size = {"replicas": given.replicas, "cpus": given.cpus, "gpus": given.gpus}
+                app.deploy(name, bundle, **size, update=given.update)
                 if not given.update:
                     deployed.append(name)
             if given.update:

@@ -9,6 +9,7 @@ from iin_bundle import FactorLayout
 from numpy.typing import NDArray
 
 from iin_service.errors import InvalidInput
+from iin_service.items import Given
 from iin_service.stage import Array
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "Resample",
     "SetValue",
     "Shift",
-    "apply_edit",
     "change",
     "draw_prior",
 ]
@@ -40,8 +40,8 @@ class Purpose(IntEnum):
 class Replace:
     """`f <- (1 - strength) f + strength f_source`: a straight line in z~ (paper, section 4.2)."""
 
-    source: Array
-    """Factor vectors, `(1, D)` for all targets or `(N, D)`."""
+    source: Given
+    """One item for all targets, or one for each."""
     strength: float
     """In [0, 1]."""
 
@@ -80,17 +80,12 @@ class Edit:
 
     factor: str
     operation: Replace | SetValue | Resample | Shift
+    field: str = "edits"
+    """Where it stands in the request, for error messages."""
 
 
-def apply_edit(factors: Array, edit: Edit, layout: FactorLayout, field: str = "edits") -> Array:
-    """`factors`, `(N, D)`, with `edit` applied; the argument is left as it is. `field` is blamed for an overflow."""
-    factors = factors.copy()
-    change(factors, edit, layout, field)
-    return factors
-
-
-def change(factors: Array, edit: Edit, layout: FactorLayout, field: str) -> NDArray[np.bool_]:
-    """Apply `edit` to `factors`, `(N, D)`, themselves; `field` is blamed for an overflow.
+def change(factors: Array, edit: Edit, layout: FactorLayout, source: Array | None = None) -> NDArray[np.bool_]:
+    """Apply `edit` to `factors`, `(N, D)`, themselves; `source` has the factors of its source, `(1, D)` or `(N, D)`.
 
     Returns:
         Where the edit gave more of the new magnitude of its factor than it kept of the old one, `(N, n)` or `(n,)`.
@@ -99,22 +94,23 @@ def change(factors: Array, edit: Edit, layout: FactorLayout, field: str) -> NDAr
     where = layout.slice(edit.factor)
     values = factors[:, where]
     with np.errstate(over="ignore", invalid="ignore"):  # looked for below
-        kept, given = _kept_and_given(edit.operation, values, where, layout.size)
+        kept, given = _kept_and_given(edit.operation, values, where, layout.size, source)
         after = kept + given
     if not np.isfinite(after).all():
-        raise InvalidInput(field, f"values of {edit.factor} that stay finite", "an overflow", "use smaller values")
+        raise InvalidInput(edit.field, f"values of {edit.factor} that stay finite", "an overflow", "use smaller values")
     gave_most: NDArray[np.bool_] = np.abs(given) > np.abs(kept)
     values[:] = after
     return gave_most
 
 
 def _kept_and_given(
-    operation: Replace | SetValue | Resample | Shift, values: Array, where: slice, size: int
+    operation: Replace | SetValue | Resample | Shift, values: Array, where: slice, size: int, source: Array | None
 ) -> tuple[Array, Array]:
     """What an edit keeps of the `values`, `(N, n)`, of the factor at `where`, and what it adds; `(N, n)` or less."""
     nothing = np.zeros(1, np.float32)
     match operation:
-        case Replace(source, strength):
+        case Replace(_, strength):
+            assert source is not None
             return np.float32(1 - strength) * values, np.float32(strength) * source[:, where]
         case SetValue(new):
             return nothing, new

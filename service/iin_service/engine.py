@@ -13,11 +13,11 @@ from iin_bundle import Manifest
 from numpy.typing import NDArray
 
 from iin_service.analysis import Analysis
-from iin_service.edits import Replace, change, draw_prior
+from iin_service.edits import Edit, Replace, change, draw_prior
 from iin_service.errors import InvalidInput, Unsupported
-from iin_service.graphs import Compute, Graphs
-from iin_service.items import Decoded, Given, Held, Interpreted, PendingEdit, Response, Trace, Wanted
-from iin_service.stage import Array, Outputs, Run
+from iin_service.graphs import Compute, Graphs, RunRole, likelihoods
+from iin_service.items import Decoded, Given, Held, Interpreted, Response, Trace, Wanted
+from iin_service.stage import Array, Outputs
 from iin_service.walks import Interpolation, LinearWalk, RandomWalk, Walk, walk
 
 __all__ = ["Engine"]
@@ -40,12 +40,12 @@ class Engine:
     engine draws by itself, for a stream or an analysis, it has admitted part by part.
     """
 
-    def __init__(self, manifest: Manifest, runner: Callable[[str], Run], compute: Compute) -> None:
-        """`runner(role)` gives the function that runs a graph on a batch; engines of a replica share `compute`."""
+    def __init__(self, manifest: Manifest, run: RunRole, compute: Compute) -> None:
+        """`run` runs the graph of a role on a batch; engines of a replica share `compute`."""
         self.manifest = manifest
         self.layout = manifest.layout
         self.compute = compute
-        self._graphs = Graphs(manifest, runner, compute)
+        self._graphs = Graphs(manifest, run, compute)
 
     def check(self, wanted: Wanted) -> None:
         """Raise Unsupported where the model cannot give what is wanted, as `edit`, `sample` and `traverse` do."""
@@ -65,7 +65,8 @@ class Engine:
 
     async def graph(self, role: str, given: Given, trace: Trace) -> Outputs:
         """Outputs of one graph as the bundle has it."""
-        return await self._graphs.run_alone(role, given.items, trace, given.field)
+        (outputs,) = await self._graphs.run(role, given.items, trace, given.field_of)
+        return outputs
 
     async def interpret(self, given: Sequence[Given], trace: Trace) -> Interpreted:
         """Latents, factors and likelihood of everything given, in order."""
@@ -81,23 +82,23 @@ class Engine:
         """Latents, factors, log-likelihoods and their quantiles."""
         if given.kind == "factors":
             ((latents, log_dets),) = await self._graphs.run(("inverse",), given.items, trace, given.field_of)
-            return latents, given.items, *self._graphs.likelihoods(given.items, -log_dets)
+            quantiles = self.manifest.log_likelihood_quantiles
+            return latents, given.items, *likelihoods(given.items, -log_dets, quantiles)
         if given.kind == "latent":
             (scored,) = await self._graphs.run(("transform",), given.items, trace, given.field_of)
             return given.items, *scored
         (latents,), scored = await self._graphs.run(("encoder", "transform"), given.items, trace, given.field_of)
         return latents, *scored
 
-    async def edit(
-        self, targets: Sequence[Given], edits: Sequence[PendingEdit], wanted: Wanted, trace: Trace
-    ) -> Decoded:
+    async def edit(self, targets: Sequence[Given], edits: Sequence[Edit], wanted: Wanted, trace: Trace) -> Decoded:
         """Targets with all edits applied in order, decoded.
 
         Targets and sources go through the encoder and the transform together, a source that several edits share
         once. A source of one item serves all targets, one of N items goes item by item.
         """
         self.check(wanted)
-        sources = {id(pending.source): pending.source for pending in edits if pending.source is not None}
+        replacing = [one.operation for one in edits if isinstance(one.operation, Replace)]
+        sources = {id(one.source): one.source for one in replacing}
         found = await self.factors([*targets, *sources.values()], trace)
         counts = [sum(len(one.items) for one in targets), *(len(one.items) for one in sources.values())]
         factors, *givers_factors = np.split(found, np.cumsum(counts)[:-1])
@@ -113,34 +114,24 @@ class Engine:
         return await self._decoded(factors, wanted, trace, to_blame)
 
     def _edited(
-        self, factors: Array, edits: Sequence[PendingEdit], sources: Mapping[int, Array]
+        self, factors: Array, edits: Sequence[Edit], sources: Mapping[int, Array]
     ) -> tuple[Array, NDArray[np.intp]]:
         """`factors`, `(N, D)`, after all edits, and the edit that gave most of each value, `(N, D)`, or `TARGET`.
 
         `sources` has the factors of a source by its `id`.
         """
         factors, givers = factors.copy(), np.full(factors.shape, TARGET)
-        for index, pending in enumerate(edits):
-            edit = pending.edit
-            if pending.source is not None:
-                assert isinstance(edit.operation, Replace)
-                edit = replace(edit, operation=replace(edit.operation, source=sources[id(pending.source)]))
-            gave_most = change(factors, edit, self.layout, pending.field)
+        for index, edit in enumerate(edits):
+            source = sources[id(edit.operation.source)] if isinstance(edit.operation, Replace) else None
+            gave_most = change(factors, edit, self.layout, source)
             np.copyto(givers[:, self.layout.slice(edit.factor)], index, where=gave_most)
         return factors, givers
 
-    async def held(self, fixed: Sequence[tuple[str, Array | Given]], trace: Trace) -> list[Held]:
-        """Fixed factors, in the order of the request, with their values: given, `(size,)`, or those of a source."""
-        sources = [value for _, value in fixed if isinstance(value, Given)]
+    async def held(self, fixed: Sequence[Held], trace: Trace) -> list[Held]:
+        """Fixed factors in their order with values in place of sources."""
+        sources = [one.values for one in fixed if isinstance(one.values, Given)]
         found = iter(await self.factors(sources, trace) if sources else ())
-        held = []
-        for index, (name, value) in enumerate(fixed):
-            where = self.layout.slice(name)
-            if isinstance(value, Given):
-                held.append(Held(where, next(found)[where], value.field))
-            else:
-                held.append(Held(where, value, f"fixed[{index}].set.values"))
-        return held
+        return [one._replace(values=next(found)[one.where]) if isinstance(one.values, Given) else one for one in fixed]
 
     def sample(
         self,
@@ -163,7 +154,7 @@ class Engine:
         self.check(wanted)
         fields = [field] * self.layout.size  # what gives each value of a sample
         for one in held:
-            fields[one.where] = [one.field] * len(one.values)
+            fields[one.where] = [one.field] * len(fields[one.where])
 
         async def part(indices: range, trace: Trace) -> T:
             async with self.compute.admitted(len(indices), patient=trace.patient):
@@ -171,6 +162,7 @@ class Engine:
                 rows = len(indices) if truncation is None else math.inf  # drawn again and again
                 factors = await self._aside(rows, draw_prior, *how)
                 for one in held:
+                    assert isinstance(one.values, np.ndarray)  # as `held` gives it
                     factors[:, one.where] = one.values
 
                 def to_blame(row: int) -> str:
@@ -199,10 +191,8 @@ class Engine:
         `field` is where the start stands in the request, for error messages.
         """
         self.check(wanted)
-        if isinstance(path, Interpolation):
-            path = replace(path, destination=ends[1:])
         begin, blamed = ends[:1], BLAMED[type(path)]
-        frames = walk(begin, path, count, self.layout)
+        frames = walk(ends, path, count, self.layout)
 
         async def part(indices: range, trace: Trace) -> T:
             async with self.compute.admitted(len(indices), patient=trace.patient):

@@ -1,4 +1,4 @@
-"""What can go wrong in a call, in the service's own words; `answering` maps it to gRPC codes."""
+"""What can go wrong in a call, in the service's own words; `faults` maps it to gRPC codes."""
 
 __all__ = ["Idle", "InvalidInput", "NotFound", "Overloaded", "ServiceError", "Unsupported", "short"]
 

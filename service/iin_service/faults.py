@@ -7,6 +7,7 @@ from typing import Protocol
 from google.protobuf.any_pb2 import Any as PackedAny
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
+from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_service.errors import Idle, InvalidInput, NotFound, Overloaded, ServiceError, Unsupported, short
 from iin_service.log import logger
@@ -53,6 +54,11 @@ class Fault:
         logger.error("internal error %s\n%s", identifier, "".join(traceback.format_exception(error)))
         self.code = StatusCode.INTERNAL
         self.message = f"internal error {identifier}; the service's log has the cause under this id"
+
+    def item_error(self) -> pb.ItemError:
+        """It as the answer to one message of a stream."""
+        violations = [pb.FieldViolation(field=self.field, description=self.description)] if self.field else []
+        return pb.ItemError(code=self.code.value[0], message=self.message, violations=violations)
 
     def set_on(self, context: CallContext) -> None:
         """Make it the status of a call."""

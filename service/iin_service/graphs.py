@@ -5,20 +5,22 @@ import math
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from iin_bundle import Manifest
+from iin_bundle import LogLikelihoodQuantiles, Manifest
 from numpy.typing import NDArray
 
 from iin_service.errors import InvalidInput, Overloaded
 from iin_service.items import Limits, Trace
-from iin_service.recording import Recorder, Silent
+from iin_service.recording import Recorder
 from iin_service.stage import Array, Outputs, Run, Stage
 
-__all__ = ["Codec", "Compute", "Graphs"]
+__all__ = ["Codec", "Compute", "Graphs", "RunRole", "likelihoods"]
 
 T = TypeVar("T")
+RunRole = Callable[[str, Array], Outputs]
 LOG_2PI = math.log(2 * math.pi)
 # What a call can ask for in one go: the ways into the factors, out of them, and the head. A row is one queue, so
 # calls with images and calls with latents do not share a batch of the transform; most send images.
@@ -59,7 +61,7 @@ class Compute:
 
     def __init__(self, limits: Limits | None = None, recorder: Recorder | None = None, *, threads: int = 1) -> None:
         """Nothing is under way; the replica has so many `threads`."""
-        self.limits, self.recorder = limits or Limits(), recorder or Silent()
+        self.limits, self.recorder = limits or Limits(), recorder or Recorder()
         self.slot = asyncio.Semaphore(1)
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self.decode = Codec("decode", CODECS)
@@ -104,11 +106,10 @@ class Compute:
 
 
 class Graphs:
-    """Runs rows of graphs of one bundle."""
+    """Runs graphs of one bundle, alone and in rows."""
 
-    def __init__(self, manifest: Manifest, runner: Callable[[str], Run], compute: Compute) -> None:
-        """`runner(role)` gives the function that runs a graph on a batch; all graphs of a replica share `compute`."""
-        self._scorer = _Scorer(manifest)
+    def __init__(self, manifest: Manifest, run: RunRole, compute: Compute) -> None:
+        """`run` runs the graph of a role on a batch; all graphs of a replica share `compute`."""
 
         def stage(runs: dict[str, Run]) -> Stage:
             return Stage(
@@ -119,32 +120,25 @@ class Graphs:
                 recorder=compute.recorder,
             )
 
-        plain = {role: runner(role) for role in manifest.graphs}
-        scored = plain | {"transform": self._scorer.scored(plain["transform"])}
+        plain: dict[str, Run] = {role: partial(run, role) for role in manifest.graphs}
+        scored = plain | {"transform": _scored(plain["transform"], manifest.log_likelihood_quantiles)}
         rows = [row for row in GRAPHS_IN_A_ROW if all(role in scored for role in row)]
-        self._rows = {row: stage({role: scored[role] for role in row}) for row in rows}
-        self._single = {role: stage({role: run}) for role, run in plain.items()}
-
-    def likelihoods(self, factors: Array, log_dets: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Log-likelihood, in nats, and its quantile for each of `factors`, `(n, D)`."""
-        return self._scorer.likelihoods(factors, log_dets)
+        self._stages: dict[str | tuple[str, ...], Stage] = {role: stage({role: run}) for role, run in plain.items()}
+        self._stages |= {row: stage({role: scored[role] for role in row}) for row in rows}
 
     def __contains__(self, row: tuple[str, ...]) -> bool:
         """Whether the bundle has all graphs of `row`."""
-        return row in self._rows
+        return row in self._stages
 
     async def run(
-        self, row: tuple[str, ...], items: Array, trace: Trace, field_of: Callable[[int], str]
+        self, row: str | tuple[str, ...], items: Array, trace: Trace, field_of: Callable[[int], str]
     ) -> list[Outputs]:
-        """The outputs of each graph of a row; `field_of` names the item that a row of the arrays stands for."""
-        return await self._passed(self._rows[row], items, trace, field_of)
+        """The outputs of each graph of a row, or of the one graph of a role as the bundle has it.
 
-    async def run_alone(self, role: str, items: Array, trace: Trace, field: str) -> Outputs:
-        """The outputs of one graph as the bundle has it."""
-        (outputs,) = await self._passed(self._single[role], items, trace, lambda _: field)
-        return outputs
-
-    async def _passed(self, stage: Stage, items: Array, trace: Trace, field_of: Callable[[int], str]) -> list[Outputs]:
+        In a row the transform gives log-likelihoods and their quantiles in place of the log-determinants. `field_of`
+        names the item that a row of the arrays stands for.
+        """
+        stage = self._stages[row]
         outputs, passes = await stage(items)
         trace.passes += passes
         if not all(one.finite for one in passes):  # somebody's in the batch
@@ -160,25 +154,21 @@ class Graphs:
         return outputs
 
 
-class _Scorer:
-    """Likelihoods of one model. It holds no graph, so that the graphs go when their bundle does."""
+def _scored(transform: Run, quantiles: LogLikelihoodQuantiles) -> Run:
+    """`transform` with log-likelihoods and their quantiles in place of the log-determinants."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        self._size, self._quantiles = manifest.size, manifest.log_likelihood_quantiles
+    def run(latents: Array) -> Outputs:
+        factors, log_dets = transform(latents)
+        return factors, *likelihoods(factors, log_dets, quantiles)
 
-    def scored(self, transform: Run) -> Run:
-        """`transform` with log-likelihoods in nats and their quantiles in place of the log-determinants."""
+    return run
 
-        def run(latents: Array) -> Outputs:
-            factors, log_dets = transform(latents)
-            return factors, *self.likelihoods(factors, log_dets)
 
-        return run
-
-    def likelihoods(self, factors: Array, log_dets: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """See `Graphs.likelihoods`."""
-        wide = factors.astype(np.float64)
-        with np.errstate(invalid="ignore"):  # an overflow is refused afterwards, to its own caller alone
-            log_prior = -0.5 * (np.einsum("nd,nd->n", wide, wide) + self._size * LOG_2PI)
-            log_likelihoods = log_prior + log_dets
-        return log_likelihoods, self._quantiles.quantile(log_likelihoods)
+def likelihoods(
+    factors: Array, log_dets: Array, quantiles: LogLikelihoodQuantiles
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log-likelihood, in nats, and its quantile for each of `factors`, `(n, D)`, with `log_dets`, `(n,)`."""
+    wide = factors.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # an overflow is refused afterwards, to its own caller alone
+        log_likelihoods = -0.5 * (np.einsum("nd,nd->n", wide, wide) + wide.shape[1] * LOG_2PI) + log_dets
+    return log_likelihoods, quantiles.quantile(log_likelihoods)

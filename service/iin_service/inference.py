@@ -2,10 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from iin_api.inference import grpc_service_pb2 as pb
+from iin_bundle.reading import GRAPH_SIGNATURES
 from iin_bundle.version import __version__
 from numpy.typing import NDArray
 
@@ -14,8 +15,8 @@ from iin_service.edits import Edit, Replace
 from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, NotFound, short
 from iin_service.faults import CallContext
-from iin_service.inputs import InputReader
-from iin_service.items import NOTHING, Decoded, Given, Kind, PendingEdit, Trace, Wanted
+from iin_service.inputs import InputReader, finite
+from iin_service.items import Decoded, Given, Kind, Trace, Wanted
 from iin_service.requests import checked_strength, checked_temperature, checked_truncation
 from iin_service.responses import MESSAGE_BYTES, check_bytes
 from iin_service.tensors import ANY, Tensor, TensorSpec, read_tensors, wanted_outputs, write_tensors
@@ -26,13 +27,6 @@ Inputs = Mapping[str, Tensor]
 Outputs = dict[str, NDArray[Any]]
 T = TypeVar("T")
 KINDS: tuple[Kind, ...] = ("image", "latent", "factors")
-TAKEN_BY: dict[str, Kind] = {
-    "encoder": "image",
-    "transform": "latent",
-    "inverse": "factors",
-    "decoder": "latent",
-    "head": "latent",
-}
 
 
 @dataclass(frozen=True)
@@ -61,11 +55,11 @@ class InferenceRpcs:
             tuple(TensorSpec(spec.name, "FP32", (ANY, *map(int, spec.shape[1:]))) for spec in side)
             for side in (graph.inputs, graph.outputs)
         )
-        (taken,) = inputs
+        (taken,), kind = inputs, cast(Kind, GRAPH_SIGNATURES[role][0])
 
         async def run(given: Inputs) -> Outputs:
             tensor = _needed(given, taken.name)
-            items = self._items.array(TAKEN_BY[role], tensor.array, tensor.field)
+            items = Given(kind, finite(tensor.array, tensor.field), tensor.field)
             found = await self._engine.graph(role, items, Trace())
             return {spec.name: output for spec, output in zip(outputs, found, strict=True)}
 
@@ -130,7 +124,7 @@ class InferenceRpcs:
                 raise InvalidInput(field, f"names out of {', '.join(self._engine.layout.names)}", repr(short(name)))
             if name in names[:index]:
                 raise InvalidInput(field, "every factor once", f"{name!r} again")
-        edits = [PendingEdit(Edit(name, Replace(NOTHING, strength)), source, source.field) for name in names]
+        edits = [Edit(name, Replace(source, strength), source.field) for name in names]
         return _outputs(await self._engine.edit([target], edits, self._wanted, trace))
 
     async def _sample(self, given: Inputs) -> Outputs:
@@ -164,7 +158,7 @@ class InferenceRpcs:
         tensor = given[found[0]]
         for kind in KINDS:
             if found[0] == prefix + kind:
-                return self._items.array(kind, tensor.array, tensor.field)
+                return Given(kind, finite(tensor.array, tensor.field), tensor.field)
         pictures = [
             await self._items.picture(data, f"{tensor.field} element {index}", resize=False, trace=trace)
             for index, data in enumerate(tensor.array)
@@ -213,12 +207,22 @@ class InferenceRpcs:
 
         return await self._answering.unary("ModelMetadata", request, answer, context, pb.ModelMetadataResponse())
 
-    async def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+    async def model_ready(self, request: pb.ModelReadyRequest, context: CallContext) -> pb.ModelReadyResponse:
         """Whether a model takes calls."""
         version = request.version in ("", self._engine.manifest.version)
         return pb.ModelReadyResponse(ready=request.name in self._models and version)
 
-    async def server_metadata(self) -> pb.ServerMetadataResponse:
+    async def server_live(self, request: pb.ServerLiveRequest, context: CallContext) -> pb.ServerLiveResponse:
+        """Whether the server answers."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def server_ready(self, request: pb.ServerReadyRequest, context: CallContext) -> pb.ServerReadyResponse:
+        """Whether all models take calls: there is no replica without them."""
+        return pb.ServerReadyResponse(ready=True)
+
+    async def server_metadata(
+        self, request: pb.ServerMetadataRequest, context: CallContext
+    ) -> pb.ServerMetadataResponse:
         """Describe the server."""
         return pb.ServerMetadataResponse(name="iin-serve", version=__version__)
 

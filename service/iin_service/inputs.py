@@ -13,11 +13,11 @@ from PIL import Image
 from iin_service.errors import InvalidInput
 from iin_service.graphs import Compute
 from iin_service.images import MAX_PIXELS, decode_picture, open_picture
-from iin_service.items import Given, Kind, Trace
+from iin_service.items import Given, Trace
 from iin_service.stage import Array
 from iin_service.tensors import axes
 
-__all__ = ["InputReader"]
+__all__ = ["InputReader", "finite"]
 
 # Up to here, all pictures of a call together, decoding is quicker than waking a thread for it.
 PIXELS_DECODED_AT_ONCE, BYTES_DECODED_AT_ONCE = 65_536, 65_536
@@ -110,26 +110,16 @@ class InputReader:
         shape = tuple(tensor.shape[: len(item) + 2])  # one more than it may have
         if shape == item:
             shape = (1, *item)
-        self._check_shape(shape, item, f"{field}.shape", tensor.shape)
-        expected = 4 * math.prod(shape)
-        if len(tensor.data) != expected:
-            raise InvalidInput(
-                f"{field}.data",
-                f"{expected} bytes (float32) for shape {list(tensor.shape)}",
-                f"{len(tensor.data)}",
-            )
-        return _finite(np.frombuffer(tensor.data, "<f4").reshape(shape), f"{field}.data")
-
-    def array(self, kind: Kind, values: Array, field: str) -> Given:
-        """Items that are an array `(N, ...)` already."""
-        self._check_shape(values.shape, self.shapes[kind], f"{field}.shape", values.shape)
-        return Given(kind, _finite(values, field), field)
-
-    def _check_shape(self, shape: tuple[int, ...], item: tuple[int, ...], field: str, given: Sequence[int]) -> None:
-        if shape[1:] != item or len(shape) != len(item) + 1 or shape[0] < 1:
-            raise InvalidInput(field, f"{list(item)} or {['N', *item]} with N >= 1", axes(given))
+        if shape[1:] != item or shape[0] < 1:
+            expected = f"{list(item)} or {['N', *item]} with N >= 1"
+            raise InvalidInput(f"{field}.shape", expected, axes(tensor.shape))
         if shape[0] > self.limits.max_items:
-            raise self.too_many(field.removesuffix(".shape"), shape[0])
+            raise self.too_many(field, shape[0])
+        size = 4 * math.prod(shape)
+        if len(tensor.data) != size:
+            expected = f"{size} bytes (float32) for shape {list(tensor.shape)}"
+            raise InvalidInput(f"{field}.data", expected, str(len(tensor.data)))
+        return finite(np.frombuffer(tensor.data, "<f4").reshape(shape), f"{field}.data")
 
     def too_many(self, field: str, given: int) -> InvalidInput:
         """More items than a call may have."""
@@ -141,7 +131,8 @@ class InputReader:
         )
 
 
-def _finite(values: Array, field: str) -> Array:
+def finite(values: Array, field: str) -> Array:
+    """`values`, or InvalidInput where one is NaN or infinite."""
     if not np.isfinite(values).all():
         raise InvalidInput(field, "finite values", "NaN or infinity")
-    return values.astype(np.float32, copy=False)
+    return values

@@ -8,25 +8,21 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iin_service.edits import Edit
 from iin_service.stage import Array, Pass
 
 __all__ = [
-    "NOTHING",
     "Decoded",
     "Given",
     "Held",
     "Interpreted",
     "Kind",
     "Limits",
-    "PendingEdit",
     "Response",
     "Trace",
     "Wanted",
 ]
 
 Kind = Literal["image", "latent", "factors"]
-NOTHING: Array = np.zeros((0, 0), np.float32)  # stands for factors that are not known yet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +75,8 @@ class Held(NamedTuple):
 
     where: slice
     """Of a factor vector."""
-    values: Array
-    """`(size,)`."""
+    values: Array | Given
+    """`(size,)`, or a source of one item that has them."""
     field: str
     """What gives them in the request, for error messages."""
 
@@ -138,16 +134,6 @@ class Decoded:
     """`(N, *latent_shape)`."""
     probabilities: Array | None = None
     """`(N, classes)` where the model has a head."""
-
-
-@dataclass(frozen=True)
-class PendingEdit:
-    """An edit whose source, if it replaces, has not been interpreted yet."""
-
-    edit: Edit
-    source: Given | None = None
-    field: str = "edits"
-    """Where it stands in the request, for error messages."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ import asyncio
 from numpy.typing import NDArray
 from ray.serve.metrics import Counter, Gauge, Histogram
 
+from iin_service.recording import Recorder
+
 __all__ = ["Metrics"]
 
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
@@ -17,8 +19,8 @@ MOST_LIKELIHOODS = 16  # of a call: a record of Ray's takes 5 us
 QUANTILES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]
 
 
-class Metrics:
-    """A `Recorder` for Prometheus. Ray adds the tags deployment, replica and application to each metric.
+class Metrics(Recorder):
+    """A recorder for Prometheus. Ray adds the tags deployment, replica and application to each metric.
 
     Create it inside a replica, once a process.
     """
@@ -58,28 +60,25 @@ class Metrics:
         self._refused.set(float(refused), {})
 
     def call(self, rpc: str, code: str, seconds: float) -> None:
-        """See `Recorder`."""
         self._calls.inc(tags={"rpc": rpc, "code": code})
         self._seconds.observe(seconds, tags={"rpc": rpc})
 
     def batch(self, stage: str, items: int, queue_seconds: float, compute_seconds: float) -> None:
-        """See `Recorder`."""
         tags = {"stage": stage}
         self._queue.observe(queue_seconds, tags)
         self._compute.observe(compute_seconds, tags)
         self._batch.observe(items, tags)
 
     def batch_failed(self) -> None:
-        """See `Recorder`."""
         self.doubtful = True
 
     def under_way(self, items: int) -> None:
-        """See `Recorder`; called in the event loop."""
+        """Called in the event loop."""
         self._items = items
         self._tell_soon()
 
     def waiting(self, stage: str, change: int) -> None:
-        """See `Recorder`; called in the event loop."""
+        """Called in the event loop."""
         self._items_waiting[stage] = self._items_waiting.get(stage, 0) + change
         self._tell_soon()
 
@@ -96,10 +95,9 @@ class Metrics:
             self._waiting.set(items, {"stage": stage})
 
     def likelihoods(self, quantiles: NDArray) -> None:  # type: ignore[type-arg]
-        """See `Recorder`; of a large call an even pick is recorded."""
+        """Of a large call an even pick is recorded."""
         for quantile in quantiles[:: -(-len(quantiles) // MOST_LIKELIHOODS) or 1].tolist():
             self._quantile.observe(quantile, {})
 
     def unreadable_image(self) -> None:
-        """See `Recorder`."""
         self._unreadable.inc(tags={})

@@ -1,14 +1,12 @@
 """What the service counts and times; `metrics` exports it, tests and tools go without."""
 
-from typing import Protocol
-
 from numpy.typing import NDArray
 
-__all__ = ["Recorder", "Silent"]
+__all__ = ["Recorder"]
 
 
-class Recorder(Protocol):
-    """Takes note of what happens; every method is quick and never fails."""
+class Recorder:
+    """Takes note of what happens; every method is quick and never fails. This one forgets everything."""
 
     def call(self, rpc: str, code: str, seconds: float) -> None:
         """A call, or a message of a stream of requests, was answered with the status `code`, or such a stream ended."""
@@ -30,28 +28,3 @@ class Recorder(Protocol):
 
     def unreadable_image(self) -> None:
         """An encoded image was refused."""
-
-
-class Silent:
-    """A recorder that forgets everything."""
-
-    def call(self, rpc: str, code: str, seconds: float) -> None:
-        """See `Recorder`."""
-
-    def batch(self, stage: str, items: int, queue_seconds: float, compute_seconds: float) -> None:
-        """See `Recorder`."""
-
-    def waiting(self, stage: str, change: int) -> None:
-        """See `Recorder`."""
-
-    def batch_failed(self) -> None:
-        """See `Recorder`."""
-
-    def under_way(self, items: int) -> None:
-        """See `Recorder`."""
-
-    def likelihoods(self, quantiles: NDArray) -> None:  # type: ignore[type-arg]
-        """See `Recorder`."""
-
-    def unreadable_image(self) -> None:
-        """See `Recorder`."""

@@ -4,14 +4,13 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
 from grpc import StatusCode
-from iin_api.inference import grpc_service_pb2 as inference_pb
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import check_golden, read_bundle
 from pydantic import BaseModel, ValidationError
@@ -21,6 +20,7 @@ from ray.serve.exceptions import RayServeException
 from iin_service.answering import Answering
 from iin_service.engine import Engine
 from iin_service.errors import short
+from iin_service.faults import CallContext
 from iin_service.graphs import Compute
 from iin_service.health import Health
 from iin_service.inference import InferenceRpcs
@@ -33,8 +33,7 @@ from iin_service.rpc import InterpretationRpcs
 from iin_service.sessions import Sessions
 
 if TYPE_CHECKING:
-    from grpc_health.v1 import health_pb2
-    from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
+    from ray.serve.grpc_util import RayServegRPCContext
 
 __all__ = ["DEPLOYMENT", "DESCRIBE_SECONDS", "Replica"]
 
@@ -69,11 +68,31 @@ class _UserConfig(BaseModel, extra="forbid"):
             ) from error
 
 
-class Replica:
-    """One replica: all graphs of a bundle, answering gRPC calls itself.
+# Any: the messages of an RPC; typed where it is answered. Serve finds the parameter `grpc_context` by its name.
+def _unary(method: "Callable[[Replica], Callable[[Any, CallContext], Awaitable[Any]]]") -> Callable[..., Any]:
+    """An RPC with one answer, given by `method` of what is served as the call comes."""
 
-    Serve calls the method that bears the RPC's name; the parameter `grpc_context` is found by name.
-    """
+    async def answer(self: "Replica", request: Any, grpc_context: "RayServegRPCContext") -> Any:
+        return await method(self)(request, grpc_context)
+
+    return answer
+
+
+def _stream(method: "Callable[[Replica], Callable[[Any, CallContext], AsyncGenerator[Any]]]") -> Callable[..., Any]:
+    """An RPC with a stream of answers, as `_unary`; `request` may be a stream too."""
+
+    async def answers(self: "Replica", request: Any, grpc_context: "RayServegRPCContext") -> AsyncIterator[Any]:
+        async with aclosing(method(self)(request, grpc_context)) as responses:
+            async for response in responses:
+                yield response
+                del response  # an idle stream holds nothing
+        _raise_for_proxy(grpc_context)
+
+    return answers
+
+
+class Replica:
+    """One replica: all graphs of a bundle, answering gRPC calls itself; Serve calls what bears the RPC's name."""
 
     def __init__(self, *, threads: int, gpu: bool, gpu_memory_bytes: int | None = None) -> None:
         """The bundle follows in `reconfigure`."""
@@ -129,6 +148,8 @@ class Replica:
 
         Once a graph has raised, which a GPU that is lost does for good, the bundle's golden inputs are tried.
         """
+        if self._loaded is None:  # without a `user_config` Serve never calls `reconfigure`
+            raise ValueError("user_config: expected bundle, a path, got none")
         if self._metrics.doubtful:
             self._metrics.doubtful = False
             try:
@@ -142,7 +163,7 @@ class Replica:
         sessions = Sessions(bundle, threads=self._threads, gpu=self._gpu, gpu_memory_bytes=self._gpu_memory_bytes)
         verify = partial(check_golden, bundle, sessions.run)
         verify()
-        engine = Engine(bundle.manifest, sessions.runner, self._compute)
+        engine = Engine(bundle.manifest, sessions.run, self._compute)
         items = InputReader(bundle.manifest, self._compute)
         return (
             verify,
@@ -154,111 +175,24 @@ class Replica:
         """The answer to GetModel, serialised; other applications ask for it."""
         return self._rpcs.description().SerializeToString()
 
-    async def Interpret(
-        self, request: pb.InterpretRequest, grpc_context: "RayServegRPCContext"
-    ) -> pb.InterpretResponse:
-        """See interpretation.proto."""
-        return await self._rpcs.interpret(request, grpc_context)
-
-    async def Edit(self, request: pb.EditRequest, grpc_context: "RayServegRPCContext") -> pb.EditResponse:
-        """See interpretation.proto."""
-        return await self._rpcs.edit(request, grpc_context)
-
-    async def Sample(
-        self, request: pb.SampleRequest, grpc_context: "RayServegRPCContext"
-    ) -> AsyncIterator[pb.SampleResponse]:
-        """See interpretation.proto."""
-        async with aclosing(self._rpcs.sample(request, grpc_context)) as responses:
-            async for response in responses:
-                yield response
-                del response  # an idle stream holds nothing
-        _raise_for_proxy(grpc_context)
-
-    async def Traverse(
-        self, request: pb.TraverseRequest, grpc_context: "RayServegRPCContext"
-    ) -> AsyncIterator[pb.TraverseResponse]:
-        """See interpretation.proto."""
-        async with aclosing(self._rpcs.traverse(request, grpc_context)) as responses:
-            async for response in responses:
-                yield response
-                del response  # an idle stream holds nothing
-        _raise_for_proxy(grpc_context)
-
-    async def InterpretStream(
-        self, requests: "gRPCInputStream[pb.InterpretStreamRequest]", grpc_context: "RayServegRPCContext"
-    ) -> AsyncIterator[pb.InterpretStreamResponse]:
-        """See interpretation.proto."""
-        async with aclosing(self._rpcs.interpret_stream(requests, grpc_context)) as responses:
-            async for response in responses:
-                yield response
-                del response  # an idle stream holds nothing
-        _raise_for_proxy(grpc_context)
-
-    async def EditStream(
-        self, requests: "gRPCInputStream[pb.EditStreamRequest]", grpc_context: "RayServegRPCContext"
-    ) -> AsyncIterator[pb.EditStreamResponse]:
-        """See interpretation.proto."""
-        async with aclosing(self._rpcs.edit_stream(requests, grpc_context)) as responses:
-            async for response in responses:
-                yield response
-                del response  # an idle stream holds nothing
-        _raise_for_proxy(grpc_context)
-
-    async def Respond(self, request: pb.RespondRequest, grpc_context: "RayServegRPCContext") -> pb.RespondResponse:
-        """See interpretation.proto."""
-        return await self._rpcs.respond(request, grpc_context)
-
-    async def GetModel(self, request: pb.GetModelRequest, grpc_context: "RayServegRPCContext") -> pb.GetModelResponse:
-        """See interpretation.proto."""
-        return await self._rpcs.get_model(request, grpc_context)
-
-    async def ListModels(
-        self, request: pb.ListModelsRequest, grpc_context: "RayServegRPCContext"
-    ) -> pb.ListModelsResponse:
-        """See interpretation.proto."""
-        return await self._rpcs.list_models(request, grpc_context)
-
-    async def ServerLive(self, request: inference_pb.ServerLiveRequest) -> inference_pb.ServerLiveResponse:
-        """See grpc_service.proto."""
-        return inference_pb.ServerLiveResponse(live=True)
-
-    async def ServerReady(self, request: inference_pb.ServerReadyRequest) -> inference_pb.ServerReadyResponse:
-        """See grpc_service.proto."""
-        return inference_pb.ServerReadyResponse(ready=True)
-
-    async def ServerMetadata(self, request: inference_pb.ServerMetadataRequest) -> inference_pb.ServerMetadataResponse:
-        """See grpc_service.proto."""
-        return await self._inference.server_metadata()
-
-    async def ModelReady(self, request: inference_pb.ModelReadyRequest) -> inference_pb.ModelReadyResponse:
-        """See grpc_service.proto."""
-        return await self._inference.model_ready(request)
-
-    async def ModelMetadata(
-        self, request: inference_pb.ModelMetadataRequest, grpc_context: "RayServegRPCContext"
-    ) -> inference_pb.ModelMetadataResponse:
-        """See grpc_service.proto."""
-        return await self._inference.model_metadata(request, grpc_context)
-
-    async def ModelInfer(
-        self, request: inference_pb.ModelInferRequest, grpc_context: "RayServegRPCContext"
-    ) -> inference_pb.ModelInferResponse:
-        """See grpc_service.proto."""
-        return await self._inference.model_infer(request, grpc_context)
-
-    async def Check(
-        self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
-    ) -> "health_pb2.HealthCheckResponse":
-        """See grpc/health/v1/health.proto."""
-        return await self._health.check(request, grpc_context)
-
-    async def Watch(
-        self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
-    ) -> "AsyncIterator[health_pb2.HealthCheckResponse]":
-        """See grpc/health/v1/health.proto."""
-        async with aclosing(self._health.watch(request, grpc_context)) as responses:
-            async for response in responses:
-                yield response
+    # By their names in interpretation.proto, grpc_service.proto and grpc/health/v1/health.proto.
+    Interpret = _unary(lambda self: self._rpcs.interpret)
+    Edit = _unary(lambda self: self._rpcs.edit)
+    Sample = _stream(lambda self: self._rpcs.sample)
+    Traverse = _stream(lambda self: self._rpcs.traverse)
+    InterpretStream = _stream(lambda self: self._rpcs.interpret_stream)
+    EditStream = _stream(lambda self: self._rpcs.edit_stream)
+    Respond = _unary(lambda self: self._rpcs.respond)
+    GetModel = _unary(lambda self: self._rpcs.get_model)
+    ListModels = _unary(lambda self: self._rpcs.list_models)
+    ServerLive = _unary(lambda self: self._inference.server_live)
+    ServerReady = _unary(lambda self: self._inference.server_ready)
+    ServerMetadata = _unary(lambda self: self._inference.server_metadata)
+    ModelReady = _unary(lambda self: self._inference.model_ready)
+    ModelMetadata = _unary(lambda self: self._inference.model_metadata)
+    ModelInfer = _unary(lambda self: self._inference.model_infer)
+    Check = _unary(lambda self: self._health.check)
+    Watch = _stream(lambda self: self._health.watch)
 
 
 def _tidy() -> None:

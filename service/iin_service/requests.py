@@ -9,7 +9,7 @@ from iin_api.v1 import interpretation_pb2 as pb
 from iin_service.edits import LEAST_TRUNCATION, Edit, Replace, Resample, SetValue, Shift
 from iin_service.errors import InvalidInput, short
 from iin_service.inputs import InputReader
-from iin_service.items import NOTHING, Given, PendingEdit, Trace, Wanted
+from iin_service.items import Given, Held, Trace, Wanted
 from iin_service.stage import Array
 from iin_service.walks import Interpolation, LinearWalk, RandomWalk, Walk
 
@@ -63,26 +63,22 @@ class RequestReader:
                 ends = [request.interpolation.destination] if request.HasField("interpolation") else []
                 return self.items.most_items([request.start, *ends])
 
-    async def edits(
-        self, edits: Sequence[pb.EditOperation], targets: int, *, resize: bool, trace: Trace
-    ) -> list[PendingEdit]:
+    async def edits(self, edits: Sequence[pb.EditOperation], targets: int, *, resize: bool, trace: Trace) -> list[Edit]:
         """All edits of a request with `targets` items."""
         if not edits:
             raise InvalidInput("edits", "at least one edit", "none")
         if len(edits) > self.limits.max_edits:
             raise InvalidInput("edits", f"at most {self.limits.max_edits} edits", str(len(edits)))
-        pending, sources = [], 0
+        found, sources = [], 0
         for index, edit in enumerate(edits):
-            pending.append(await self._edit(edit, f"edits[{index}]", targets, resize=resize, trace=trace))
-            if (source := pending[-1].source) is not None:
-                sources += len(source.items)
+            found.append(await self._edit(edit, f"edits[{index}]", targets, resize=resize, trace=trace))
+            if isinstance(operation := found[-1].operation, Replace):
+                sources += len(operation.source.items)
             if sources > self.limits.max_items:
                 raise self.items.too_many("edits", sources)
-        return pending
+        return found
 
-    async def _edit(
-        self, edit: pb.EditOperation, field: str, targets: int, *, resize: bool, trace: Trace
-    ) -> PendingEdit:
+    async def _edit(self, edit: pb.EditOperation, field: str, targets: int, *, resize: bool, trace: Trace) -> Edit:
         size = self._factor_size(edit.factor, f"{field}.factor")
         match edit.WhichOneof("operation"):
             case "replace":
@@ -92,16 +88,15 @@ class RequestReader:
                 source = await self.items.input(edit.replace.source, where, resize=resize, trace=trace)
                 if len(source.items) not in (1, targets):
                     raise InvalidInput(where, f"1 item or {targets}, one a target", str(len(source.items)))
-                return PendingEdit(Edit(edit.factor, Replace(NOTHING, strength)), source, field)
+                return Edit(edit.factor, Replace(source, strength), field)
             case "set":
                 values = self._values(edit.set.values, size, f"{field}.set.values")
-                return PendingEdit(Edit(edit.factor, SetValue(values)), field=field)
+                return Edit(edit.factor, SetValue(values), field)
             case "resample":
                 temperature = self._temperature(edit.resample, f"{field}.resample.temperature")
-                return PendingEdit(Edit(edit.factor, Resample(edit.resample.seed, temperature)), field=field)
+                return Edit(edit.factor, Resample(edit.resample.seed, temperature), field)
             case "shift":
-                shift = Shift(*self._line(edit.shift, size, f"{field}.shift"))
-                return PendingEdit(Edit(edit.factor, shift), field=field)
+                return Edit(edit.factor, Shift(*self._line(edit.shift, size, f"{field}.shift")), field)
             case _:
                 raise InvalidInput(f"{field}.operation", "replace, set, resample or shift", "nothing")
 
@@ -147,26 +142,26 @@ class RequestReader:
             raise InvalidInput(field, "1 item", str(len(given.items)))
         return given
 
-    async def sample(
-        self, request: pb.SampleRequest, trace: Trace
-    ) -> tuple[float, float | None, list[tuple[str, Array | Given]]]:
+    async def sample(self, request: pb.SampleRequest, trace: Trace) -> tuple[float, float | None, list[Held]]:
         """Temperature, truncation and fixed factors of a request whose count is checked too."""
         if not 1 <= request.count <= self.limits.max_samples:
             raise InvalidInput("count", f"between 1 and {self.limits.max_samples}", str(request.count))
         given = request.truncation if request.HasField("truncation") else None
         truncation = None if given is None else checked_truncation(given, "truncation")
-        fixed: list[tuple[str, Array | Given]] = []
+        fixed: list[Held] = []
         for index, one in enumerate(request.fixed):
             field = f"fixed[{index}]"
             size = self._factor_size(one.factor, f"{field}.factor")
-            if one.factor in (name for name, _ in fixed):
+            where = self.layout.slice(one.factor)
+            if where in (held.where for held in fixed):
                 raise InvalidInput(f"{field}.factor", "every factor at most once", f"{one.factor!r} again")
             match one.WhichOneof("value"):
                 case "source":
                     source = await self._one(one.source, f"{field}.source", resize=request.resize, trace=trace)
-                    fixed.append((one.factor, source))
+                    fixed.append(Held(where, source, source.field))
                 case "set":
-                    fixed.append((one.factor, self._values(one.set.values, size, f"{field}.set.values")))
+                    values = self._values(one.set.values, size, f"{field}.set.values")
+                    fixed.append(Held(where, values, f"{field}.set.values"))
                 case _:
                     raise InvalidInput(f"{field}.value", "a source or set", "nothing")
         return self._temperature(request, "temperature"), truncation, fixed
@@ -182,7 +177,7 @@ class RequestReader:
                 factors = self._some_factors(given.factors, f"{field}.factors")
                 where = f"{field}.destination"
                 destination = await self._one(given.destination, where, resize=request.resize, trace=trace)
-                return start, Interpolation(NOTHING, factors), destination
+                return start, Interpolation(factors), destination
             case "linear":
                 size = self._factor_size(request.linear.factor, "linear.factor")
                 return start, LinearWalk(request.linear.factor, *self._line(request.linear, size, "linear")), None

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from google.protobuf import message as protobuf
 from iin_api.v1 import interpretation_pb2 as pb
@@ -12,7 +12,7 @@ from iin_api.v1 import interpretation_pb2 as pb
 from iin_service import responses
 from iin_service.answering import Answering
 from iin_service.engine import Engine
-from iin_service.faults import CallContext, Fault
+from iin_service.faults import CallContext
 from iin_service.items import Decoded, Trace, Wanted
 from iin_service.requests import RequestReader
 
@@ -41,7 +41,7 @@ class InterpretationRpcs:
 
     async def _interpreted(self, request: pb.InterpretRequest, trace: Trace) -> pb.InterpretResponse:
         items = self._read.items.most_items(request.inputs)
-        responses.check_bytes(self._most_interpreted(request), "inputs")
+        responses.check_bytes(self._sizes.most(items, images=False), "inputs")
         async with self._admitted(items, trace):
             given = await self._read.items.inputs(request.inputs, "inputs", resize=request.resize, trace=trace)
             return responses.interpretation(await self._engine.interpret(given, trace), trace)
@@ -181,66 +181,18 @@ class InterpretationRpcs:
         self, requests: AsyncIterator[pb.InterpretStreamRequest], context: CallContext
     ) -> AsyncGenerator[pb.InterpretStreamResponse]:
         """Interpret each message of a stream."""
-        return self._stream(
-            "InterpretStream",
-            requests,
-            self._most_interpreted,
-            self._interpreted,
-            pb.InterpretStreamResponse,
-            context,
-        )
+        work, window = self._interpreted, self._engine.compute.limits.stream_window
+        kind = pb.InterpretStreamResponse
+        return self._answering.each("InterpretStream", requests, work, self._most_interpreted, kind, window, context)
 
     def edit_stream(
         self, requests: AsyncIterator[pb.EditStreamRequest], context: CallContext
     ) -> AsyncGenerator[pb.EditStreamResponse]:
         """Edit each message of a stream."""
-        return self._stream("EditStream", requests, self._most_edited, self._edited, pb.EditStreamResponse, context)
-
-    # Any: the messages of the two streams have the same fields and no common type.
-    async def _stream(
-        self,
-        rpc: str,
-        requests: AsyncIterator[Any],
-        most_of: Callable[[Any], int],
-        work: Callable[[Any, Trace], Awaitable[Any]],
-        kind: Any,
-        context: CallContext,
-    ) -> AsyncGenerator[Any]:
-        """The answer, of a `kind`, that `work` finds for each message; bulk work waits its turn when there is much.
-
-        An answer has at most as many bytes as `most_of` its request says.
-        """
-
-        async def answer(read: tuple[Any, int]) -> tuple[Any, int]:
-            """The answer and its bytes to a message and its own: counted once, which costs as much as sending does."""
-            message, size = read
-            most = min(most_of(message.request), responses.MAX_MESSAGE_BYTES) + len(message.item_id.encode())
-
-            async def answered() -> tuple[Any, int]:
-                response = await work(message.request, Trace(patient=True))
-                found = kind(item_id=message.item_id, response=response)
-                responses.check_bytes(bytes_found := found.ByteSize(), "item_id")
-                return found, bytes_found
-
-            def failed(fault: Fault) -> tuple[Any, int]:
-                found = kind(item_id=message.item_id, error=_item_error(fault))
-                return found, found.ByteSize()
-
-            found, bytes_found = await self._answering.once(rpc, size, answered, failed, kept=kept, most=most)
-            kept.answered(bytes_found, most)
-            return found, bytes_found
-
-        window = self._engine.compute.limits.stream_window
-        try:
-            # Until the call ends, which for a caller that does not read is after it was given up.
-            with self._answering.room.opened() as kept:
-                messages = self._answering.messages(requests, kept)
-                async with aclosing(self._answering.in_order(kept, messages, answer, window)) as answers:
-                    async for found in answers:
-                        yield found
-                        del found  # it counts no more
-        except Exception as error:
-            self._answering.ended(rpc, error, context)
+        work, window = self._edited, self._engine.compute.limits.stream_window
+        return self._answering.each(
+            "EditStream", requests, work, self._most_edited, pb.EditStreamResponse, window, context
+        )
 
     def description(self) -> pb.GetModelResponse:
         """The model and the limits."""
@@ -276,9 +228,3 @@ class InterpretationRpcs:
             return await self._list_models()
         finally:
             asyncio.get_running_loop().call_later(LISTED_SECONDS, forget)
-
-
-def _item_error(fault: Fault) -> pb.ItemError:
-    """A fault as the answer to one message."""
-    violations = [pb.FieldViolation(field=fault.field, description=fault.description)] if fault.field else []
-    return pb.ItemError(code=fault.code.value[0], message=fault.message, violations=violations)

@@ -69,10 +69,6 @@ class Sessions:
         """Outputs of the graph `role` for `items`, `(n, ...)`, in the manifest's order."""
         return self._runs[role](items)
 
-    def runner(self, role: str) -> Run:
-        """A function that runs the graph `role`."""
-        return self._runs[role]
-
 
 def _runner(session: ort.InferenceSession) -> Run:
     name = session.get_inputs()[0].name

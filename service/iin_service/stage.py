@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iin_service.recording import Recorder, Silent
+from iin_service.recording import Recorder
 
 __all__ = ["Array", "Outputs", "Pass", "Run", "Stage"]
 
@@ -73,7 +73,7 @@ class Stage:
         self.max_batch_size = max_batch_size
         self._slot = slot
         self._executor = executor
-        self._recorder = recorder or Silent()
+        self._recorder = recorder or Recorder()
         self._name = next(iter(self.graphs))
         self._waiting: deque[_Waiting] = deque()
         self._told = 0

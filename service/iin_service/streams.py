@@ -1,9 +1,9 @@
 """Answering a stream of requests: several at a time, in their order, and no more read than are worked on."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from iin_service.errors import Idle
 
@@ -39,7 +39,7 @@ def callers_turn(idle_seconds: float, give_up: Callable[[], None]) -> Iterator[N
 
 async def answered_in_order(
     requests: AsyncIterator[Request],
-    answer: Callable[[Request], Awaitable[Answer]],
+    answer: Callable[[Request], Coroutine[Any, Any, Answer]],
     window: int,
     *,
     idle_seconds: float,
@@ -60,9 +60,6 @@ async def answered_in_order(
     room = asyncio.Semaphore(window)
     pending: asyncio.Queue[asyncio.Task[Answer] | None] = asyncio.Queue()
 
-    async def one(request: Request) -> Answer:
-        return await answer(request)
-
     async def read() -> None:
         try:
             while True:
@@ -71,7 +68,7 @@ async def answered_in_order(
                     request = await anext(requests)
                 except StopAsyncIteration:
                     return
-                pending.put_nowait(asyncio.create_task(one(request)))
+                pending.put_nowait(asyncio.create_task(answer(request)))
                 del request  # an idle stream holds nothing
         finally:
             pending.put_nowait(None)

@@ -25,6 +25,8 @@ DATATYPES: dict[str, tuple[Any, str]] = {
     "UINT64": (np.dtype("<u8"), "uint64_contents"),
     "BYTES": (np.dtype(object), "bytes_contents"),
 }
+# Parameters with which Triton's extensions ask for an output as names of classes, or where the caller looks for it.
+OTHER_FORMS = ("classification", "shared_memory_region")
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ def wanted_outputs(request: pb.ModelInferRequest, names: Sequence[str]) -> list[
             raise InvalidInput(f"outputs[{index}].name", f"one of {', '.join(names)}", repr(short(name)))
         if name in wanted:
             raise InvalidInput(f"outputs[{index}].name", "every output at most once", f"{name!r} again")
+        if asked := [one for one in OTHER_FORMS if one in output.parameters]:
+            raise InvalidInput(f"outputs[{index}].parameters", "the tensor itself", " and ".join(asked))
         wanted.append(name)
     return wanted or list(names)
 
@@ -160,7 +164,7 @@ def write_tensors(
         dtype, field = DATATYPES[datatype]
         tensor = response.outputs.add(name=name, datatype=datatype, shape=array.shape)
         data = np.ascontiguousarray(array, dtype).tobytes()
-        if request.raw_input_contents or not request.inputs:
+        if request.raw_input_contents:
             response.raw_output_contents.append(data)
         else:
             tensor.contents.MergeFromString(_packed(field, data))

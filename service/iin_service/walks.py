@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from iin_bundle import FactorLayout
 
-from iin_service.edits import Edit, Purpose, Replace, Shift, apply_edit, draw_prior
+from iin_service.edits import Edit, Purpose, Shift, change, draw_prior
 from iin_service.stage import Array
 
 __all__ = ["Interpolation", "LinearWalk", "RandomWalk", "Walk", "walk"]
@@ -17,8 +17,6 @@ __all__ = ["Interpolation", "LinearWalk", "RandomWalk", "Walk", "walk"]
 class Interpolation:
     """In a straight line to another item (Esser, Rombach, Ommer, CVPR 2020, section 4)."""
 
-    destination: Array
-    """Factor vector `(1, D)` of the last frame."""
     factors: tuple[str, ...]
     """Those that move."""
 
@@ -52,36 +50,38 @@ class RandomWalk:
 Walk = Interpolation | LinearWalk | RandomWalk
 
 
-def walk(start: Array, path: Walk, count: int, layout: FactorLayout) -> Iterator[Array]:
-    """`count` >= 2 factor vectors `(1, D)` from `start`, `(1, D)`, on, which is the first."""
+def walk(ends: Array, path: Walk, count: int, layout: FactorLayout) -> Iterator[Array]:
+    """`count` >= 2 factor vectors `(1, D)`, of which the first of `ends` is the first.
+
+    `ends`, `(1, D)` or `(2, D)`, are the start and the destination of an interpolation.
+    """
+    start = ends[:1]
     match path:
         case RandomWalk():
             yield from _random_walk(start, path, count, layout)
-        case Interpolation(destination, factors):
+        case Interpolation(factors):
+            moves = layout.mask(factors)
             for index in range(count):
-                frame = start
-                for name in factors:
-                    frame = apply_edit(
-                        frame, Edit(name, Replace(destination, index / (count - 1))), layout, "interpolation"
-                    )
-                yield frame
+                strength = index / (count - 1)
+                with np.errstate(over="ignore"):  # looked for where the frame is decoded
+                    line = np.float32(1 - strength) * start + np.float32(strength) * ends[1:]
+                yield np.where(moves, line, start)
         case LinearWalk(factor, direction, distance):
             for index in range(count):
-                shift = Shift(direction, distance * index / (count - 1))
-                yield apply_edit(start, Edit(factor, shift), layout, "linear.distance")
+                shift, frame = Shift(direction, distance * index / (count - 1)), start.copy()
+                change(frame, Edit(factor, shift, "linear.distance"), layout)
+                yield frame
 
 
 def _random_walk(start: Array, path: RandomWalk, count: int, layout: FactorLayout) -> Iterator[Array]:
-    moves = np.zeros(layout.size, bool)
-    for name in path.factors:
-        moves[layout.slice(name)] = True
+    moves = layout.mask(path.factors)
     kept = math.exp(-path.step)
     noise = path.temperature * math.sqrt(-math.expm1(-2 * path.step))
     frame = start
     yield frame
     for index in range(1, count):
         drawn = draw_prior(path.seed, [index], layout.size, temperature=noise, purpose=Purpose.WALK)
-        with np.errstate(over="ignore", invalid="ignore"):  # looked for where the frame is decoded
+        with np.errstate(over="ignore", invalid="ignore"):  # as above
             moved = np.float32(kept) * frame + drawn
         frame = np.where(moves, moved, frame)
         yield frame

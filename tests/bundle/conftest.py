@@ -27,21 +27,21 @@ class Copy:
     def save(self):
         (self.directory / "manifest.json").write_text(json.dumps(self.manifest))
 
-    def set(self, path, value):
-        """Set one value of the manifest by its path, as in `image.channels` or `graphs.encoder.inputs.0.dtype`."""
-        *parents, last = path.split(".")
-        place = self.manifest
-        for step in parents:
+    def _place(self, path):
+        """What holds a value of the manifest, and its key there: `graphs.encoder.inputs.0.dtype` is such a path."""
+        place, *steps = [self.manifest, *path.split(".")]
+        for step in steps[:-1]:
             place = place[int(step) if isinstance(place, list) else step]
-        place[int(last) if isinstance(place, list) else last] = value
+        return place, int(steps[-1]) if isinstance(place, list) else steps[-1]
+
+    def set(self, path, value):
+        place, key = self._place(path)
+        place[key] = value
         self.save()
 
     def remove(self, path):
-        *parents, last = path.split(".")
-        place = self.manifest
-        for step in parents:
-            place = place[int(step) if isinstance(place, list) else step]
-        del place[int(last) if isinstance(place, list) else last]
+        place, key = self._place(path)
+        del place[key]
         self.save()
 
     def entry_of(self, path):

@@ -19,11 +19,12 @@ def test_sizes_become_slices_in_their_order_that_cover_everything(sizes):
     assert layout.names == tuple(sizes)
     assert layout.size == sum(sizes.values())
     assert [layout.size_of(name) for name in layout.names] == list(sizes.values())
-    covered = np.zeros(layout.size, dtype=int)
-    for name in layout.names:
-        covered[layout.slice(name)] += 1
+    masks = np.array([layout.mask([name]) for name in layout.names])
+    assert masks.sum(axis=0).tolist() == [1] * layout.size
+    for name, mask in zip(layout.names, masks, strict=True):
         assert name in layout
-    assert covered.tolist() == [1] * layout.size
+        assert mask[layout.slice(name)].all()
+    assert layout.mask(layout.names[::2]).tolist() == masks[::2].any(axis=0).tolist()
 
 
 @PROPERTY

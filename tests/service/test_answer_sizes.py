@@ -8,23 +8,11 @@ import numpy as np
 import pytest
 from iin_api.inference import grpc_service_pb2 as inference_pb
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_bundle import read_bundle
 from iin_service import responses
-from iin_service.inference import InferenceRpcs
-from iin_service.items import Limits, Trace
+from iin_service.items import Trace
 
+from .fakes import Context, inference_of, quick_graphs, raising, raw_edit, rpcs_of
 from .test_bounds import raw_edit_of, samples
-from .test_rpc import Context, quick_graphs, raw_edit, rpcs_of
-
-
-@pytest.fixture(scope="module")
-def bundle(digits_bundle):
-    return read_bundle(digits_bundle)
-
-
-@pytest.fixture
-def rpcs(bundle):
-    return rpcs_of(bundle, quick_graphs(bundle), limits=Limits(max_queued_items=8))
 
 
 def edited(rpcs, requests):
@@ -39,10 +27,7 @@ def edited(rpcs, requests):
 
 
 def test_what_no_message_has_room_for_is_refused_by_itself_before_it_is_computed(bundle, monkeypatch):
-    def never(items):
-        raise AssertionError("computed")
-
-    rpcs, large = rpcs_of(bundle, lambda role: never), raw_edit(bundle, 20)
+    rpcs, large = rpcs_of(bundle, raising(AssertionError("computed"))), raw_edit(bundle, 20)
     monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", responses.Sizes(bundle.manifest).most(20) - 1)
     (answer,) = edited(rpcs, [large])
     assert answer.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
@@ -59,14 +44,14 @@ def test_what_no_message_has_room_for_is_refused_by_itself_before_it_is_computed
 def test_files_that_no_message_has_room_for_are_refused_by_themselves(bundle, monkeypatch):
     noise = np.random.default_rng(0).uniform(-1, 1, (20, *bundle.manifest.image.shape)).astype(np.float32)
 
-    def runner(role):
-        return (lambda items: (noise[: len(items)],)) if role == "decoder" else quick_graphs(bundle)(role)
+    def run(role, items):
+        return (noise[: len(items)],) if role == "decoder" else quick_graphs(bundle)(role, items)
 
     monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", 20 * math.prod(bundle.manifest.image.shape))
     requests = [raw_edit(bundle, count) for count in (20, 1, 20)]
     for one in requests:
         one.format = pb.IMAGE_FORMAT_PNG
-    answers = edited(rpcs_of(bundle, runner), requests)
+    answers = edited(rpcs_of(bundle, run), requests)
     assert [one.HasField("error") for one in answers] == [True, False, True]
     assert answers[0].error.violations[0].field == "format"
 
@@ -76,10 +61,11 @@ def test_files_that_no_message_has_room_for_are_refused_by_themselves(bundle, mo
 def test_tensors_that_no_message_has_room_for_are_refused_before_they_are_computed(model, slack, bundle, monkeypatch):
     computed, size, image = [], bundle.manifest.size, math.prod(bundle.manifest.image.shape)
 
-    def runner(role):
-        return lambda items: computed.append(role) or quick_graphs(bundle)(role)(items)
+    def run(role, items):
+        computed.append(role)
+        return quick_graphs(bundle)(role, items)
 
-    rpcs = rpcs_of(bundle, runner)
+    rpcs = rpcs_of(bundle, run)
     item = {"interpret": 8 * size + 16, "inverse": 4 * size + 4}.get(model, 8 * size + 4 * image)
     monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", responses.MESSAGE_BYTES + 2 * item - slack)
     request, context = inference_pb.ModelInferRequest(model_name=model), Context()
@@ -95,7 +81,7 @@ def test_tensors_that_no_message_has_room_for_are_refused_before_they_are_comput
             [0.0] * size
         )
         request.inputs.add(name="factor", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"digit")
-    asyncio.run(InferenceRpcs(rpcs._engine, rpcs._read.items, rpcs._answering).model_infer(request, context))
+    asyncio.run(inference_of(rpcs).model_infer(request, context))
     assert context.code is (grpc.StatusCode.INVALID_ARGUMENT if slack else None)
     assert bool(computed) == (not slack)
     if slack:

@@ -8,17 +8,8 @@ import pytest
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_service import room
 from iin_service.answering import Answering
-from iin_service.recording import Silent
 
-
-class Noting(Silent):
-    """Keeps which calls ended how."""
-
-    def __init__(self):
-        self.calls = []
-
-    def call(self, rpc, code, seconds):
-        self.calls.append((rpc, code))
+from .fakes import Noting
 
 
 @pytest.fixture

@@ -15,31 +15,13 @@ import numpy as np
 import pytest
 from iin_api.inference import grpc_service_pb2 as inference_pb
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_bundle import read_bundle
 from iin_service import answering, inputs, responses, room
 from iin_service.errors import Overloaded
 from iin_service.graphs import CODECS, Compute
-from iin_service.inference import InferenceRpcs
-from iin_service.items import Limits, Wanted
+from iin_service.items import Wanted
 from PIL import Image
 
-from .test_rpc import Context, Noting, latent_request, quick_graphs, raising, rpcs_of
-
-
-@pytest.fixture(scope="module")
-def bundle(digits_bundle):
-    return read_bundle(digits_bundle)
-
-
-@pytest.fixture
-def rpcs(bundle):
-    return rpcs_of(bundle, quick_graphs(bundle), limits=Limits(max_queued_items=8))
-
-
-def picture(side=32):
-    file = io.BytesIO()
-    Image.new("RGB", (side, side)).save(file, "PNG")
-    return pb.Input(encoded_image=file.getvalue())
+from .fakes import Context, Noting, inference_of, latent_request, picture, quick_graphs, raising, rpcs_of
 
 
 async def interpret(rpcs, given, context):
@@ -84,7 +66,7 @@ async def infer(rpcs, given, context):
         name="encoded_image", datatype="BYTES", shape=[len(given)], contents=files
     )
     request = inference_pb.ModelInferRequest(model_name="interpret", inputs=[tensor])
-    await InferenceRpcs(rpcs._engine, rpcs._read.items, rpcs._answering).model_infer(request, context)
+    await inference_of(rpcs).model_infer(request, context)
 
 
 @pytest.mark.parametrize("call", [interpret, edit, sample, traverse, respond, infer])
@@ -426,7 +408,7 @@ def test_an_idle_stream_holds_neither_its_last_request_nor_its_answer(bundle):
         return request
 
     async def run():
-        answers = rpcs._stream("Any", requests(), lambda request: 0, work, Held, Context())
+        answers = rpcs._answering.each("Any", requests(), work, lambda request: 0, Held, 64, Context())
         for _ in range(2):
             await anext(answers)
         rest = asyncio.create_task(anext(answers, None))
@@ -493,7 +475,7 @@ def test_of_a_long_name_of_a_factor_a_part_is_told(rpcs):
     request.inputs.add(name="factor", datatype="BYTES", shape=[1]).contents.bytes_contents.append(name)
     tracemalloc.start()
     try:
-        asyncio.run(InferenceRpcs(rpcs._engine, rpcs._read.items, rpcs._answering).model_infer(request, context))
+        asyncio.run(inference_of(rpcs).model_infer(request, context))
         assert tracemalloc.get_traced_memory()[1] < 4 * len(name)  # Python writes each as four characters
     finally:
         tracemalloc.stop()
@@ -512,11 +494,11 @@ def test_a_model_that_gives_no_images_says_so_before_it_reads_or_computes(call, 
 
 
 def test_an_overflow_of_a_start_is_blamed_on_the_field_that_gives_it(bundle):
-    def runner(role):
-        run = quick_graphs(bundle)(role)
-        return (lambda items: (run(items)[0] + np.inf, run(items)[1])) if role == "inverse" else run
+    def run(role, items):
+        found = quick_graphs(bundle)(role, items)
+        return (found[0] + np.inf, found[1]) if role == "inverse" else found
 
-    rpcs, context = rpcs_of(bundle, runner), Context()
+    rpcs, context = rpcs_of(bundle, run), Context()
     request = pb.TraverseRequest(start=raw_edit_of(rpcs, 1).targets[0], frames=2, format=pb.IMAGE_FORMAT_RAW)
     request.random.temperature = 0.0
 

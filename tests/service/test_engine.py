@@ -6,21 +6,15 @@ import threading
 
 import numpy as np
 import pytest
-from iin_bundle import read_bundle
 from iin_service import engine as engines
 from iin_service.edits import Edit, Replace, Resample, SetValue, Shift
 from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, Unsupported
 from iin_service.graphs import Compute
-from iin_service.items import Given, Limits, PendingEdit, Trace, Wanted
-from iin_service.recording import Silent
+from iin_service.items import Given, Held, Limits, Trace, Wanted
+from iin_service.recording import Recorder
 from iin_service.sessions import Sessions
 from iin_service.walks import LinearWalk
-
-
-@pytest.fixture(scope="module")
-def bundle(digits_bundle):
-    return read_bundle(digits_bundle)
 
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -30,7 +24,7 @@ def sessions(request, bundle):
 
 @pytest.fixture
 def engine(bundle, sessions):
-    return Engine(bundle.manifest, sessions.runner, Compute(Limits(max_batch_size=16)))
+    return Engine(bundle.manifest, sessions.run, Compute(Limits(max_batch_size=16)))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +45,14 @@ async def part(first, found, trace):
     return first, found
 
 
+def held(layout, index, name, value):
+    """A fixed factor as requests have it."""
+    return Held(layout.slice(name), value, value.field if isinstance(value, Given) else f"fixed[{index}].set.values")
+
+
 def sample(engine, count, fixed=(), temperature=1.0, seed=7, truncation=None, trace=None, size=5):
+    fixed = [held(engine.layout, index, *one) for index, one in enumerate(fixed)]
+
     async def collect():
         parts = engine.sample(
             count,
@@ -158,19 +159,19 @@ def test_an_overflow_in_a_joined_list_names_its_item(engine, images, bundle):
     factors = Given("factors", np.full((2, bundle.manifest.size), 3e38, np.float32), "targets[1].factors")
     targets, resample = [Given("image", images[:1], "targets[0]"), factors], Edit("digit", Resample(0, 1.0))
     with pytest.raises(InvalidInput) as caught:
-        asyncio.run(engine.edit(targets, [PendingEdit(resample)], Wanted(), Trace()))
+        asyncio.run(engine.edit(targets, [resample], Wanted(), Trace()))
     assert caught.value.field == "targets[1].factors"
 
 
 def test_an_overflow_that_an_edit_or_a_fixed_factor_makes_is_not_blamed_on_anything_else(engine, images, bundle):
     huge = np.full(bundle.manifest.layout.size_of("colour"), 3e38, np.float32)
     with pytest.raises(InvalidInput) as caught:
-        edit(engine, Given("image", images, "targets"), PendingEdit(Edit("colour", SetValue(huge))))
+        edit(engine, Given("image", images, "targets"), Edit("colour", SetValue(huge)))
     assert caught.value.field == "edits"
     edits = [
-        PendingEdit(Edit("digit", Resample(0, 1.0)), field="edits[0]"),
-        PendingEdit(Edit("colour", SetValue(huge)), field="edits[1]"),
-        PendingEdit(Edit("digit", Resample(0, 2.0)), field="edits[2]"),
+        Edit("digit", Resample(0, 1.0), "edits[0]"),
+        Edit("colour", SetValue(huge), "edits[1]"),
+        Edit("digit", Resample(0, 2.0), "edits[2]"),
     ]
     with pytest.raises(InvalidInput) as caught:
         edit(engine, Given("image", images, "targets"), *edits)
@@ -200,12 +201,12 @@ def test_an_overflow_is_blamed_on_what_gave_the_largest_value(edits, field, engi
         values = np.full(layout.size_of(factor), value, np.float32)
         if kind is Replace:
             source = Given("factors", np.full((1, layout.size), value, np.float32), "source")
-            return PendingEdit(Edit(factor, Replace(source.items, 0.5)), source, f"edits[{index}]")
+            return Edit(factor, Replace(source, 0.5), f"edits[{index}]")
         if kind is Shift:
             direction = np.zeros_like(values)
             direction[0] = 1
-            return PendingEdit(Edit(factor, Shift(direction, value)), field=f"edits[{index}]")
-        return PendingEdit(Edit(factor, SetValue(values)), field=f"edits[{index}]")
+            return Edit(factor, Shift(direction, value), f"edits[{index}]")
+        return Edit(factor, SetValue(values), f"edits[{index}]")
 
     factors = np.zeros((1, layout.size), np.float32)
     factors[:, layout.slice("digit")] = 1e38
@@ -236,7 +237,7 @@ def test_an_overflow_of_a_sample_is_blamed_on_its_largest_part(engine, bundle):
 def test_a_factor_drawn_anew_is_not_the_sample_of_its_seed(engine, bundle):
     where = bundle.manifest.layout.slice("digit")
     ((_, drawn),) = sample(engine, 5, seed=0)
-    found = edit(engine, Given("factors", drawn.factors, "targets"), PendingEdit(Edit("digit", Resample(0, 1.0))))
+    found = edit(engine, Given("factors", drawn.factors, "targets"), Edit("digit", Resample(0, 1.0)))
     assert (found.factors[:, where] != drawn.factors[:, where]).all()
 
 
@@ -256,15 +257,15 @@ def test_an_overflow_on_a_path_is_blamed_on_what_is_too_large(value, distance, f
 
 def test_replacing_by_itself_reconstructs(engine, sessions, images):
     given = Given("image", images, "targets")
-    found = edit(engine, given, PendingEdit(Edit("digit", Replace(images, 1.0)), given))
+    found = edit(engine, given, Edit("digit", Replace(given, 1.0)))
     expected = sessions.run("decoder", sessions.run("encoder", images)[0])[0]
     np.testing.assert_allclose(found.images, expected, atol=1e-3)
 
 
 def test_edits_apply_in_order(engine, bundle, images):
     size = bundle.manifest.layout.size_of("digit")
-    zeros = PendingEdit(Edit("digit", SetValue(np.zeros(size, np.float32))))
-    drawn = PendingEdit(Edit("digit", Resample(3, 1.0)))
+    zeros = Edit("digit", SetValue(np.zeros(size, np.float32)))
+    drawn = Edit("digit", Resample(3, 1.0))
     where = bundle.manifest.layout.slice("digit")
     targets = Given("image", images, "targets")
     assert (edit(engine, targets, drawn, zeros).factors[:, where] == 0).all()
@@ -273,15 +274,15 @@ def test_edits_apply_in_order(engine, bundle, images):
 
 def test_one_source_serves_all_targets(engine, bundle, images):
     source = Given("image", images[:1], "source")
-    found = edit(engine, Given("image", images, "targets"), PendingEdit(Edit("colour", Replace(images, 1.0)), source))
+    found = edit(engine, Given("image", images, "targets"), Edit("colour", Replace(source, 1.0)))
     colour = found.factors[:, bundle.manifest.layout.slice("colour")]
     np.testing.assert_allclose(colour, np.broadcast_to(colour[:1], colour.shape), atol=1e-5)
 
 
 def test_a_source_of_several_edits_is_interpreted_once(bundle, sessions, images):
-    engine = Engine(bundle.manifest, sessions.runner, Compute())
+    engine = Engine(bundle.manifest, sessions.run, Compute())
     source, trace = Given("image", images[::-1].copy(), "source"), Trace()
-    edits = [PendingEdit(Edit(name, Replace(images, 1.0)), source) for name in bundle.manifest.layout.names]
+    edits = [Edit(name, Replace(source, 1.0)) for name in bundle.manifest.layout.names]
     found = asyncio.run(engine.edit([Given("image", images, "targets")], edits, Wanted(), trace))
     assert [one.batch_size for one in trace.passes if one.graph == "encoder"] == [12]
     np.testing.assert_allclose(found.factors, interpret(engine, source).factors, atol=1e-4)
@@ -290,7 +291,7 @@ def test_a_source_of_several_edits_is_interpreted_once(bundle, sessions, images)
 def test_sources_of_several_edits_keep_apart(engine, bundle, images):
     names = ("digit", "colour")
     sources = [Given("image", images[index : index + 1], f"edits[{index}]") for index in range(2)]
-    edits = [PendingEdit(Edit(name, Replace(images, 1.0)), one) for name, one in zip(names, sources, strict=True)]
+    edits = [Edit(name, Replace(one, 1.0)) for name, one in zip(names, sources, strict=True)]
     found = edit(engine, Given("image", images[2:3], "targets"), *edits)
     for name, one in zip(names, sources, strict=True):
         where = bundle.manifest.layout.slice(name)
@@ -366,7 +367,7 @@ def test_what_takes_long_to_draw_is_not_drawn_in_the_event_loop(engine, sessions
 
 def test_what_takes_long_to_edit_is_not_edited_in_the_event_loop(engine, bundle, aside):
     seen = aside("change")
-    resample = PendingEdit(Edit("digit", Resample(0, 1.0)))
+    resample = Edit("digit", Resample(0, 1.0))
     targets = Given("factors", np.zeros((64, bundle.manifest.size), np.float32), "targets")
     edit(engine, dataclasses.replace(targets, items=targets.items[:1]), resample)
     edit(engine, targets, resample, resample)
@@ -374,14 +375,14 @@ def test_what_takes_long_to_edit_is_not_edited_in_the_event_loop(engine, bundle,
 
 
 def test_images_alone_tell_of_drift(bundle, sessions, images):
-    class Noting(Silent):
+    class Noting(Recorder):
         noted = ()
 
         def likelihoods(self, quantiles):
             self.noted = (*self.noted, quantiles.tolist())
 
     recorder = Noting()
-    engine = Engine(bundle.manifest, sessions.runner, Compute(recorder=recorder))
+    engine = Engine(bundle.manifest, sessions.run, Compute(recorder=recorder))
     latent = np.zeros((2, *bundle.manifest.latent_shape), np.float32)
     given = [Given("image", images[:2], "a"), Given("latent", latent, "b"), Given("image", images[2:], "c")]
     quantiles = interpret(engine, *given).quantiles.tolist()
@@ -390,29 +391,27 @@ def test_images_alone_tell_of_drift(bundle, sessions, images):
 
 def test_a_model_without_decoder_interprets_and_refuses_the_rest(bundle, sessions, images):
     graphs = {role: graph for role, graph in bundle.manifest.graphs.items() if role != "decoder"}
-    engine = Engine(dataclasses.replace(bundle.manifest, graphs=graphs), sessions.runner, Compute())
+    engine = Engine(dataclasses.replace(bundle.manifest, graphs=graphs), sessions.run, Compute())
     assert interpret(engine, Given("image", images, "inputs")).factors.shape == (6, bundle.manifest.size)
     with pytest.raises(Unsupported, match="no decoder"):
         sample(engine, 1)
     with pytest.raises(Unsupported, match="no decoder"):
-        edit(engine, Given("image", images, "targets"), PendingEdit(Edit("digit", Resample(0, 1.0))))
+        edit(engine, Given("image", images, "targets"), Edit("digit", Resample(0, 1.0)))
 
 
 def test_a_head_adds_class_probabilities(bundle, sessions, images):
-    def head(latents):
-        return (np.stack([latents[:, 0], 1 - latents[:, 0]], axis=1),)
+    def run(role, items):
+        return (np.stack([items[:, 0], 1 - items[:, 0]], axis=1),) if role == "head" else sessions.run(role, items)
 
     graphs = bundle.manifest.graphs | {"head": bundle.manifest.graphs["encoder"]}
     manifest = dataclasses.replace(bundle.manifest, graphs=graphs)
-    engine = Engine(manifest, lambda role: head if role == "head" else sessions.runner(role), Compute())
+    engine = Engine(manifest, run, Compute())
     found = interpret(engine, Given("image", images, "inputs"))
     np.testing.assert_allclose(found.probabilities[:, 0], found.latents[:, 0], atol=1e-6)
 
 
 def test_the_trace_tells_every_stage(engine, images):
     trace = Trace()
-    asyncio.run(
-        engine.edit([Given("image", images, "t")], [PendingEdit(Edit("digit", Resample(0, 1.0)))], Wanted(), trace)
-    )
+    asyncio.run(engine.edit([Given("image", images, "t")], [Edit("digit", Resample(0, 1.0))], Wanted(), trace))
     assert [one.graph for one in trace.passes] == ["encoder", "transform", "inverse", "decoder"]
     assert {one.batch_size for one in trace.passes} == {6}

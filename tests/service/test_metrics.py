@@ -1,21 +1,25 @@
-"""The gauges, set now and then and never left at an old value; and the list of all metrics in the documents."""
+"""Gauges are set now and then and never left at an old value, likelihoods are picked evenly, documents list it all."""
 
 import asyncio
 import re
 from pathlib import Path
 
+import numpy as np
+import pytest
 from iin_service import metrics
 
 
 class Kept:
-    """Ray's gauge, as far as it is used; keeps what it is given."""
+    """Ray's gauge or histogram, as far as it is used; keeps what it is given."""
 
-    def __init__(self, name, description, tag_keys=()):
+    def __init__(self, *arguments):
         self.values, self.tags = [], []
 
     def set(self, value, tags):
         self.values.append(value)
         self.tags.append(tags)
+
+    observe = set
 
 
 def test_changes_within_the_time_are_recorded_once_and_later_ones_again(monkeypatch):
@@ -56,6 +60,17 @@ def test_items_that_wait_are_told_by_stage_as_the_sum_of_its_queues(monkeypatch)
         return [(one["stage"], value) for one, value in zip(gauge.tags, gauge.values, strict=True)]
 
     assert asyncio.run(changes()) == [("transform", 7), ("inverse", 1), ("transform", 0), ("inverse", 1)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 16, 17, 100, 255, 256])
+def test_likelihoods_of_a_large_call_are_recorded_by_an_even_pick(monkeypatch, count):
+    monkeypatch.setattr(metrics, "Histogram", Kept)
+    recorder = metrics.Metrics()
+    recorder.likelihoods(np.arange(count) / 256)
+    kept = np.array(recorder._quantile.values) * 256
+    assert len(kept) == count if count <= 16 else 8 < len(kept) <= 16
+    assert len(set(np.diff(kept))) <= 1
+    assert set(kept) <= set(range(count))
 
 
 SERVING = Path(__file__).parents[2] / "docs/SERVING.md"

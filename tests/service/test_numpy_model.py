@@ -12,7 +12,7 @@ from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, Overloaded
 from iin_service.graphs import Compute
 from iin_service.items import Given, Limits, Trace, Wanted
-from iin_service.recording import Silent
+from iin_service.recording import Recorder
 from iin_service.walks import LinearWalk
 
 LAYOUT = FactorLayout.from_sizes({"residual": 3, "digit": 2})
@@ -32,6 +32,12 @@ def head(latents):
 
 
 GRAPHS = {"transform": transform, "inverse": inverse, "head": head}
+
+
+def run(role, items):
+    return GRAPHS[role](items)
+
+
 MANIFEST = SimpleNamespace(
     name="numpy",
     graphs=GRAPHS,
@@ -41,7 +47,7 @@ MANIFEST = SimpleNamespace(
 )
 
 
-class Counts(Silent):
+class Counts(Recorder):
     """Keeps every count of items under way."""
 
     def __init__(self):
@@ -59,7 +65,7 @@ def counts():
 @pytest.fixture
 def engine(counts):
     limits = Limits(max_queued_items=8, max_batch_size=4, samples_per_message=5)
-    return Engine(MANIFEST, GRAPHS.__getitem__, Compute(limits, counts))
+    return Engine(MANIFEST, run, Compute(limits, counts))
 
 
 def given(kind, count):
@@ -153,7 +159,7 @@ def test_an_analysis_keeps_sums_over_its_draws_and_not_the_draws(engine):
         powers = np.exp(latents @ weights)
         return (powers / powers.sum(axis=1, keepdims=True),)
 
-    engine = Engine(MANIFEST, (GRAPHS | {"head": classes}).__getitem__, Compute())
+    engine = Engine(MANIFEST, lambda role, items: (GRAPHS | {"head": classes})[role](items), Compute())
 
     async def run():
         items, before = await engine.classified([given("factors", 2)], Trace())

@@ -15,7 +15,7 @@ from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, Unsupported
 from iin_service.graphs import Compute
 from iin_service.inputs import InputReader
-from iin_service.items import Given, PendingEdit, Trace, Wanted
+from iin_service.items import Given, Trace, Wanted
 from iin_service.sessions import Sessions
 from iin_training.evaluation import Evaluation
 from iin_training.export import Exported, export_bundle
@@ -111,7 +111,7 @@ class Served:
         self.bundle = read_bundle(folder / "bundle")
         sessions = Sessions(self.bundle, threads=1, gpu=False)
         check_golden(self.bundle, sessions.run)
-        self.engine = Engine(self.bundle.manifest, sessions.runner, Compute())
+        self.engine = Engine(self.bundle.manifest, sessions.run, Compute())
         self.reader = InputReader(self.bundle.manifest, self.engine.compute)
 
     def interpret(self, *given):
@@ -167,7 +167,7 @@ def test_image_latent_and_factors_lead_to_one_interpretation(served):
 
 def test_edits_are_decoded_where_there_is_a_decoder(served):
     targets = Given("image", served.images[:3].numpy(), "targets")
-    edit = PendingEdit(Edit("shape", Replace(targets.items, 1.0)), targets)
+    edit = Edit("shape", Replace(targets, 1.0))
     if served.model.has_decoder:
         expected = served.model.decode(served.model.encode(served.images[:3]))
         np.testing.assert_allclose(served.edit(edit, targets).images, expected, atol=1e-3)
@@ -273,7 +273,7 @@ def test_an_analysis_that_overflows_is_the_callers_mistake_and_prints_nothing(he
 def test_a_model_without_a_decoder_edits_and_walks_without_images(tmp_path):
     served = Served("a classifier's layer", tmp_path)
     images = served.images[:2].numpy()
-    edit = PendingEdit(Edit("shape", Resample(1, 1.0)))
+    edit = Edit("shape", Resample(1, 1.0))
     found = served.edit(edit, Given("image", images, "targets"), images=False)
     assert found.images is None
     assert found.probabilities.shape == (2, 4)

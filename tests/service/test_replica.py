@@ -18,21 +18,25 @@ from iin_bundle import BundleError
 from iin_service import inputs, replica, room
 from iin_service.items import Given, Trace
 from iin_service.log import logger
-from iin_service.recording import Silent
+from iin_service.recording import Recorder
 from iin_service.replica import Replica
+from iin_service.sessions import Sessions
 from PIL import Image
 from ray.serve.exceptions import RayServeException
 
-from .test_rpc import Context
+from .fakes import Context, latent_request
 
 
-class Noting(Silent):
+class Noting(Recorder):
     """A recorder as `Metrics` is, without Ray."""
 
-    refused = None
+    refused, doubtful = None, False
 
     def bundle_refused(self, refused):
         self.refused = refused
+
+    def batch_failed(self):
+        self.doubtful = True
 
 
 @pytest.fixture
@@ -166,7 +170,7 @@ def test_graphs_of_two_bundles_run_one_at_a_time(made, digits_bundle):
     async def run():
         calls = []
         for one in await exchanged(made, digits_bundle):
-            for stage in one._engine._graphs._rows.values():
+            for stage in one._engine._graphs._stages.values():
                 for role, graph in stage.graphs.items():
                     stage.graphs[role] = lambda items, graph=graph: (gate.wait(10), graph(items))[1]
             given = Given("latent", np.zeros((1, one._engine.layout.size), np.float32), "inputs")
@@ -204,6 +208,53 @@ def test_two_bundles_share_the_threads_that_decode(made, digits_bundle, monkeypa
         return decoding
 
     assert asyncio.run(run()) == 2
+
+
+@pytest.fixture
+def lost(made, digits_bundle, monkeypatch):
+    """A replica that has loaded a bundle, and whose GPU is lost while `lost.now`."""
+    state, run = SimpleNamespace(now=False, replica=made), Sessions.run
+
+    def run_or_fail(self, role, items):
+        if state.now:
+            raise RuntimeError("CUDA failure 719: unspecified launch failure")
+        return run(self, role, items)
+
+    monkeypatch.setattr(Sessions, "run", run_or_fail)
+    asyncio.run(made.reconfigure({"bundle": str(digits_bundle)}))
+    return state
+
+
+def interpreted(made):
+    context = Context()
+    asyncio.run(made._rpcs.interpret(latent_request(made._rpcs._engine), context))
+    return context.code
+
+
+def test_a_replica_that_lost_its_gpu_is_unhealthy_as_long_as_it_is(lost):
+    assert interpreted(lost.replica) is None
+    asyncio.run(lost.replica.check_health())
+    lost.now = True
+    asyncio.run(lost.replica.check_health())  # nobody has called it since
+    assert interpreted(lost.replica) is StatusCode.INTERNAL
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="CUDA"):
+            asyncio.run(lost.replica.check_health())
+
+
+def test_a_failure_of_a_graph_that_does_not_come_again_is_forgiven(lost):
+    lost.now = True
+    assert interpreted(lost.replica) is StatusCode.INTERNAL
+    lost.now = False
+    for _ in range(2):
+        asyncio.run(lost.replica.check_health())
+    assert not lost.replica._metrics.doubtful
+
+
+def test_a_replica_without_a_user_config_is_not_taken_for_one_that_serves(made):
+    """Serve tells it of none, and asks for its health before it sends calls."""
+    with pytest.raises(ValueError, match="user_config: expected bundle, a path, got none"):
+        asyncio.run(made.check_health())
 
 
 def test_a_watch_that_its_caller_ends_gives_its_place_back_at_once(made):

@@ -10,7 +10,6 @@ import tracemalloc
 import numpy as np
 import pytest
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_bundle import read_bundle
 from iin_service import inputs as reading
 from iin_service.errors import InvalidInput
 from iin_service.graphs import CODECS, Compute
@@ -20,16 +19,12 @@ from iin_service.items import Trace
 from iin_service.requests import RequestReader
 from PIL import Image, PngImagePlugin
 
+from .fakes import picture
+
 
 @pytest.fixture(scope="module")
-def reader(digits_bundle):
-    return InputReader(read_bundle(digits_bundle).manifest, Compute())
-
-
-def picture(side):
-    file = io.BytesIO()
-    Image.new("RGB", (side, side)).save(file, "PNG")
-    return pb.Input(encoded_image=file.getvalue())
+def reader(bundle):
+    return InputReader(bundle.manifest, Compute())
 
 
 def read(reader, inputs):

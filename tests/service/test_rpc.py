@@ -9,68 +9,17 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_bundle import read_bundle
 from iin_service import answering, responses, room, rpc
-from iin_service.answering import Answering
-from iin_service.engine import Engine
 from iin_service.errors import Overloaded
-from iin_service.graphs import Compute
-from iin_service.inputs import InputReader
-from iin_service.items import Limits
 from iin_service.log import logger
-from iin_service.recording import Silent
-from iin_service.requests import RequestReader
-from iin_service.rpc import InterpretationRpcs
 from iin_service.sessions import Sessions
 
-
-class Context:
-    """Keeps what a call sets on its context."""
-
-    code = details = None
-    metadata = ()
-
-    def set_code(self, code):
-        self.code = code
-
-    def set_details(self, details):
-        self.details = details
-
-    def set_trailing_metadata(self, metadata):
-        self.metadata = metadata
-
-
-@pytest.fixture(scope="module")
-def bundle(digits_bundle):
-    return read_bundle(digits_bundle)
-
-
-def rpcs_of(bundle, runner, list_models=None, recorder=None, limits=None):
-    compute = Compute(Limits() if limits is None else limits, recorder)
-    reader = RequestReader(InputReader(bundle.manifest, compute))
-    engine = Engine(bundle.manifest, runner, compute)
-    return InterpretationRpcs(engine, reader, Answering(recorder or Silent()), list_models or no_models)
-
-
-async def no_models():
-    return []
-
-
-def latent_request(bundle):
-    shape = bundle.manifest.latent_shape
-    return pb.InterpretRequest(inputs=[pb.Input(latent=pb.Tensor(shape=shape, data=bytes(4 * bundle.manifest.size)))])
-
-
-def raising(error):
-    def run(items):
-        raise error
-
-    return lambda role: run
+from .fakes import Context, Noting, latent_request, quick_graphs, raising, raw_edit, rpcs_of
 
 
 def test_a_mistake_names_its_field_in_message_and_details(bundle):
     context = Context()
-    rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+    rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).run)
     asyncio.run(rpcs.interpret(pb.InterpretRequest(), context))
     assert context.code is grpc.StatusCode.INVALID_ARGUMENT
     assert context.details == "inputs: expected at least one item, got none"
@@ -131,7 +80,7 @@ def test_answers_that_are_not_taken_hold_up_their_own_stream_only(bundle, monkey
     """Above the bound a stream goes on by one message at a time, however many answers of others wait."""
 
     async def run():
-        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).run)
         slow, quick = rpcs.interpret_stream(messages(bundle, 200, []), Context()), []
         size = (await settled(slow)).ByteSize()
         kept = rpcs._answering.room._kept
@@ -153,7 +102,7 @@ def test_a_small_message_does_not_overtake_a_large_one_that_waits_for_room(bundl
     monkeypatch.setattr(room, "MAX_BYTES_HELD", 4000)
 
     async def run():
-        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).run)
         held, leave = rpcs._answering, asyncio.Event()
         other = asyncio.create_task(
             held.once("Other", pb.InterpretRequest(resize=True).ByteSize(), leave.wait, lambda fault: fault)
@@ -191,7 +140,7 @@ def test_messages_that_wait_are_read_up_to_a_bound_and_one_of_each_stream(bundle
     request = large_request(bundle, 3000)
 
     async def run():
-        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).run)
         held, leave, read = rpcs._answering, asyncio.Event(), Counter()
         size = latent_request(bundle).ByteSize()
         other = asyncio.create_task(held.once("Other", size, leave.wait, lambda fault: fault))
@@ -225,7 +174,7 @@ def test_a_stream_that_ends_while_its_messages_wait_leaves_nothing_behind(bundle
     monkeypatch.setattr(room, "MAX_BYTES_HELD", 4000)
 
     async def run():
-        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).run)
         held = rpcs._answering
         held.room._bytes += 3000
 
@@ -251,7 +200,7 @@ def test_samples_that_nobody_takes_leave_room_for_the_others(bundle, monkeypatch
     monkeypatch.setattr(room, "MAX_BYTES_HELD", 10 * request.ByteSize())
 
     async def run():
-        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).run)
         contexts = [Context() for _ in range(3)]
         streams = [rpcs.sample(request, context) for context in contexts]
         for stream in streams[:2]:
@@ -276,7 +225,7 @@ def test_a_stream_whose_answers_are_not_taken_gives_its_answers_back_and_its_pla
     monkeypatch.setattr(answering, "IDLE_SECONDS", 0.1)
 
     async def run():
-        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner)
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).run)
         context = Context()
         answers = rpcs.interpret_stream(messages(bundle, 200, []), context)
         await settled(answers)
@@ -329,7 +278,7 @@ def test_callers_of_list_models_share_one_question_for_a_while(bundle, monkeypat
         return [pb.ServedModel(application="digits")]
 
     async def run():
-        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).runner, one_model)
+        rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).run, one_model)
         request = pb.ListModelsRequest()
         first = asyncio.create_task(rpcs.list_models(request, Context()))
         await asyncio.sleep(0)
@@ -343,30 +292,6 @@ def test_callers_of_list_models_share_one_question_for_a_while(bundle, monkeypat
         assert len(asked) == 2
 
     asyncio.run(run())
-
-
-def quick_graphs(bundle):
-    """Graphs of the bundle's shapes that compute nothing."""
-    manifest = bundle.manifest
-
-    def zeros(count, *shape):
-        return np.zeros((count, *shape), np.float32)
-
-    graphs = {
-        "encoder": lambda items: (zeros(len(items), *manifest.latent_shape),),
-        "transform": lambda items: (zeros(len(items), manifest.size), zeros(len(items))),
-        "inverse": lambda items: (zeros(len(items), *manifest.latent_shape), zeros(len(items))),
-        "decoder": lambda items: (zeros(len(items), *manifest.image.shape),),
-    }
-    return graphs.__getitem__
-
-
-def raw_edit(bundle, count):
-    shape = [count, bundle.manifest.size]
-    factors = pb.Tensor(shape=shape, data=np.random.default_rng(0).normal(size=shape).astype("<f4").tobytes())
-    request = pb.EditRequest(targets=[pb.Input(factors=factors)], format=pb.IMAGE_FORMAT_RAW, return_latents=True)
-    request.edits.add(factor="digit").resample.seed = 1
-    return request
 
 
 def test_answers_that_callers_do_not_take_are_bounded_and_who_takes_his_own_goes_on(bundle, monkeypatch):
@@ -403,12 +328,9 @@ def test_answers_that_callers_do_not_take_are_bounded_and_who_takes_his_own_goes
 def test_no_answer_has_more_bytes_than_are_kept_for_it(bundle, image_format):
     """Of noise, which no file format makes smaller, with all that can be asked for, and of mistakes."""
 
-    def noise(role):
-        def run(items):
-            found = quick_graphs(bundle)(role)(items)
-            return tuple(np.random.default_rng(0).uniform(0, 1, one.shape).astype(np.float32) for one in found)
-
-        return run
+    def noise(role, items):
+        found = quick_graphs(bundle)(role, items)
+        return tuple(np.random.default_rng(0).uniform(0, 1, one.shape).astype(np.float32) for one in found)
 
     rpcs, manifest = rpcs_of(bundle, noise), bundle.manifest
     latent, factors = pb.Input(latent=latent_request(bundle).inputs[0].latent), raw_edit(bundle, 200).targets[0]
@@ -480,22 +402,12 @@ def test_the_bytes_of_a_message_and_its_answer_are_counted_once(bundle):
         return request
 
     async def run():
-        stream = rpcs._stream("Any", requests(), lambda request: 0, work, Sized, Context())
+        stream = rpcs._answering.each("Any", requests(), work, lambda request: 0, Sized, 64, Context())
         return [one async for one in stream]
 
     answers = asyncio.run(run())
     assert [one.item_id for one in answers] == [one.item_id for one in sent]
     assert {one.asked for one in sent + answers} == {1}
-
-
-class Noting(Silent):
-    """Keeps which calls ended how."""
-
-    def __init__(self):
-        self.calls = []
-
-    def call(self, rpc, code, seconds):
-        self.calls.append((rpc, code))
 
 
 def test_a_stream_that_is_refused_or_given_up_is_counted(bundle, monkeypatch):

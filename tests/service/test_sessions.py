@@ -1,11 +1,12 @@
 """What a replica's sessions are asked for on a GPU; that CUDA keeps to it shows on a GPU only."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
-from iin_bundle import BundleError, read_bundle
+from iin_bundle import BundleError
 from iin_service import app, sessions
 from iin_service.items import Limits
 from iin_service.sessions import Sessions, cuda_options, in_buckets, warm_up
@@ -27,8 +28,8 @@ def test_products_are_float32_and_no_call_waits_for_a_search():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 33, 64, 65])
-def test_a_bucket_gives_what_the_graph_gives(digits_bundle, count):
-    run, sizes = Sessions(read_bundle(digits_bundle), threads=1, gpu=False).runner("transform"), []
+def test_a_bucket_gives_what_the_graph_gives(bundle, count):
+    run, sizes = partial(Sessions(bundle, threads=1, gpu=False).run, "transform"), []
 
     def seen(items):
         sizes.append(len(items))
@@ -41,8 +42,8 @@ def test_a_bucket_gives_what_the_graph_gives(digits_bundle, count):
     assert sizes == [min(size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size >= count)]
 
 
-def test_every_size_that_calls_can_make_is_run_beforehand(digits_bundle):
-    graph, sizes, used = read_bundle(digits_bundle).manifest.graphs["encoder"], [], set()
+def test_every_size_that_calls_can_make_is_run_beforehand(bundle):
+    graph, sizes, used = bundle.manifest.graphs["encoder"], [], set()
     warm_up(graph, lambda items: (sizes.append(items.shape), items)[1:])
     for count in range(1, Limits.max_batch_size + 1):
         in_buckets(lambda items: (used.add(items.shape), items)[1:])(np.zeros((count, 3, 32, 32), np.float32))
@@ -50,16 +51,16 @@ def test_every_size_that_calls_can_make_is_run_beforehand(digits_bundle):
     assert len(sizes) == len(used)
 
 
-def test_memory_that_does_not_suffice_is_named_before_anything_is_served(digits_bundle):
+def test_memory_that_does_not_suffice_is_named_before_anything_is_served(bundle):
     def run(items):
         raise RuntimeError("Failed to allocate memory for requested buffer of size 1048576")
 
-    graph = read_bundle(digits_bundle).manifest.graphs["encoder"]
+    graph = bundle.manifest.graphs["encoder"]
     with pytest.raises(BundleError, match=r"encoder.onnx: .* batch of 64 .* 1048576; .* raise gpu_memory_bytes"):
         warm_up(graph, run)
 
 
-def test_a_fault_of_the_gpu_is_raised_and_the_batch_not_run_elsewhere(digits_bundle, monkeypatch):
+def test_a_fault_of_the_gpu_is_raised_and_the_batch_not_run_elsewhere(bundle, monkeypatch):
     opened = []
 
     class Session(onnxruntime.InferenceSession):
@@ -68,7 +69,7 @@ def test_a_fault_of_the_gpu_is_raised_and_the_batch_not_run_elsewhere(digits_bun
             opened.append(self)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    run = Sessions(read_bundle(digits_bundle), threads=1, gpu=False).runner("transform")
+    found = Sessions(bundle, threads=1, gpu=False)
 
     def lost(*_):
         raise EPFail("CUDA failure 719: unspecified launch failure")
@@ -76,10 +77,10 @@ def test_a_fault_of_the_gpu_is_raised_and_the_batch_not_run_elsewhere(digits_bun
     for one in opened:
         one._sess = SimpleNamespace(run=lost, is_webgpu_graph_capture_enabled=lambda: False)
     with pytest.raises(EPFail, match="719"):
-        run(np.zeros((1, 32), np.float32))
+        found.run("transform", np.zeros((1, 32), np.float32))
 
 
-def test_a_provider_that_does_not_start_tells_its_cause(digits_bundle, monkeypatch):
+def test_a_provider_that_does_not_start_tells_its_cause(bundle, monkeypatch):
     def create(self, providers, *_):
         if providers != ["CPUExecutionProvider"]:
             raise RuntimeError("CUDA driver version is insufficient")
@@ -88,7 +89,7 @@ def test_a_provider_that_does_not_start_tells_its_cause(digits_bundle, monkeypat
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda self: ["CPUExecutionProvider"])
     monkeypatch.setattr(sessions, "_providers", lambda gpu, options: [("CUDAExecutionProvider", options)])
     with pytest.raises(BundleError, match=r"encoder\.onnx: .* CUDA driver version is insufficient"):
-        Sessions(read_bundle(digits_bundle), threads=1, gpu=True)
+        Sessions(bundle, threads=1, gpu=True)
 
 
 @pytest.mark.parametrize("cap", [None, GIB])

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from iin_service.recording import Silent
+from iin_service.recording import Recorder
 from iin_service.stage import Stage
 
 FORBIDDEN = 13.0
@@ -123,7 +123,7 @@ def test_the_parts_of_a_large_call_do_not_count_each_other_as_waiting():
     asyncio.run(scenario())
 
 
-class Telling(Silent):
+class Telling(Recorder):
     """Keeps how many items were said to wait."""
 
     def __init__(self):

@@ -67,4 +67,4 @@ def test_a_replica_that_does_not_say_what_it_serves_is_told_in_a_line(digits_bun
     handle = SimpleNamespace(describe=SimpleNamespace(remote=lambda: SimpleNamespace(result=result)))
     monkeypatch.setattr(app.serve, "get_app_handle", lambda name: handle)
     with pytest.raises(RuntimeError, match="--update: expected digits to say what it serves, got"):
-        app._check_served(app.ServeOptions(application="digits", bundle=digits_bundle))
+        app._check_served("digits", digits_bundle, replicas=1)

@@ -79,6 +79,17 @@ def test_a_shape_of_a_million_axes_does_not_become_numbers_of_pythons_own():
     assert caught.value.field == "inputs[0].shape"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("classification", {"int64_param": 3}), ("shared_memory_region", {"string_param": "there"})]
+)
+def test_an_output_in_a_form_that_is_not_served_is_refused_and_not_given_in_another(name, value):
+    output = pb.ModelInferRequest.InferRequestedOutputTensor(name="x", parameters={name: pb.InferParameter(**value)})
+    request = pb.ModelInferRequest(outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name="y"), output])
+    with pytest.raises(InvalidInput, match=f"expected the tensor itself, got {name}") as caught:
+        wanted_outputs(request, ["x", "y"])
+    assert caught.value.field == "outputs[1].parameters"
+
+
 def test_of_a_million_outputs_none_is_read_behind_the_first_wrong_one():
     class Counted(list):
         read = 0
