@@ -26,17 +26,6 @@ shows calls from Python, Go and a shell.
 """
 # Numbers of fields in descriptor.proto, of which the paths of comments are made.
 MESSAGES, ENUMS, SERVICES, FIELDS, NESTED, VALUES, METHODS = 4, 5, 6, 2, 3, 2, 2
-TYPES = {
-    FieldDescriptorProto.TYPE_DOUBLE: "double",
-    FieldDescriptorProto.TYPE_FLOAT: "float",
-    FieldDescriptorProto.TYPE_INT64: "int64",
-    FieldDescriptorProto.TYPE_UINT64: "uint64",
-    FieldDescriptorProto.TYPE_INT32: "int32",
-    FieldDescriptorProto.TYPE_UINT32: "uint32",
-    FieldDescriptorProto.TYPE_BOOL: "bool",
-    FieldDescriptorProto.TYPE_STRING: "string",
-    FieldDescriptorProto.TYPE_BYTES: "bytes",
-}
 Path_ = tuple[int, ...]
 
 
@@ -89,12 +78,11 @@ class Page:
             yield from self.message(nested, f"{name}.{nested.name}", (*path, NESTED, index))
 
     def type(self, field: FieldDescriptorProto, message: DescriptorProto) -> str:
-        maps = {
-            f".{self.file.package}.{message.name}.{one.name}" for one in message.nested_type if one.options.map_entry
-        }
-        if field.type_name in maps or field.type_name.endswith("Entry"):
+        entries = [one.name for one in message.nested_type if one.options.map_entry]
+        if field.type_name.rpartition(".")[2] in entries:
             return "map"
-        kind = TYPES.get(field.type) or self.link(field.type_name)
+        scalar = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+        kind = self.link(field.type_name) if field.type_name else scalar
         if field.label == FieldDescriptorProto.LABEL_REPEATED:
             return f"repeated {kind}"
         if field.proto3_optional:

@@ -13,8 +13,11 @@ def main() -> int:
 
     An interrupt ends the process as it would without us: a shell goes on with its loop where we merely exit.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a refused handshake is told by the call, and six times by its log
     try:
         from iin_client import cli
+    except KeyboardInterrupt:
+        code = 130
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("iin_"):
             raise  # our own mistake
@@ -24,7 +27,8 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    code = cli.main()
+    else:
+        code = cli.main()
     if code == 130:
         with suppress(OSError):  # a signal would leave it unwritten
             print(end="", flush=True)

@@ -3,11 +3,27 @@
 from iin_client.async_client import AsyncClient
 from iin_client.channel import Tls
 from iin_client.client import Client
-from iin_client.edits import Edit, Replace, Resample, SetValue, Shift
 from iin_client.errors import CallError, Violation
-from iin_client.inputs import Factors, Input, Inputs, Latent, RawImage
+from iin_client.inputs import (
+    Edit,
+    Factors,
+    Fixed,
+    Input,
+    Inputs,
+    Interpolation,
+    Latent,
+    LinearWalk,
+    Output,
+    RandomWalk,
+    RawImage,
+    Replace,
+    Resample,
+    SetValue,
+    Shift,
+    Values,
+    Walk,
+)
 from iin_client.model import FactorSlice, Figure, Graph, ImageSpec, Limits, Model, Quantile, ServedModel
-from iin_client.request_messages import Fixed, Output
 from iin_client.results import (
     Answer,
     Edited,
@@ -21,7 +37,6 @@ from iin_client.results import (
     Timing,
 )
 from iin_client.settings import Application
-from iin_client.walks import Interpolation, LinearWalk, RandomWalk, Walk
 
 __all__ = [
     "Answer",
@@ -62,6 +77,7 @@ __all__ = [
     "StageTiming",
     "Timing",
     "Tls",
+    "Values",
     "Violation",
     "Walk",
 ]

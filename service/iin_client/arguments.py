@@ -9,8 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from iin_client.edits import Replace, Resample, SetValue, Shift
-from iin_client.walks import LinearWalk
+from iin_client.inputs import LinearWalk, Replace, Resample, SetValue, Shift
 
 __all__ = ["Picture", "build_parser"]
 
@@ -29,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Parser whose namespace holds `command`, the options of that command and those of the connection."""
     parser = argparse.ArgumentParser(
         prog="iin",
-        description="Ask a served model what its factors say about pictures, edit them, draw new pictures.",
+        description="Ask a served model for the factors of pictures (digit, colour, ...), edit them, draw pictures.",
         epilog="Start with: iin describe. Every command has --help with an example.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -40,13 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_describe(command: argparse.ArgumentParser) -> None:
-    _add_json(command)
-
-
 def _add_interpret(command: argparse.ArgumentParser) -> None:
     _add_pictures(command, "IMAGE", "picture to interpret (PNG, JPEG or WebP)")
-    command.add_argument("--json", action="store_true", help="print everything as JSON, latents included")
+    _add_json(command)
     _add_resize(command)
 
 
@@ -87,7 +82,7 @@ def _add_edit(command: argparse.ArgumentParser) -> None:
         help="move the factor DISTANCE standard deviations along the direction V1,V2,...",
     )
     command.add_argument(
-        "--strength", type=float, metavar="S", help="of every --replace, from 0 (no change) to 1 (default)"
+        "--strength", type=float, metavar="S", help="how far every --replace goes, from 0 (no change) to 1 (default)"
     )
     _add_output(command, "PNG file to write; several targets make one grid, enlarged")
     _add_resize(command)
@@ -116,7 +111,7 @@ def _add_sample(command: argparse.ArgumentParser) -> None:
         default=[],
         type=_fix,
         metavar="FACTOR=IMAGE",
-        help="take the factor from this picture instead; once a factor",
+        help="take the factor from this picture instead of drawing it; once a factor",
     )
     _add_output(command, "PNG file to write")
     _add_resize(command)
@@ -148,20 +143,18 @@ def _add_traverse(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--step", type=float, metavar="S", help="with --random, how far a frame goes (default 0.1)")
     command.add_argument("-n", "--frames", type=int, default=16, metavar="N", help="how many frames (default 16)")
-    _add_output(command, "file to write: .png one row after the other, .gif or .webp a film")
+    _add_output(command, "file to write: .png one grid, row by row, .gif or .webp a film")
     _add_resize(command)
 
 
 def _add_respond(command: argparse.ArgumentParser) -> None:
     _add_pictures(command, "IMAGE", "picture to analyse (PNG, JPEG or WebP)")
-    command.add_argument("--draws", type=int, default=100, metavar="N", help="draws a picture and factor (default 100)")
+    command.add_argument(
+        "--draws", type=int, default=100, metavar="N", help="how often to draw each factor of a picture (default 100)"
+    )
     command.add_argument("--seed", type=int, default=0, help="repeats the same draws (default 0)")
     _add_json(command)
     _add_resize(command)
-
-
-def _add_models(command: argparse.ArgumentParser) -> None:
-    _add_json(command)
 
 
 def _add_gallery(command: argparse.ArgumentParser) -> None:
@@ -229,7 +222,7 @@ _COMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser], No
         "A figure's ceiling is the best that the encoder and decoder allow, its floor what chance gives. "
         "The limits are what one call may ask for.",
         "iin describe --address models.example:9000",
-        _add_describe,
+        _add_json,
     ),
     "interpret": (
         "Show the factors of pictures and how likely they are.",
@@ -258,7 +251,8 @@ _COMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser], No
     ),
     "respond": (
         "Show what the classes of a classifier do when a factor is drawn anew.",
-        "For a model with a head. A factor that the classes do not depend on changes none of them.",
+        'For a model with a head. "class changes" is the share of the draws that give another class than the '
+        "picture's, \"its deviation\" the standard deviation of the class's number.",
         "iin respond seven.png --draws 200",
         _add_respond,
     ),
@@ -266,7 +260,7 @@ _COMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser], No
         "List the models that are served side by side.",
         "Any of them can be named with --application.",
         "iin models --address models.example:9000",
-        _add_models,
+        _add_json,
     ),
     "gallery": (
         "Draw one page that shows what the factors mean.",

@@ -4,23 +4,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_api.v1.interpretation_pb2_grpc import InterpretationServiceStub
 
-from iin_client.applications import LIST_APPLICATIONS, first_application
 from iin_client.channel import Tls, open_async_channel
-from iin_client.edits import Edit
 from iin_client.errors import CallError
-from iin_client.inputs import Input, Inputs
+from iin_client.inputs import Edit, Fixed, Input, Inputs, Output, Walk
 from iin_client.model import Model, ServedModel
-from iin_client.model_message import model_description, served_models
 from iin_client.request_messages import (
-    Fixed,
-    Output,
     edit_request,
     edits_request,
     interpret_request,
@@ -28,21 +22,27 @@ from iin_client.request_messages import (
     sample_request,
     traverse_request,
 )
-from iin_client.result_messages import edited, interpretations, responses, samples
+from iin_client.result_messages import (
+    application_names,
+    edited,
+    interpretations,
+    model_description,
+    responses,
+    samples,
+    served_models,
+)
 from iin_client.result_messages import frames as frames_of
 from iin_client.results import Answer, Edited, Frames, Interpretations, Responses, Samples
-from iin_client.settings import NOT_READY, PAUSE_S, Application, Settings
+from iin_client.settings import LIST_APPLICATIONS, NOT_READY, PAUSE_S, Application, Settings
 from iin_client.streaming import (
     AHEAD,
     Sending,
+    answer,
     as_they_come_async,
-    edit_answer,
     edit_message,
-    interpret_answer,
     interpret_message,
     messages_async,
 )
-from iin_client.walks import Walk
 
 __all__ = ["AsyncClient"]
 
@@ -71,9 +71,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -83,7 +81,7 @@ class AsyncClient:
     async def interpret(self, inputs: Inputs, *, resize: bool = False) -> Interpretations:
         """See `Client.interpret`."""
         request = interpret_request(inputs, resize=resize)
-        return await self._answered(self._stub.Interpret, request, interpretations)
+        return await self._answer(self._stub.Interpret, request, interpretations)
 
     async def edit(
         self,
@@ -96,7 +94,7 @@ class AsyncClient:
     ) -> Edited:
         """See `Client.edit`."""
         request = edit_request(targets, edits, output=output, resize=resize, latents=latents)
-        return await self._answered(self._stub.Edit, request, edited)
+        return await self._answer(self._stub.Edit, request, edited)
 
     def sample(
         self,
@@ -121,7 +119,7 @@ class AsyncClient:
             truncation=truncation,
             latents=latents,
         )
-        return self._received(lambda: self._stub.Sample(request, **self._settings.options()), samples)
+        return self._answers(self._stub.Sample, request, samples)
 
     def traverse(
         self,
@@ -135,7 +133,7 @@ class AsyncClient:
     ) -> AsyncIterator[Frames]:
         """See `Client.traverse`; iterate with `async for`."""
         request = traverse_request(start, path, frames, output=output, resize=resize, latents=latents)
-        return self._received(lambda: self._stub.Traverse(request, **self._settings.options()), frames_of)
+        return self._answers(self._stub.Traverse, request, frames_of)
 
     async def respond(
         self,
@@ -151,17 +149,14 @@ class AsyncClient:
         request = respond_request(
             inputs, factors=factors, draws=draws, seed=seed, temperature=temperature, resize=resize
         )
-        return await self._answered(self._stub.Respond, request, responses)
+        return await self._answer(self._stub.Respond, request, responses)
 
     def interpret_stream(
         self, items: AsyncIterable[tuple[str, Inputs]], *, resize: bool = False
     ) -> AsyncIterator[Answer[Interpretations]]:
         """See `Client.interpret_stream`; `items` is asynchronous too."""
-        sending = Sending(asyncio.Semaphore(AHEAD))
-        sent = messages_async(items, interpret_message(resize=resize), sending)
-        return self._received(
-            lambda: self._stub.InterpretStream(sent, metadata=self._settings.metadata()), interpret_answer, sending
-        )
+        message = interpret_message(resize=resize)
+        return self._streamed(self._stub.InterpretStream, items, message, interpretations)
 
     def edit_stream(
         self,
@@ -173,45 +168,43 @@ class AsyncClient:
         latents: bool = False,
     ) -> AsyncIterator[Answer[Edited]]:
         """See `Client.edit_stream`; `items` is asynchronous too."""
-        sending = Sending(asyncio.Semaphore(AHEAD))
-        request = edits_request(edits, output=output, resize=resize, latents=latents)
-        sent = messages_async(items, edit_message(request), sending)
-        return self._received(
-            lambda: self._stub.EditStream(sent, metadata=self._settings.metadata()), edit_answer, sending
-        )
+        message = edit_message(edits_request(edits, output=output, resize=resize, latents=latents))
+        return self._streamed(self._stub.EditStream, items, message, edited)
 
     async def list_models(self) -> tuple[ServedModel, ...]:
         """See `Client.list_models`."""
+        options = self._settings.options()
         with self._errors():
             try:
-                response = await self._stub.ListModels(pb.ListModelsRequest(), **self._settings.options())
+                return served_models(await self._stub.ListModels(pb.ListModelsRequest(), **options))
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND or self._settings.applications:
                     raise
-                some = first_application(await self._list_applications(b"", timeout=self._settings.timeout))
-                options = self._settings.options() | {"metadata": (("application", some),)}
-                response = await self._stub.ListModels(pb.ListModelsRequest(), **options)
-        return served_models(response)
+                try:
+                    names = application_names(await self._list_applications(b"", **options))
+                except grpc.RpcError:
+                    raise error from None
+            if not names:
+                return ()
+            options["metadata"] += (("application", names[0]),)
+            return served_models(await self._stub.ListModels(pb.ListModelsRequest(), **options))
 
     async def get_model(self) -> Model:
         """See `Client.get_model`."""
-        return await self._answered(self._stub.GetModel, pb.GetModelRequest(), model_description)
+        return await self._answer(self._stub.GetModel, pb.GetModelRequest(), model_description)
 
     async def wait_until_ready(self, timeout: float = 60.0) -> Model:
         """See `Client.wait_until_ready`."""
         end = time.monotonic() + timeout
         while True:
             try:
-                return await self._get_model_when_connected(max(end - time.monotonic(), 0.0), timeout)
+                with self._errors(timeout):
+                    options = self._settings.attempt(end - time.monotonic())
+                    return model_description(await self._stub.GetModel(pb.GetModelRequest(), **options))
             except CallError as error:
                 if error.code not in NOT_READY or time.monotonic() + PAUSE_S >= end:
                     raise
             await asyncio.sleep(PAUSE_S)
-
-    async def _get_model_when_connected(self, remaining: float, timeout: float) -> Model:
-        options = self._settings.attempt(remaining)
-        with self._errors(timeout):
-            return model_description(await self._stub.GetModel(pb.GetModelRequest(), **options))
 
     @contextmanager
     def _errors(self, timeout: float | None = None) -> Iterator[None]:
@@ -227,26 +220,40 @@ class AsyncClient:
         except grpc.aio.UsageError as error:
             raise ValueError(f"client: expected an open one, got one that is closed; make another ({error})") from error
 
-    async def _answered(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Result:
-        """See `Client._answered`."""
+    async def _answer(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Result:
+        """See `Client._answer`."""
         with self._errors():
             return read(await call(request, **self._settings.options()))
 
-    async def _received(
-        self, begin: Callable[[], Any], read: Callable[[Any], Result], sending: Sending | None = None
-    ) -> AsyncIterator[Result]:
-        """See `Client._received`."""
+    async def _answers(self, call: Any, request: Any, read: Callable[[Any], Result]) -> AsyncIterator[Result]:
+        """See `Client._answers`."""
         with self._errors():
-            call = begin()
-        answers = call if sending is None else as_they_come_async(call)
+            received = call(request, **self._settings.options())
         try:
             with self._errors():
-                async for response in answers:
-                    if sending is not None:
-                        sending.answered()
+                async for response in received:
                     yield read(response)
+        finally:
+            received.cancel()
+
+    async def _streamed(
+        self,
+        call: Any,
+        items: AsyncIterable[tuple[str, Inputs]],
+        message: Callable[[str, Inputs], Any],
+        read: Callable[[Any], Result],
+    ) -> AsyncIterator[Answer[Result]]:
+        """See `Client._streamed`."""
+        sending = Sending(asyncio.Semaphore(AHEAD))
+        with self._errors():
+            received = call(messages_async(items, message, sending), metadata=self._settings.metadata())
+        try:
+            with self._errors():
+                async for response in as_they_come_async(received):
+                    sending.answered()
+                    yield answer(response, read)
         except CallError as error:
-            if sending is None or (error.code, error.message) != _STATUS_LOST:
+            if (error.code, error.message) != _STATUS_LOST:
                 raise
             raise CallError(
                 grpc.StatusCode.UNAVAILABLE,
@@ -254,8 +261,6 @@ class AsyncClient:
                 "status is lost; try again, and if it persists use Client, which tells the status",
             ) from error
         finally:
-            call.cancel()
-            if sending is not None:
-                sending.end()
-        if sending is not None:
-            sending.check()
+            received.cancel()
+            sending.end()
+        sending.check()

@@ -8,19 +8,11 @@ import grpc
 
 from iin_client.credentials import read_pem
 
-__all__ = [
-    "CHANNEL_OPTIONS",
-    "MAX_MESSAGE_BYTES",
-    "SERVICE_CONFIG",
-    "Tls",
-    "open_async_channel",
-    "open_channel",
-    "plain_options",
-]
+__all__ = ["CHANNEL_OPTIONS", "Tls", "open_async_channel", "open_channel", "plain_options"]
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
-SERVICE_CONFIG = json.dumps(
+_SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [
@@ -40,11 +32,11 @@ SERVICE_CONFIG = json.dumps(
 )
 
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.service_config", SERVICE_CONFIG),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.service_config", _SERVICE_CONFIG),
     # gRPC does not retry a request that outgrows this buffer, 256 KiB by default: too little for pictures.
-    ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
+    ("grpc.per_rpc_retry_buffer_size", _MAX_MESSAGE_BYTES),
     # Servers drop clients that ping more often than every 5 minutes unless told otherwise.
     ("grpc.keepalive_time_ms", 300_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -58,11 +50,11 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
 class Tls:
     """How to trust the service and, for mutual TLS, how to be trusted by it."""
 
-    root_certificates: Path | None = None
+    root_certificates: str | Path | None = None
     """PEM file of the authorities to trust; None trusts gRPC's default ones."""
-    client_key: Path | None = None
+    client_key: str | Path | None = None
     """PEM file of the client's private key; needs `client_certificate`."""
-    client_certificate: Path | None = None
+    client_certificate: str | Path | None = None
     """PEM file of the client's certificate chain; needs `client_key`."""
     server_name: str | None = None
     """Name that the service's certificate must carry, where it is not the address's."""
@@ -103,7 +95,7 @@ def plain_options(address: str) -> tuple[tuple[str, int | str], ...]:
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:
     def read(name: str) -> bytes | None:
-        path: Path | None = getattr(tls, name)
+        path: str | Path | None = getattr(tls, name)
         return None if path is None else read_pem(path, f"tls.{name}")
 
     return grpc.ssl_channel_credentials(

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -10,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from PIL import Image
 
@@ -18,15 +19,14 @@ from iin_client.arguments import build_parser
 from iin_client.channel import Tls
 from iin_client.client import Client
 from iin_client.credentials import checked_token, read_file
-from iin_client.edits import Edit, Replace
 from iin_client.errors import CallError
 from iin_client.fitting import fitted
 from iin_client.gallery import draw_gallery, interpreted
+from iin_client.inputs import Edit, Interpolation, RandomWalk, Replace, Walk
 from iin_client.model import Model
 from iin_client.results import Edited, Interpretations, Responses
 from iin_client.sheet import contact_sheet, save_film
 from iin_client.tables import describe_interpretations, describe_model, describe_models, describe_responses
-from iin_client.walks import Interpolation, RandomWalk, Walk
 
 __all__ = ["main"]
 
@@ -39,15 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 1: a call failed; 2: wrong usage or an unreadable or unwritable file; 130: interrupted; 141: whoever
     read what is printed wanted no more.
     """
-    parser = build_parser()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every file's name can be encoded
     try:
-        options = parser.parse_args(arguments)
-        _check(options)
+        options = build_parser().parse_args(arguments)
         with _connect(options) as client:
-            if options.command in _DRAWING:
-                _draw(client, options)
-            else:
-                _TELLING[options.command](client, options)
+            _COMMANDS[options.command](client, options)
         print(end="", flush=True)  # passes over a stdout that is closed
     except CallError as error:
         return _fail(str(error), 1)
@@ -61,93 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _draw(client: Client, options: argparse.Namespace) -> None:
-    """Run a command that writes a picture, which is there whole or not at all."""
-    output: Path = options.output
-    _, draw = _DRAWING[options.command]
-    file = io.BytesIO()
-    width, height = draw(client, options, file)
-    if _takes_as_written(output):
-        output.write_bytes(file.getvalue())
-    else:
-        _replace(_target(output), file.getvalue())
-    print(f"{output}: {width} x {height} pixels")
-
-
-def _takes_as_written(output: Path) -> bool:
-    """A pipe or a device, which no file can replace."""
-    return output.exists() and not output.is_file()
-
-
-def _target(output: Path) -> Path:
-    """What a link leads to, so that it stays one; unlike `Path.resolve`, this bears with links in a circle."""
-    return Path(os.path.realpath(output))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".iin-{os.getpid()}.partial")
-    try:
-        partial.touch()
-        if path.exists():
-            shutil.copymode(path, partial)
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _fail(message: str, code: int) -> int:
     print(f"iin: {message}", file=sys.stderr)
     return code
-
-
-def _check(options: argparse.Namespace) -> None:
-    if options.command in _DRAWING:
-        endings, _ = _DRAWING[options.command]
-        _check_output(options.output, endings)
-    if options.command == "edit":
-        if not options.edits:
-            raise ValueError("edit: expected at least one of --replace, --set, --resample, --shift, got none")
-        if options.strength is not None and not any(isinstance(edit, Replace) for edit in options.edits):
-            raise ValueError("--strength: expected a --replace for it to apply to, got none; leave it out")
-    if options.command == "traverse" and options.factors and options.line is not None:
-        raise ValueError("--factor: expected --to or --random beside it, got --line, which names its own; drop one")
-    if options.command == "traverse" and options.step is not None and options.random is None:
-        raise ValueError("--step: expected --random beside it, got none; leave it out")
-    if options.command == "gallery" and len(options.pictures) < 2:
-        raise ValueError("gallery: expected at least 2 pictures, got 1; give another one to swap factors with")
-    if options.command == "sample":
-        factors = [factor for factor, _ in options.fixed]
-        if len(set(factors)) < len(factors):
-            raise ValueError(f"--fix: expected every factor at most once, got {', '.join(factors)}; drop one")
-        if options.count < 1:
-            raise ValueError(f"--count: expected at least 1, got {options.count}; leave it out for 64")
-
-
-def _check_output(output: Path, endings: Sequence[str]) -> None:
-    """Refuse what could not be written once the service has done its work."""
-    if output.suffix.lower() not in endings:
-        raise ValueError(f"--output: expected a name that ends in {' or '.join(endings)}, got {output}; choose one")
-    if output.is_dir():
-        raise ValueError(f"--output: expected a file, got the folder {output}; name another")
-    folder = (_target(output) if output.is_symlink() else output).parent
-    written = [output] if _takes_as_written(output) else [folder, output]
-    if not (folder.is_dir() and all(os.access(one, os.W_OK) for one in written if one.exists())):
-        raise ValueError(
-            f"--output: expected a file in a folder that is there and can be written to, got {output}; "
-            f"make {folder}, or name another"
-        )
-
-
-def _drawing_model(client: Client, options: argparse.Namespace) -> Model:
-    """The model, which has a decoder."""
-    model = client.get_model()
-    if all(graph.role != "decoder" for graph in model.graphs):
-        raise ValueError(
-            f"{options.command}: expected a model with a decoder, which draws pictures, got {model.name} "
-            f"{model.version} without one; iin interpret shows its factors"
-        )
-    return model
 
 
 def _connect(options: argparse.Namespace) -> Client:
@@ -206,19 +119,34 @@ def _json_items(names: Sequence[str], model: Model, found: Interpretations) -> l
     ]
 
 
+def _drawing_model(client: Client, options: argparse.Namespace) -> Model:
+    """The model, which has a decoder."""
+    model = client.get_model()
+    if all(graph.role != "decoder" for graph in model.graphs):
+        raise ValueError(
+            f"{options.command}: expected a model with a decoder, which draws pictures, got {model.name} "
+            f"{model.version} without one; iin interpret shows its factors"
+        )
+    return model
+
+
 def _one_call(model: Model, options: argparse.Namespace, files: Sequence[bytes]) -> Sequence[bytes]:
     """`files` as they go into one call that cannot be split: seeds and sources hold for all of it."""
     return fitted(files, model) if options.resize else files
 
 
 def _edit(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:
-    model = _drawing_model(client, options)
     edits: list[Edit] = options.edits
+    if not edits:
+        raise ValueError("edit: expected at least one of --replace, --set, --resample, --shift, got none")
     if options.strength is not None:
+        if not any(isinstance(edit, Replace) for edit in edits):
+            raise ValueError("--strength: expected a --replace for it to apply to, got none; leave it out")
         edits = [
             dataclasses.replace(edit, strength=options.strength) if isinstance(edit, Replace) else edit
             for edit in edits
         ]
+    model = _drawing_model(client, options)
     targets = [picture.data for picture in options.pictures]
     sources = [edit.source for edit in edits if isinstance(edit, Replace) and isinstance(edit.source, bytes)]
     files = iter(_one_call(model, options, [*targets, *sources]))
@@ -239,6 +167,11 @@ def _save_sheet(pictures: Sequence[Image.Image], file: IO[bytes]) -> tuple[int, 
 
 
 def _sample(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:
+    factors = [factor for factor, _ in options.fixed]
+    if len(set(factors)) < len(factors):
+        raise ValueError(f"--fix: expected every factor at most once, got {', '.join(factors)}; drop one")
+    if options.count < 1:
+        raise ValueError(f"--count: expected at least 1, got {options.count}; leave it out for 64")
     model = _drawing_model(client, options)
     files = _one_call(model, options, [picture.data for _, picture in options.fixed])
     chunks = client.sample(
@@ -265,6 +198,10 @@ def _pictures(chunks: Iterable[Edited], expected: int) -> list[Image.Image]:
 
 
 def _traverse(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:
+    if options.factors and options.line is not None:
+        raise ValueError("--factor: expected --to or --random beside it, got --line, which names its own; drop one")
+    if options.step is not None and options.random is None:
+        raise ValueError("--step: expected --random beside it, got none; leave it out")
     model = _drawing_model(client, options)
     ends = [options.start] if options.to is None else [options.start, options.to]
     start, *destination = _one_call(model, options, [picture.data for picture in ends])
@@ -315,6 +252,8 @@ def _models(client: Client, options: argparse.Namespace) -> None:
 
 
 def _gallery(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:
+    if len(options.pictures) < 2:
+        raise ValueError("gallery: expected at least 2 pictures, got 1; give another one to swap factors with")
     page = draw_gallery(
         client,
         _drawing_model(client, options),
@@ -326,16 +265,67 @@ def _gallery(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tu
     return page.size
 
 
-_TELLING: dict[str, Callable[[Client, argparse.Namespace], None]] = {
+_Draw: TypeAlias = Callable[[Client, argparse.Namespace, IO[bytes]], tuple[int, int]]
+"""Writes a picture to a file and gives its size in pixels."""
+
+
+def _draw(draw: _Draw, client: Client, options: argparse.Namespace, endings: Sequence[str] = (".png",)) -> None:
+    """Run a command that writes a picture, which is there whole or not at all."""
+    output: Path = options.output
+    _check_output(output, endings)
+    file = io.BytesIO()
+    width, height = draw(client, options, file)
+    if _takes_as_written(output):
+        output.write_bytes(file.getvalue())
+    else:
+        _replace(_target(output), file.getvalue())
+    print(f"{output}: {width} x {height} pixels")
+
+
+def _check_output(output: Path, endings: Sequence[str]) -> None:
+    """Refuse what could not be written once the service has done its work."""
+    if output.suffix.lower() not in endings:
+        raise ValueError(f"--output: expected a name that ends in {' or '.join(endings)}, got {output}; choose one")
+    if output.is_dir():
+        raise ValueError(f"--output: expected a file, got the folder {output}; name another")
+    folder = (_target(output) if output.is_symlink() else output).parent
+    written = [output] if _takes_as_written(output) else [folder, output]
+    if not (folder.is_dir() and all(os.access(one, os.W_OK) for one in written if one.exists())):
+        raise ValueError(
+            f"--output: expected a file in a folder that is there and can be written to, got {output}; "
+            f"make {folder}, or name another"
+        )
+
+
+def _takes_as_written(output: Path) -> bool:
+    """A pipe or a device, which no file can replace."""
+    return output.exists() and not output.is_file()
+
+
+def _target(output: Path) -> Path:
+    """What a link leads to, so that it stays one; unlike `Path.resolve`, this bears with links in a circle."""
+    return Path(os.path.realpath(output))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".iin-{os.getpid()}.partial")
+    try:
+        partial.touch()
+        if path.exists():
+            shutil.copymode(path, partial)
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+_COMMANDS: dict[str, Callable[[Client, argparse.Namespace], None]] = {
     "describe": _describe,
     "interpret": _interpret,
     "respond": _respond,
     "models": _models,
-}
-# Those that write a picture: how its name may end, and what writes it and gives its size in pixels.
-_DRAWING: dict[str, tuple[Sequence[str], Callable[[Client, argparse.Namespace, IO[bytes]], tuple[int, int]]]] = {
-    "edit": ((".png",), _edit),
-    "sample": ((".png",), _sample),
-    "traverse": ((".png", ".gif", ".webp"), _traverse),
-    "gallery": ((".png",), _gallery),
+    "edit": functools.partial(_draw, _edit),
+    "sample": functools.partial(_draw, _sample),
+    "traverse": functools.partial(_draw, _traverse, endings=(".png", ".gif", ".webp")),
+    "gallery": functools.partial(_draw, _gallery),
 }

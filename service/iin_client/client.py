@@ -3,23 +3,17 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_api.v1.interpretation_pb2_grpc import InterpretationServiceStub
 
-from iin_client.applications import LIST_APPLICATIONS, first_application
 from iin_client.channel import Tls, open_channel
-from iin_client.edits import Edit
 from iin_client.errors import CallError
-from iin_client.inputs import Input, Inputs
+from iin_client.inputs import Edit, Fixed, Input, Inputs, Output, Walk
 from iin_client.model import Model, ServedModel
-from iin_client.model_message import model_description, served_models
 from iin_client.request_messages import (
-    Fixed,
-    Output,
     edit_request,
     edits_request,
     interpret_request,
@@ -27,21 +21,19 @@ from iin_client.request_messages import (
     sample_request,
     traverse_request,
 )
-from iin_client.result_messages import edited, interpretations, responses, samples
+from iin_client.result_messages import (
+    application_names,
+    edited,
+    interpretations,
+    model_description,
+    responses,
+    samples,
+    served_models,
+)
 from iin_client.result_messages import frames as frames_of
 from iin_client.results import Answer, Edited, Frames, Interpretations, Responses, Samples
-from iin_client.settings import NOT_READY, PAUSE_S, Application, Settings
-from iin_client.streaming import (
-    AHEAD,
-    Sending,
-    as_they_come,
-    edit_answer,
-    edit_message,
-    interpret_answer,
-    interpret_message,
-    messages,
-)
-from iin_client.walks import Walk
+from iin_client.settings import LIST_APPLICATIONS, NOT_READY, PAUSE_S, Application, Settings
+from iin_client.streaming import AHEAD, Sending, answer, as_they_come, edit_message, interpret_message, messages
 
 __all__ = ["Client"]
 
@@ -79,9 +71,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -95,7 +85,7 @@ class Client:
         rejects them.
         """
         request = interpret_request(inputs, resize=resize)
-        return self._answered(self._stub.Interpret, request, interpretations)
+        return self._answer(self._stub.Interpret, request, interpretations)
 
     def edit(
         self,
@@ -111,7 +101,7 @@ class Client:
         `resize` holds for targets and sources, as in `interpret`; `latents` gives those of the result too.
         """
         request = edit_request(targets, edits, output=output, resize=resize, latents=latents)
-        return self._answered(self._stub.Edit, request, edited)
+        return self._answer(self._stub.Edit, request, edited)
 
     def sample(
         self,
@@ -143,7 +133,7 @@ class Client:
             truncation=truncation,
             latents=latents,
         )
-        return self._received(lambda: self._stub.Sample(request, **self._settings.options()), samples)
+        return self._answers(self._stub.Sample, request, samples)
 
     def traverse(
         self,
@@ -160,7 +150,7 @@ class Client:
         They arrive in order, several at a time; beginning, deadline and leaving early as in `sample`.
         """
         request = traverse_request(start, path, frames, output=output, resize=resize, latents=latents)
-        return self._received(lambda: self._stub.Traverse(request, **self._settings.options()), frames_of)
+        return self._answers(self._stub.Traverse, request, frames_of)
 
     def respond(
         self,
@@ -181,7 +171,7 @@ class Client:
         request = respond_request(
             inputs, factors=factors, draws=draws, seed=seed, temperature=temperature, resize=resize
         )
-        return self._answered(self._stub.Respond, request, responses)
+        return self._answer(self._stub.Respond, request, responses)
 
     def interpret_stream(
         self, items: Iterable[tuple[str, Inputs]], *, resize: bool = False
@@ -193,11 +183,8 @@ class Client:
         one item is its answer's `error` and ends nothing. After a broken connection (CallError) go on with the
         item after the last one answered.
         """
-        sending = Sending(threading.Semaphore(AHEAD))
-        sent = messages(items, interpret_message(resize=resize), sending)
-        return self._received(
-            lambda: self._stub.InterpretStream(sent, metadata=self._settings.metadata()), interpret_answer, sending
-        )
+        message = interpret_message(resize=resize)
+        return self._streamed(self._stub.InterpretStream, items, message, interpretations)
 
     def edit_stream(
         self,
@@ -212,29 +199,31 @@ class Client:
 
         The sources of `edits` are read once, before this returns.
         """
-        sending = Sending(threading.Semaphore(AHEAD))
-        request = edits_request(edits, output=output, resize=resize, latents=latents)
-        sent = messages(items, edit_message(request), sending)
-        return self._received(
-            lambda: self._stub.EditStream(sent, metadata=self._settings.metadata()), edit_answer, sending
-        )
+        message = edit_message(edits_request(edits, output=output, resize=resize, latents=latents))
+        return self._streamed(self._stub.EditStream, items, message, edited)
 
     def list_models(self) -> tuple[ServedModel, ...]:
         """Lists the models that are served side by side."""
+        options = self._settings.options()
         with self._settings.errors():
             try:
-                response = self._stub.ListModels(pb.ListModelsRequest(), **self._settings.options())
+                return served_models(self._stub.ListModels(pb.ListModelsRequest(), **options))
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND or self._settings.applications:
                     raise
-                some = first_application(self._list_applications(b"", timeout=self._settings.timeout))
-                options = self._settings.options() | {"metadata": (("application", some),)}
-                response = self._stub.ListModels(pb.ListModelsRequest(), **options)
-        return served_models(response)
+                # Any of the models lists them all, and Ray knows their names, unless a gateway keeps Ray to itself.
+                try:
+                    names = application_names(self._list_applications(b"", **options))
+                except grpc.RpcError:
+                    raise error from None
+            if not names:
+                return ()
+            options["metadata"] += (("application", names[0]),)
+            return served_models(self._stub.ListModels(pb.ListModelsRequest(), **options))
 
     def get_model(self) -> Model:
         """Describes the model and the service's limits."""
-        return self._answered(self._stub.GetModel, pb.GetModelRequest(), model_description)
+        return self._answer(self._stub.GetModel, pb.GetModelRequest(), model_description)
 
     def wait_until_ready(self, timeout: float = 60.0) -> Model:
         """Waits up to `timeout` seconds for the model to be served; CallError past that.
@@ -244,40 +233,44 @@ class Client:
         end = time.monotonic() + timeout
         while True:
             try:
-                return self._get_model_when_connected(max(end - time.monotonic(), 0.0), timeout)
+                with self._settings.errors(timeout):
+                    options = self._settings.attempt(end - time.monotonic())
+                    return model_description(self._stub.GetModel(pb.GetModelRequest(), **options))
             except CallError as error:
                 if error.code not in NOT_READY or time.monotonic() + PAUSE_S >= end:
                     raise
             time.sleep(PAUSE_S)
 
-    def _get_model_when_connected(self, remaining: float, timeout: float) -> Model:
-        options = self._settings.attempt(remaining)
-        with self._settings.errors(timeout):
-            return model_description(self._stub.GetModel(pb.GetModelRequest(), **options))
-
-    def _answered(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Result:
-        """What `read` makes of the answer to one request."""
+    def _answer(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Result:
+        """What `read` makes of the answer to a request."""
         with self._settings.errors():
             return read(call(request, **self._settings.options()))
 
-    def _received(
-        self, begin: Callable[[], Any], read: Callable[[Any], Result], sending: Sending | None = None
-    ) -> Iterator[Result]:
-        """What `read` makes of each message of a stream; ends with what went wrong in those sent, if anything.
-
-        `begin` makes the call, here: before it is iterated a generator has no `finally` that would end the call.
-        """
-        call = begin()
-        answers = call if sending is None else as_they_come(call)
+    def _answers(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Iterator[Result]:
+        """What `read` makes of each of the answers to a request."""
+        received = call(request, **self._settings.options())
         try:
             with self._settings.errors():
-                for response in answers:
-                    if sending is not None:
-                        sending.answered()
-                    yield read(response)
+                yield from map(read, received)
         finally:
-            call.cancel()
-            if sending is not None:
-                sending.end()
-        if sending is not None:
-            sending.check()
+            received.cancel()
+
+    def _streamed(
+        self,
+        call: Any,
+        items: Iterable[tuple[str, Inputs]],
+        message: Callable[[str, Inputs], Any],
+        read: Callable[[Any], Result],
+    ) -> Iterator[Answer[Result]]:
+        """The answers to a stream of what `message` makes of each item; ends with what went wrong in these."""
+        sending = Sending(threading.Semaphore(AHEAD))
+        received = call(messages(items, message, sending), metadata=self._settings.metadata())
+        try:
+            with self._settings.errors():
+                for response in as_they_come(received):
+                    sending.answered()
+                    yield answer(response, read)
+        finally:
+            received.cancel()
+            sending.end()
+        sending.check()

@@ -5,15 +5,15 @@ from pathlib import Path
 __all__ = ["checked_token", "is_header_text", "read_file", "read_pem"]
 
 
-def read_file(path: Path, name: str) -> bytes:
+def read_file(path: str | Path, name: str) -> bytes:
     """The file that the option `name` names; OSError, with both, where it cannot be read."""
     try:
-        return path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise type(error)(f"{name}: cannot read {path}: {error.strerror}") from None
 
 
-def read_pem(path: Path, name: str) -> bytes:
+def read_pem(path: str | Path, name: str) -> bytes:
     """The same of a key or certificates; ValueError where it holds none."""
     data = read_file(path, name)
     if b"-----BEGIN" not in data:

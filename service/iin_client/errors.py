@@ -9,7 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 __all__ = ["CallError", "Violation", "call_error"]
 
 _DETAILS_KEY = "grpc-status-details-bin"
-_OWN_DEADLINE = "Deadline Exceeded"  # as gRPC has it, where the service has words of its own
+_OWN_DEADLINE = "Deadline Exceeded"  # in what gRPC says, where the service has words of its own
 # Of the name in the metadata `application`; only Ray knows the calls that it advises.
 _RAYS_ADVICE = " Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
 _RAYS_UNNAMED = "Application metadata not set"
@@ -29,13 +29,16 @@ class CallError(Exception):
     """A call failed; `str()` says what happened and, where it is not plain, what to do about it."""
 
     def __init__(self, code: grpc.StatusCode, message: str, violations: tuple[Violation, ...] = ()) -> None:
-        super().__init__(message)
+        super().__init__(code, message, violations)  # what pickle makes another of, for a pool of processes
         self.code = code
         """Status of the call; INVALID_ARGUMENT for what the caller got wrong."""
         self.message = message
         """What happened and, where it is not plain, what to do about it."""
         self.violations = violations
         """The fields at fault, empty unless the service named some."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 # Any: gRPC has no common type for the exceptions of blocking and asyncio calls that has these methods.
@@ -47,12 +50,12 @@ def call_error(error: Any, *, address: str, timeout: float) -> CallError:
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             message = (
-                f"nothing answers at {address}; is the service running (iin-serve BUNDLE) and done loading? ({details})"
+                f"nothing answers at {address}; is the service running (iin-serve BUNDLE), done loading, and TLS on at "
+                f"both ends or at none? ({details})"
             )
-        case grpc.StatusCode.DEADLINE_EXCEEDED if details == _OWN_DEADLINE:
-            message = (
-                f"no answer from {address} within {timeout:g} s; check the address, allow more time or send fewer items"
-            )
+        case grpc.StatusCode.DEADLINE_EXCEEDED if _OWN_DEADLINE in details:
+            remedy = "check the address, allow more time or ask for less"
+            message = f"no whole answer from {address} within {timeout:g} s; {remedy}"
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             message = f"{details} (RESOURCE_EXHAUSTED); send fewer items a call or try again later"
         case grpc.StatusCode.NOT_FOUND:

@@ -9,10 +9,9 @@ from PIL import Image
 
 from iin_client.arguments import Picture
 from iin_client.client import Client
-from iin_client.edits import Replace
 from iin_client.errors import CallError
 from iin_client.fitting import array_size, as_seen, file_size, fitted, parts
-from iin_client.inputs import Factors
+from iin_client.inputs import Factors, Replace
 from iin_client.model import Model
 from iin_client.results import Interpretations
 from iin_client.sheet import Section, contact_sheet, draw_grid, draw_page

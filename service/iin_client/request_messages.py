@@ -1,24 +1,38 @@
 """Request messages from Python values; ValueError for what cannot be sent, OSError for unreadable files."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from iin_api.v1 import interpretation_pb2 as pb
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from PIL import Image
 
-from iin_client.edits import Edit, Replace, Resample, SetValue, Shift
-from iin_client.inputs import Factors, Input, Inputs, Latent, RawImage
+from iin_client.inputs import (
+    Edit,
+    Factors,
+    Fixed,
+    Input,
+    Inputs,
+    Interpolation,
+    Latent,
+    LinearWalk,
+    Output,
+    RandomWalk,
+    RawImage,
+    Replace,
+    Resample,
+    SetValue,
+    Shift,
+    Values,
+    Walk,
+)
 from iin_client.upright import upright
-from iin_client.walks import Interpolation, LinearWalk, RandomWalk, Walk
 
 __all__ = [
-    "Fixed",
-    "Output",
     "edit_request",
     "edits_request",
     "input_messages",
@@ -27,12 +41,6 @@ __all__ = [
     "sample_request",
     "traverse_request",
 ]
-
-Output: TypeAlias = Literal["png", "jpeg", "webp", "raw", "none"]
-"""Files of 8 bits a channel (PNG and WebP exact, JPEG smaller), float32 numbers in the model's range, or no images."""
-
-Fixed: TypeAlias = Mapping[str, Input | Sequence[float]]
-"""By factor: one item whose factor is taken over, or the values themselves."""
 
 _FORMATS = {
     "png": pb.IMAGE_FORMAT_PNG,
@@ -214,7 +222,7 @@ def _edit(edit: Edit, field: str) -> pb.EditOperation:
             )
 
 
-def _fixed(factor: str, value: Input | Sequence[float]) -> pb.FixedFactor:
+def _fixed(factor: str, value: Input | Values) -> pb.FixedFactor:
     if isinstance(value, Input):
         return pb.FixedFactor(factor=factor, source=_input(value, f"fixed[{factor}]"))
     return pb.FixedFactor(factor=factor, set=pb.SetValue(values=_numbers(value, f"fixed[{factor}]")))

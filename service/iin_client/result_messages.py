@@ -1,11 +1,14 @@
 """Python values from response messages."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
 from iin_api.v1 import interpretation_pb2 as pb
 from numpy.typing import NDArray
 
+from iin_client.model import FactorSlice, Figure, Graph, ImageSpec, Limits, Model, Quantile, ServedModel
 from iin_client.results import (
     Edited,
     FactorResponse,
@@ -18,7 +21,18 @@ from iin_client.results import (
     Timing,
 )
 
-__all__ = ["edited", "frames", "interpretations", "responses", "samples"]
+__all__ = [
+    "application_names",
+    "edited",
+    "frames",
+    "interpretations",
+    "model_description",
+    "responses",
+    "samples",
+    "served_models",
+]
+
+Kind = TypeVar("Kind")
 
 
 def interpretations(response: pb.InterpretResponse) -> Interpretations:
@@ -80,6 +94,40 @@ def responses(response: pb.RespondResponse) -> Responses:
     )
 
 
+def model_description(response: pb.GetModelResponse) -> Model:
+    """Result of `Client.get_model`."""
+    model = response.model
+    return _same(
+        Model,
+        model,
+        image=_same(ImageSpec, model.image),
+        latent_shape=tuple(model.latent_shape),
+        factors=tuple(_same(FactorSlice, factor) for factor in model.factors),
+        log_likelihood_quantiles=tuple(_same(Quantile, one) for one in model.log_likelihood_quantiles),
+        evaluation=tuple(_figure(figure) for figure in model.evaluation),
+        graphs=tuple(_same(Graph, graph) for graph in model.graphs),
+        limits=_same(Limits, response.limits),
+    )
+
+
+def served_models(response: pb.ListModelsResponse) -> tuple[ServedModel, ...]:
+    """Result of `Client.list_models`."""
+    return tuple(
+        ServedModel(
+            application=one.application,
+            state=pb.ApplicationState.Name(one.state).removeprefix("APPLICATION_STATE_"),
+            model=model_description(one.description) if one.HasField("description") else None,
+        )
+        for one in response.models
+    )
+
+
+def application_names(response: bytes) -> list[str]:
+    """Names of the applications in an answer of Ray's own ListApplications."""
+    # A FieldMask has the fields of Ray's message: repeated strings, number 1.
+    return list(FieldMask.FromString(response).paths)
+
+
 def _array(tensor: pb.Tensor, field: str) -> NDArray[np.float32]:
     expected = 4 * int(np.prod(tensor.shape)) if tensor.shape else -1
     if len(tensor.data) != expected:
@@ -96,17 +144,18 @@ def _images(images: pb.Images) -> Images:
 
 
 def _timing(timing: pb.Timing) -> Timing:
-    return Timing(
-        total_ms=timing.total_ms,
-        queue_ms=timing.queue_ms,
-        codec_ms=timing.codec_ms,
-        stages=tuple(
-            StageTiming(
-                stage=stage.stage,
-                queue_ms=stage.queue_ms,
-                compute_ms=stage.compute_ms,
-                batch_size=stage.batch_size,
-            )
-            for stage in timing.stages
-        ),
+    return _same(Timing, timing, stages=tuple(_same(StageTiming, stage) for stage in timing.stages))
+
+
+def _figure(figure: pb.Figure) -> Figure:
+    return _same(
+        Figure,
+        figure,
+        ceiling=figure.ceiling if figure.HasField("ceiling") else None,
+        floor=figure.floor if figure.HasField("floor") else None,
     )
+
+
+def _same(kind: type[Kind], message: Message, **others: Any) -> Kind:
+    """A dataclass with the fields of the same names in `message`, but for `others`."""
+    return kind(**{name: getattr(message, name) for name in kind.__annotations__ if name not in others}, **others)

@@ -12,7 +12,10 @@ from iin_client.channel import Tls
 from iin_client.credentials import checked_token, is_header_text
 from iin_client.errors import call_error
 
-__all__ = ["NOT_READY", "PAUSE_S", "Application", "Settings"]
+__all__ = ["LIST_APPLICATIONS", "NOT_READY", "PAUSE_S", "Application", "Settings"]
+
+LIST_APPLICATIONS = "/ray.serve.RayServeAPIService/ListApplications"
+"""Method of Ray Serve itself that names the applications."""
 
 # A starting service refuses with the first and, until it knows its applications, with the second; the third is an
 # attempt that got no answer.
@@ -58,7 +61,7 @@ class Settings:
 
     def attempt(self, remaining: float) -> dict[str, Any]:
         """Options of one of the calls that wait for the service, with `remaining` seconds for all of them."""
-        return {**self.options(), "timeout": min(remaining, _ATTEMPT_S), "wait_for_ready": True}
+        return {**self.options(), "timeout": max(min(remaining, _ATTEMPT_S), 0.0), "wait_for_ready": True}
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Of one call."""

@@ -13,17 +13,15 @@ from iin_api.v1 import interpretation_pb2 as pb
 from iin_client.errors import CallError, Violation
 from iin_client.inputs import Inputs
 from iin_client.request_messages import input_messages, interpret_request
-from iin_client.result_messages import edited, interpretations
-from iin_client.results import Answer, Edited, Interpretations
+from iin_client.results import Answer
 
 __all__ = [
     "AHEAD",
     "Sending",
+    "answer",
     "as_they_come",
     "as_they_come_async",
-    "edit_answer",
     "edit_message",
-    "interpret_answer",
     "interpret_message",
     "messages",
     "messages_async",
@@ -180,18 +178,9 @@ def edit_message(edits: pb.EditRequest) -> Callable[[str, Inputs], pb.EditStream
     return message
 
 
-def interpret_answer(response: pb.InterpretStreamResponse) -> Answer[Interpretations]:
-    """One answer of `Client.interpret_stream`."""
-    return _answer(response, interpretations)
-
-
-def edit_answer(response: pb.EditStreamResponse) -> Answer[Edited]:
-    """One answer of `Client.edit_stream`."""
-    return _answer(response, edited)
-
-
 # Any: the responses of the two streams have the same fields and no common type.
-def _answer(response: Any, read: Callable[[Any], Result]) -> Answer[Result]:
+def answer(response: Any, read: Callable[[Any], Result]) -> Answer[Result]:
+    """The answer to one item; `read` makes the result of its message."""
     if response.HasField("error"):
         return Answer(item_id=response.item_id, result=None, error=_error(response.error))
     return Answer(item_id=response.item_id, result=read(response.response), error=None)

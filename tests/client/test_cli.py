@@ -192,7 +192,6 @@ def test_a_wrong_edit_is_a_usage_error_that_says_why(option, value, message, pic
         (["traverse", "PICTURE", "--to", "PICTURE", "--step", "1", "-o", "x.gif"], "--step: expected --random beside"),
         (["describe", "--timeout", "0"], "timeout: expected seconds above 0"),
         (["describe", "--client-key", "PICTURE"], "tls: expected client_key and client_certificate"),
-        (["describe", "--root-certificates", "absent.pem"], "absent.pem"),
     ],
 )
 def test_wrong_usage_exits_with_2_and_a_message(arguments, message, picture, tmp_path, capsys):
@@ -227,6 +226,15 @@ def test_a_failed_call_exits_with_1_and_one_line(capsys):
     assert captured.out == ""
     assert captured.err.startswith("iin: nothing answers at localhost:1; is the service running")
     assert captured.err.count("\n") == 1
+
+
+def test_tls_that_the_service_does_not_have_is_told_in_one_line():
+    with serving(Drawing()) as address:
+        words = [sys.executable, "-m", "iin_command", "describe", "--tls", "--address", address]
+        result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "TLS on at both ends or at none? (" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_picture_at_fault_is_named_whichever_call_it_was_in(picture, tmp_path, monkeypatch, capsys):
@@ -394,6 +402,13 @@ def test_who_wants_no_more_of_what_is_printed_is_told_nothing(tmp_path):
     assert (process.returncode, error) == (141, b"")
 
 
+def test_a_name_that_stdout_cannot_encode_is_no_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    with serving(Drawing("decoder")) as address:
+        assert main(["sample", "-n", "1", "-o", str(tmp_path / "é.png"), "--address", address]) == 0
+    assert b"\\xe9.png: 56 x 56 pixels" in sys.stdout.buffer.getvalue()
+
+
 def test_a_closed_stdout_is_no_failure(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)  # what Python makes of one
     with serving(Drawing()) as address:
@@ -428,6 +443,13 @@ def test_an_interrupt_ends_a_process_as_a_shell_expects_and_leaves_what_was_foun
         out, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (-signal.SIGINT, b"")
     assert out.count(picture.encode()) == 4  # each in the table and at the head of its factors
+
+
+def test_an_interrupt_at_the_start_is_no_mistake(tmp_path, monkeypatch):
+    (tmp_path / "grpc.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    result = subprocess.run([sys.executable, "-m", "iin_command", "models"], capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, b"")
 
 
 @pytest.mark.parametrize("arguments", [*DRAWN, ["gallery", "PICTURE", "PICTURE"]])

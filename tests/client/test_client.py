@@ -6,19 +6,32 @@ import re
 import signal
 import threading
 from concurrent import futures
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from google.protobuf import any_pb2
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2, status_pb2
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_api.v1.interpretation_pb2_grpc import (
     InterpretationServiceServicer,
     add_InterpretationServiceServicer_to_server,
 )
-from iin_client import AsyncClient, CallError, Client, Factors, RandomWalk, Replace, Resample, Violation, settings
+from iin_client import (
+    AsyncClient,
+    CallError,
+    Client,
+    Factors,
+    RandomWalk,
+    Replace,
+    Resample,
+    Tls,
+    Violation,
+    settings,
+)
 from iin_client.streaming import AHEAD
 
 
@@ -100,10 +113,10 @@ def service():
     return Identity()
 
 
-@pytest.fixture
-def address(service):
+@contextmanager
+def serving(service, *handlers):
     options = [("grpc.max_receive_message_length", 64 * 1024 * 1024)]
-    server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
+    server = grpc.server(futures.ThreadPoolExecutor(4), handlers, options=options)
     add_InterpretationServiceServicer_to_server(service, server)
     port = server.add_insecure_port("localhost:0")
     server.start()
@@ -111,74 +124,79 @@ def address(service):
     server.stop(grace=None).wait()
 
 
-def get_model(address, **options):
+@pytest.fixture
+def address(service):
+    with serving(service) as address:
+        yield address
+
+
+def ask(address, method, *arguments, **options):
     with Client(address, **options) as client:
-        return client.get_model()
+        return getattr(client, method)(*arguments)
 
 
-def get_model_async(address, **options):
+def ask_async(address, method, *arguments, **options):
     async def call():
         async with AsyncClient(address, **options) as client:
-            return await client.get_model()
+            return await getattr(client, method)(*arguments)
 
     return asyncio.run(call())
 
 
-def wait_until_ready(address, **options):
-    with Client(address) as client:
-        return client.wait_until_ready(**options)
-
-
-def wait_until_ready_async(address, **options):
-    async def call():
-        async with AsyncClient(address) as client:
-            return await client.wait_until_ready(**options)
-
-    return asyncio.run(call())
-
-
-both = pytest.mark.parametrize("call", [get_model, get_model_async])
+both = pytest.mark.parametrize("ask", [ask, ask_async])
 
 
 @both
-def test_unavailable_is_retried_until_it_succeeds(call, service, address):
+def test_unavailable_is_retried_until_it_succeeds(ask, service, address):
     service.failures = [grpc.StatusCode.UNAVAILABLE] * 3
-    assert call(address).name == "identity"
+    assert ask(address, "get_model").name == "identity"
     assert len(service.metadata) == 4
 
 
 @both
-def test_the_fourth_unavailable_is_reported(call, service, address):
+def test_the_fourth_unavailable_is_reported(ask, service, address):
     service.failures = [grpc.StatusCode.UNAVAILABLE] * 5
     with pytest.raises(CallError, match=f"nothing answers at {address}; is the service running") as caught:
-        call(address)
+        ask(address, "get_model")
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
     assert len(service.failures) == 1
 
 
 @both
 @pytest.mark.parametrize("code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL])
-def test_other_failures_are_not_retried(call, code, service, address):
+def test_other_failures_are_not_retried(ask, code, service, address):
     service.failures = [code]
     with pytest.raises(CallError, match="not now") as caught:
-        call(address)
+        ask(address, "get_model")
     assert caught.value.code is code
     assert len(service.metadata) == 1
 
 
 @both
-def test_the_deadline_ends_the_call(call, service, address):
+def test_the_deadline_ends_the_call(ask, service, address):
     service.failures = [grpc.StatusCode.DEADLINE_EXCEEDED]
-    with pytest.raises(CallError, match=f"no answer from {address} within 0.3 s") as caught:
-        call(address, timeout=0.3)
+    with pytest.raises(CallError, match=f"no whole answer from {address} within 0.3 s") as caught:
+        ask(address, "get_model", timeout=0.3)
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 @both
-def test_the_application_is_sent_if_one_is_named(call, service, address):
-    call(address)
-    call(address, application="faces")
+def test_the_application_is_sent_if_one_is_named(ask, service, address):
+    ask(address, "get_model")
+    ask(address, "get_model", application="faces")
     assert [metadata.get("application") for metadata in service.metadata] == [None, "faces"]
+
+
+def test_calls_spread_over_all_addresses(service, address):
+    other = Identity()
+    with serving(other) as also:
+        one, two = (f"127.0.0.1:{each.rpartition(':')[2]}" for each in (address, also))
+        with Client(f"ipv4:{one},{two}") as client:
+            for _ in range(1000):  # the second connection may come later than the first
+                client.get_model()
+                if service.metadata and other.metadata:
+                    return
+    raise AssertionError("all calls went to one address")
 
 
 def test_a_large_request_is_retried_too(service, address):
@@ -191,31 +209,31 @@ def test_a_large_request_is_retried_too(service, address):
     assert len(service.metadata) == 2
 
 
-@pytest.mark.parametrize("wait", [wait_until_ready, wait_until_ready_async])
-def test_waiting_outlasts_the_retries_of_one_call(wait, service, address):
+@both
+def test_waiting_outlasts_the_retries_of_one_call(ask, service, address):
     service.failures = [grpc.StatusCode.UNAVAILABLE] * 5 + [grpc.StatusCode.NOT_FOUND]
-    assert wait(address).name == "identity"
+    assert ask(address, "wait_until_ready").name == "identity"
 
 
-@pytest.mark.parametrize("wait", [wait_until_ready, wait_until_ready_async])
-def test_waiting_ends_at_once_for_what_waiting_does_not_mend(wait, service, address):
+@both
+def test_waiting_ends_at_once_for_what_waiting_does_not_mend(ask, service, address):
     service.failures = [grpc.StatusCode.UNIMPLEMENTED]
     with pytest.raises(CallError, match=r"does not serve iin_api\.v1\.InterpretationService"):
-        wait(address)
+        ask(address, "wait_until_ready")
 
 
-@pytest.mark.parametrize("wait", [wait_until_ready, wait_until_ready_async])
-def test_waiting_for_a_service_that_never_comes_ends(wait):
+@both
+def test_waiting_for_a_service_that_never_comes_ends(ask):
     with pytest.raises(CallError, match=r"localhost:1") as caught:
-        wait("localhost:1", timeout=0.5)
+        ask("localhost:1", "wait_until_ready", 0.5)
     assert caught.value.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 
-@pytest.mark.parametrize("wait", [wait_until_ready, wait_until_ready_async])
-def test_waiting_asks_again_where_no_answer_comes(wait, service, address, monkeypatch):
+@both
+def test_waiting_asks_again_where_no_answer_comes(ask, service, address, monkeypatch):
     monkeypatch.setattr(settings, "_ATTEMPT_S", 0.3)
     service.failures = [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
-    assert wait(address, timeout=60).name == "identity"
+    assert ask(address, "wait_until_ready", 60.0).name == "identity"
     assert len(service.metadata) >= 3
 
 
@@ -225,21 +243,56 @@ def test_an_attempt_has_five_seconds_of_what_remains(remaining, expected):
     assert options == {"timeout": expected, "metadata": (("application", "digits"),), "wait_for_ready": True}
 
 
-def test_the_field_at_fault_arrives_with_the_error(address):
-    with Client(address) as client, pytest.raises(CallError) as caught:
-        client.edit(b"file", Resample("dgit"))
+@both
+def test_the_field_at_fault_arrives_with_the_error(ask, address):
+    with pytest.raises(CallError) as caught:
+        ask(address, "edit", b"file", Resample("dgit"))
     assert caught.value.violations == (Violation("edits[0].factor", "expected digit, got dgit"),)
     assert str(caught.value) == ("edits: one is wrong (INVALID_ARGUMENT); edits[0].factor: expected digit, got dgit")
 
 
-def test_the_field_at_fault_arrives_with_the_error_of_an_async_call(address):
-    async def call():
-        async with AsyncClient(address) as client:
-            await client.edit(b"file", Resample("dgit"))
+class Several(InterpretationServiceServicer):
+    """Lists models where one is named, as a service of several does; Ray names them."""
 
-    with pytest.raises(CallError) as caught:
-        asyncio.run(call())
-    assert caught.value.violations == (Violation("edits[0].factor", "expected digit, got dgit"),)
+    def __init__(self, *names):
+        self.names = names
+        self.metadata = []
+
+    def ListModels(self, request, context):
+        self.metadata.append(dict(context.invocation_metadata()))
+        if self.metadata[-1].get("application") not in self.names:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Application metadata not set.")
+        return pb.ListModelsResponse(models=[pb.ServedModel(application=name) for name in self.names])
+
+    def ListApplications(self, request, context):
+        self.metadata.append(dict(context.invocation_metadata()))
+        return FieldMask(paths=self.names).SerializeToString()
+
+    def ray(self):
+        """Ray's own service, which shares the port."""
+        method = grpc.unary_unary_rpc_method_handler(self.ListApplications)
+        return grpc.method_handlers_generic_handler("ray.serve.RayServeAPIService", {"ListApplications": method})
+
+
+@both
+@pytest.mark.parametrize("names", [["one", "other"], []])
+def test_models_are_listed_without_a_name_and_with_the_token(ask, names, monkeypatch):
+    for grpc_ in (grpc, grpc.aio):  # a token needs TLS, which the server here does without
+        plain = grpc_.insecure_channel
+        monkeypatch.setattr(grpc_, "secure_channel", lambda to, _, options, plain=plain: plain(to, options=options))
+    service = Several(*names)
+    with serving(service, service.ray()) as address:
+        found = ask(address, "list_models", tls=Tls(), token="secret")
+    assert [one.application for one in found] == names
+    assert {metadata["authorization"] for metadata in service.metadata} == {"Bearer secret"}
+
+
+@both
+def test_models_that_a_gateway_lets_nobody_list_are_told_as_unnamed(ask):
+    """deploy/components/gateway passes no services of Ray's."""
+    with serving(Several("one", "other")) as address, pytest.raises(CallError, match="no application is named") as told:
+        ask(address, "list_models")
+    assert told.value.code is grpc.StatusCode.NOT_FOUND
 
 
 def test_samples_arrive_in_order(service, address):

@@ -1,11 +1,13 @@
 """A failed call says what to do about it."""
 
+import pickle
+
 import grpc
 import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
-from iin_client.errors import Violation, call_error
+from iin_client.errors import CallError, Violation, call_error
 
 
 def failure(code, details, *packed):
@@ -60,10 +62,11 @@ def test_a_model_that_is_not_named_is_told_without_ray(rays, ours):
     )
 
 
-def test_the_callers_own_deadline_is_told_in_seconds():
-    error = convert(failure(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+@pytest.mark.parametrize("details", ["Deadline Exceeded", "Stream removed (Deadline Exceeded)"])
+def test_the_callers_own_deadline_is_told_in_seconds(details):
+    error = convert(failure(grpc.StatusCode.DEADLINE_EXCEEDED, details))
     assert str(error) == (
-        "no answer from host:9000 within 2.5 s; check the address, allow more time or send fewer items"
+        "no whole answer from host:9000 within 2.5 s; check the address, allow more time or ask for less"
     )
 
 
@@ -82,3 +85,9 @@ def test_details_of_other_kinds_are_passed_over():
     nested = any_pb2.Any(type_url="type.googleapis.com/unknown.Type", value=b"\x01")
     error = convert(failure(grpc.StatusCode.INVALID_ARGUMENT, "no", other, nested))
     assert error.violations == ()
+
+
+def test_an_error_passes_from_one_process_to_another():
+    error = CallError(grpc.StatusCode.INTERNAL, "broken", (Violation("count", "too many"),))
+    found = pickle.loads(pickle.dumps(error))
+    assert (str(found), found.code, found.violations) == ("broken", error.code, error.violations)

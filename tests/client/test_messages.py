@@ -17,7 +17,6 @@ from iin_client import (
     SetValue,
     Shift,
 )
-from iin_client.model_message import model_description
 from iin_client.request_messages import (
     edit_request,
     interpret_request,
@@ -25,7 +24,7 @@ from iin_client.request_messages import (
     sample_request,
     traverse_request,
 )
-from iin_client.result_messages import edited, interpretations, samples
+from iin_client.result_messages import edited, interpretations, model_description, samples
 from PIL import ExifTags, Image
 
 

@@ -51,7 +51,7 @@ def test_calling_without_its_extra(module, tmp_path):
 
 @pytest.mark.parametrize(
     ("script", "module"),
-    [("iin-train", "iin_training.config"), ("iin-serve", "iin_service.rpc"), ("iin", "iin_client.walks")],
+    [("iin-train", "iin_training.config"), ("iin-serve", "iin_service.rpc"), ("iin", "iin_client.inputs")],
 )
 def test_a_module_of_our_own_is_no_extra(script, module, digits_bundle, tmp_path):
     words = {"iin-train": ("run", "digits"), "iin-serve": (digits_bundle, "--port", "0"), "iin": ("describe",)}
