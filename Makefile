@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 DEMO := build/demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
+# onnxruntime tells Microsoft of every session otherwise; our packages set it too.
+export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve bundle test test-deploy test-cluster lint locks bench bench-method protos release-protos clean

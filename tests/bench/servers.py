@@ -34,7 +34,7 @@ class Server:
 
         """
         self.name = name
-        environment = dict(os.environ)
+        environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}  # as ours has it
         if name in (OURS, TWO):
             scripts, replicas = Path(sysconfig.get_path("scripts")), "2" if name == TWO else "1"
             command = [str(scripts / "iin-serve"), str(bundle.directory.resolve()), "--port", "0"]

@@ -1,5 +1,8 @@
 """What a replica's sessions are asked for on a GPU; that CUDA keeps to it shows on a GPU only."""
 
+import os
+import subprocess
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -102,3 +105,11 @@ def test_the_cap_reaches_the_replica(cap):
 def test_a_cap_needs_a_gpu_and_is_positive(gpus, cap):
     with pytest.raises(ValidationError, match="gpu_memory_bytes"):
         app.BuildArguments(gpus=gpus, gpu_memory_bytes=cap)
+
+
+def test_onnxruntime_sends_no_telemetry(tmp_path):
+    """Where it does, it keeps a mark of the device and what is to be sent below HOME."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    command = "import iin_service.sessions, onnxruntime; onnxruntime.get_available_providers()"
+    subprocess.run([sys.executable, "-c", command], env=kept | {"HOME": str(tmp_path)}, check=True)
+    assert not [*tmp_path.rglob("*onnxruntime*")]

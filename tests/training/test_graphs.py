@@ -1,5 +1,9 @@
 """What does not export, or has other numbers in its graph, is found before a long training."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from iin_training.graphs import ExportError, check_exportable
@@ -58,3 +62,11 @@ def test_a_model_that_exports_passes_and_is_left_as_it_was():
 def test_what_does_not_export_is_refused(parts, words):
     with pytest.raises(ExportError, match=words):
         checked(**({"encoder": nn.Flatten()} | parts))
+
+
+def test_onnxruntime_sends_no_telemetry(tmp_path):
+    """Where it does, it keeps a mark of the device and what is to be sent below HOME."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    command = "import iin_training.graphs, onnxruntime; onnxruntime.get_available_providers()"
+    subprocess.run([sys.executable, "-c", command], env=kept | {"HOME": str(tmp_path)}, check=True)
+    assert not [*tmp_path.rglob("*onnxruntime*")]

@@ -6,3 +6,5 @@ import os
 # choice is so long that two threads on busy cores run tens of times slower than one; none at all costs an idle
 # machine half of its speed.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+# onnxruntime tells Microsoft of every session unless this is set when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
