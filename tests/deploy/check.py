@@ -4,6 +4,7 @@ Of the overlays as they stand, edited or not; without arguments of all in deploy
 """
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import kubernetes_validate
 import yaml
 
 from . import custom_resources, serve_schema
-from .manifests import DEPLOY, Object, of_kind, ray_service, rendered, serve_config, templates, without_nulls
+from .manifests import DEPLOY, Names, Object, of_kind, ray_service, rendered, serve_config, templates, without_nulls
 from .rules import RULES
 
 __all__ = ["core_problem", "main", "problems"]
@@ -79,6 +80,22 @@ def _alert_problems(rules: Object) -> Iterator[str]:
         yield f"PrometheusRule: {done.stderr.strip()}"
 
 
+def _idle_patches(folder: Path, objects: list[Object]) -> Iterator[str]:
+    """Those that select nothing, of which kustomize says nothing; but for what a component has that is left out."""
+    given = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    targets = [one["target"] for one in given.get("patches", ()) if "target" in one and "$patch" not in str(one)]
+    targets += [one["select"] for replacement in given.get("replacements", ()) for one in replacement["targets"]]
+    left_out = {kind for _, kind in custom_resources.KINDS} - {one["kind"] for one in objects}
+    for target in targets:
+        if target.get("kind") not in left_out and not any(_selects(target, one) for one in objects):
+            yield f"expected something to patch, found no {target}"
+
+
+def _selects(target: Names, one: Object) -> bool:
+    found = {"kind": one["kind"], "name": one["metadata"]["name"]}
+    return all(re.fullmatch(target.get(key, ".*"), found[key]) for key in found)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.deploy.check", description=__doc__)
     parser.add_argument("overlays", nargs="*", type=Path, metavar="OVERLAY", help="folder of a kustomization")
@@ -91,7 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     wrong = False
     for folder in given or sorted(path.parent for path in DEPLOY.glob("overlays/*/kustomization.yaml")):
         try:
-            found = list(problems(rendered(folder)))
+            objects = rendered(folder)
+            found = [*_idle_patches(folder, objects), *problems(objects)]
         except ValueError as error:
             found = [str(error)]
         except KeyError as error:

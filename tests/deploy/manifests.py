@@ -125,6 +125,15 @@ def workers(objects: list[Object]) -> Object:
     return only("group of workers", cluster(objects)["workerGroupSpecs"])
 
 
+def groups(objects: list[Object]) -> tuple[Object, Object]:
+    return head(objects), workers(objects)
+
+
+def labels(group: Object) -> Names:
+    found: Names = group["template"]["metadata"]["labels"]
+    return found
+
+
 def pod(group: Object) -> Object:
     return group["template"]["spec"]
 

@@ -5,8 +5,6 @@ import re
 
 from .manifests import Object, of_kind, selects, templates
 
-__all__ = ["only_known_peers"]
-
 PART = "app.kubernetes.io/part-of"
 COMPONENT = "app.kubernetes.io/component"
 CALLER = {"matchLabels": {"iin.example.com/caller": "true"}}
@@ -74,3 +72,6 @@ def only_known_peers(objects):
         selected = [selects(selector, template["metadata"]["labels"]) for _, template in templates(objects)]
         if not (all if name == "iin" else any)(selected):
             yield f"NetworkPolicy {name}: expected to select pods that there are"
+
+
+RULES = [only_known_peers]

@@ -37,6 +37,18 @@ def edit(root, path, old, new):
 
 
 OWN = "overlays/own/kustomization.yaml"
+ELSEWHERE = """
+patches:
+  - target: {kind: StatefulSet, name: iin-valkey}
+    patch: "{$patch: delete, apiVersion: apps/v1, kind: StatefulSet, metadata: {name: iin-valkey}}"
+  - target: {kind: Service, name: iin-valkey}
+    patch: "{$patch: delete, apiVersion: v1, kind: Service, metadata: {name: iin-valkey}}"
+  - target: {kind: RayService}
+    patch: |
+      - op: replace
+        path: /spec/rayClusterConfig/gcsFaultToleranceOptions/redisAddress
+        value: rediss://redis.example.com:6379
+"""
 
 
 @pytest.mark.parametrize(
@@ -57,6 +69,7 @@ OWN = "overlays/own/kustomization.yaml"
         [(OWN, "^  - ../../components/monitoring\n", "")],
         [(OWN, "^namespace: .+", "namespace: faces")],
         [("components/gateway/network-policy.yaml", "envoy-gateway-system", "gateways")],
+        [(OWN, r"\Z", ELSEWHERE)],
     ],
     ids=[
         "max_replicas",
@@ -68,6 +81,7 @@ OWN = "overlays/own/kustomization.yaml"
         "no monitoring",
         "namespace",
         "Envoy's namespace",
+        "Redis elsewhere",
     ],
 )
 def test_what_an_operator_may_change_is_right(copied, edits, capsys):
@@ -81,7 +95,13 @@ def test_what_an_operator_may_change_is_right(copied, edits, capsys):
     [
         ([("serve/serve.yaml", r"max_replicas: \d+", "max_replicas: 1000")], "expected room for 1250 replicas"),
         ([("serve/serve.yaml", "(?m)^    route_prefix: /\n", "    prefix: /\n")], "prefix: unknown key"),
+        ([("serve/serve.yaml", "args: {cpus", "args: {cores")], "cores\n +Extra inputs are not permitted"),
         ([(OWN, "^resources: ", "resource: ")], "kubectl kustomize"),
+        (
+            [(OWN, r"\Z", "patches:\n  - target: {kind: Rayservice}\n    patch: |\n      - {op: remove, path: /a}\n")],
+            "found no {'kind': 'Rayservice'}",
+        ),
+        ([(OWN, "kind: PrometheusRule", "kind: PrometheusRules")], "found no {'kind': 'PrometheusRules'}"),
         (
             [(OWN, "^namespace: .+", "namespace: faces"), (OWN, r"\[alert=IinNoPod\]", "[alert=IinAbsent]")],
             "IinNoPod: expected",

@@ -56,6 +56,7 @@ def test_what_runs_has_no_compiler_and_no_root(target):
     assert not [line for line in lines if line.startswith(("RUN", "ADD"))]
     packages = next(line for line in stages()["base"] if "apt-get install" in line)
     assert {"bash", "wget"} <= set(packages.split()), "KubeRay's probes call them"
+    assert any("ORT_DISABLE_TELEMETRY=1" in line for line in stages()["base"]), "onnxruntime sends some by default"
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
@@ -96,21 +97,15 @@ def requirements(texts, extras=("",)):
             yield one
 
 
-def reached(texts):
-    """All that the requirements lead to, and the names of those that are not installed here, which lead on unseen."""
-    found, unseen, waiting = [], set(), list(requirements(texts))
-    while waiting:
-        one = waiting.pop()
-        if one in found:
-            continue
-        found.append(one)
-        try:
-            needed = importlib.metadata.requires(one.name) or []
-        except importlib.metadata.PackageNotFoundError:
-            unseen.add(one.name)
-        else:
-            waiting += requirements(needed, ("", *one.extras))
-    return found, unseen
+def needed_by(one, parents):
+    """What a requirement leads to; where it is not installed here, all that the lock's own word says."""
+    try:
+        return list(requirements(importlib.metadata.requires(one.name) or [], ("", *one.extras)))
+    except importlib.metadata.PackageNotFoundError:
+        led = {canonicalize_name(one.name)}
+    while further := {name for name in parents if name not in led and parents[name] & led}:
+        led |= further
+    return [Requirement(name) for name in sorted(led)]
 
 
 def lock_faults(text, texts):
@@ -134,18 +129,16 @@ def lock_faults(text, texts):
     for name, needing in parents.items():
         if missing := needing - found.keys() - {PROJECT["project"]["name"]}:
             yield f"{name}: expected in the lock what needs it, got no {sorted(missing)}"
-    wanted, unseen = reached(texts)
-    names = {canonicalize_name(one.name) for one in wanted}
-    # What the unseen ones need, and what that needs, is known from the lock's own word alone ...
-    led = {canonicalize_name(name) for name in unseen}
-    while further := {name for name in parents if name not in names | led and parents[name] & led}:
-        led |= further
-    # ... and from there on again from what is installed.
-    for one in [*wanted, *reached(sorted(led))[0]]:
+    waiting, seen = list(requirements(texts)), []
+    while waiting:
+        if (one := waiting.pop()) in seen:
+            continue
+        seen.append(one)
         version = found.get(canonicalize_name(one.name))
         if version is None or not one.specifier.contains(version, prereleases=True):
             yield f"{one}: expected in the lock, got {version}"
-    if more := found.keys() - names - led:
+        waiting += needed_by(one, parents)
+    if more := found.keys() - {canonicalize_name(one.name) for one in seen}:
         yield f"expected only what is needed, got {sorted(more)}"
 
 

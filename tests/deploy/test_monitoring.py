@@ -11,7 +11,7 @@ import yaml
 from iin_api.inference import grpc_service_pb2
 from iin_api.v1 import interpretation_pb2
 
-from .manifests import DEPLOY, ROOT, container, head, named, of_kind, render, workers
+from .manifests import DEPLOY, ROOT, named, render
 
 MONITORING = DEPLOY / "components" / "monitoring"
 RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]
@@ -115,16 +115,3 @@ def test_the_dashboard_is_whole():
         assert panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"]
         assert panel["targets"]
-
-
-def test_pods_are_scraped():
-    objects = render("full")
-    (monitor,) = of_kind(objects, "PodMonitor")
-    selector = monitor["spec"]["selector"]["matchLabels"]
-    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    for group in (head(objects), workers(objects)):
-        assert selector.items() <= group["template"]["metadata"]["labels"].items()
-        (port,) = [one for one in container(group)["ports"] if one["name"] == endpoint["port"]]
-        assert str(port["containerPort"]) == group["rayStartParams"]["metrics-export-port"]
-    (rule,) = named(objects, "NetworkPolicy", "iin-monitoring")["spec"]["ingress"]
-    assert [one["port"] for one in rule["ports"]] == [port["containerPort"]]

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from . import rules
+from . import gateway, policies, rules, serving
 from .manifests import (
     cluster,
     container,
@@ -20,6 +20,7 @@ from .manifests import (
     settings,
     workers,
 )
+from .serving import GIB
 
 
 def serve(**values):
@@ -40,6 +41,10 @@ def serve(**values):
 
 def anywhere_in_serve(old, new):
     return lambda o: ray_service(o).update(serveConfigV2=ray_service(o)["serveConfigV2"].replace(old, new))
+
+
+def setting(**variables):
+    return lambda o: settings(o).update(variables)
 
 
 def shared_gpu(cap, mebibytes):
@@ -98,211 +103,229 @@ def valkey_behind_others(objects):
     named(objects, "Service", "iin-valkey")["spec"]["ports"].insert(0, {"name": "metrics", "port": 9121})
 
 
-MISTAKES = [
-    (rules.ports_have_their_names, lambda o: container(head(o))["ports"].pop()),
-    (rules.ports_have_their_names, lambda o: container(head(o))["ports"][-1].update(name="grpc")),
-    (rules.ports_have_their_names, lambda o: container(head(o))["ports"].append({"name": "a", "containerPort": 1})),
-    (rules.ports_have_their_names, lambda o: container(workers(o))["ports"][1].update(containerPort=8001)),
-    (rules.ports_have_their_names, anywhere_in_serve("port: 9000", "port: 9001")),
-    (rules.ray_start_knows_its_options, lambda o: workers(o)["rayStartParams"].update({"num-cpu": "2"})),
-    (rules.callers_see_every_pod, lambda o: ray_service(o)["serveService"]["spec"].pop("clusterIP")),
-    (rules.callers_see_every_pod, lambda o: ray_service(o)["serveService"]["spec"]["ports"][0].pop("appProtocol")),
-    (rules.callers_see_every_pod, lambda o: ray_service(o)["serveService"]["spec"]["ports"].pop(1)),
-    (
-        rules.grpc_survives_an_upgrade,
-        lambda o: ray_service(o)["upgradeStrategy"].update(type="NewClusterWithIncrementalUpgrade"),
-    ),
-    (rules.the_head_only_steers, lambda o: head(o)["rayStartParams"].update({"num-cpus": "2"})),
-    (rules.the_head_only_steers, lambda o: container(head(o))["resources"]["limits"].update(memory="2Gi")),
-    (rules.the_head_only_steers, lambda o: ray_service(o).pop("excludeHeadPodFromServeSvc")),
-    (rules.some_fields_stay_unset, lambda o: head(o).update(headService={"metadata": {"name": "head"}})),
-    (
-        rules.some_fields_stay_unset,
+def each(changes):
+    """A test for each rule and change."""
+    return [pytest.param(rule, one, id=rule.__name__) for rule in changes for one in changes[rule]]
+
+
+MISTAKES = {
+    rules.ports_have_their_names: [
+        lambda o: container(head(o))["ports"].pop(),
+        lambda o: container(head(o))["ports"][-1].update(name="grpc"),
+        lambda o: container(head(o))["ports"].append({"name": "a", "containerPort": 1}),
+        lambda o: container(workers(o))["ports"][1].update(containerPort=8001),
+        lambda o: workers(o)["rayStartParams"].update({"metrics-export-port": "8081"}),
+    ],
+    serving.serve_listens_as_it_is_asked: [
+        anywhere_in_serve("port: 9000", "port: 9001"),
+        anywhere_in_serve("host: 0.0.0.0", "host: 127.0.0.1"),
+        anywhere_in_serve("location: EveryNode", "location: HeadOnly"),
+        anywhere_in_serve("  enable_reflection: false", "  #"),
+    ],
+    rules.pods_are_scraped: [
+        lambda o: first(o, "PodMonitor")["podMetricsEndpoints"][0].update(port="serve"),
+        lambda o: first(o, "PodMonitor")["selector"].update(matchLabels={"app": "iin"}),
+    ],
+    rules.ray_is_the_images: [lambda o: cluster(o).update(rayVersion="2.9.0")],
+    rules.ray_start_knows_its_options: [lambda o: workers(o)["rayStartParams"].update({"num-cpu": "2"})],
+    rules.callers_see_every_pod: [
+        lambda o: ray_service(o)["serveService"]["spec"].pop("clusterIP"),
+        lambda o: ray_service(o)["serveService"]["spec"].update(type="LoadBalancer"),
+        lambda o: ray_service(o)["serveService"]["spec"]["ports"][0].pop("appProtocol"),
+        lambda o: ray_service(o)["serveService"]["spec"]["ports"].pop(1),
+    ],
+    rules.grpc_survives_an_upgrade: [
+        lambda o: ray_service(o)["upgradeStrategy"].update(type="NewClusterWithIncrementalUpgrade")
+    ],
+    rules.the_head_only_steers: [
+        lambda o: head(o)["rayStartParams"].update({"num-cpus": "2"}),
+        lambda o: container(head(o))["resources"]["limits"].update(memory="2Gi"),
+        lambda o: ray_service(o).pop("excludeHeadPodFromServeSvc"),
+    ],
+    rules.some_fields_stay_unset: [
+        lambda o: head(o).update(headService={"metadata": {"name": "head"}}),
         lambda o: cluster(o)["gcsFaultToleranceOptions"].update(externalStorageNamespace="iin"),
-    ),
-    (rules.some_fields_stay_unset, lambda o: container(workers(o)).update(lifecycle={"preStop": {}})),
-    (rules.some_fields_stay_unset, lambda o: container(workers(o)).update(readinessProbe={"grpc": {"port": 9000}})),
-    (rules.the_control_plane_asks_for_a_token, lambda o: cluster(o).pop("authOptions")),
-    (rules.the_autoscaler_is_rays_own, lambda o: cluster(o)["autoscalerOptions"].update(version="v1")),
-    (rules.the_autoscaler_is_rays_own, lambda o: workers(o).update(minReplicas=0)),
-    (rules.the_autoscaler_is_rays_own, lambda o: o.append({"kind": "HorizontalPodAutoscaler"})),
-    (rules.replicas_fit_the_workers, serve(autoscaling_config__max_replicas=1000)),
-    (rules.replicas_fit_the_workers, lambda o: workers(o).update(minReplicas=1)),
-    (rules.replicas_fit_the_workers, serve(max_surge_percent=100)),
-    (rules.replicas_fit_the_workers, serve(ray_actor_options__memory=1000 * rules.GIB)),
-    (rules.replicas_fit_the_workers, lambda o: workers(o).update(maxReplicas=workers(o)["minReplicas"])),
-    (rules.pods_ask_for_what_replicas_use, lambda o: container(workers(o))["resources"]["requests"].update(cpu="1")),
-    (rules.pods_ask_for_what_replicas_use, lambda o: container(workers(o))["resources"]["limits"].update(memory="8Gi")),
-    (rules.pods_ask_for_what_replicas_use, tight_pods),
-    (rules.pods_ask_for_what_replicas_use, lambda o: container(head(o))["resources"]["limits"].update(cpu="1")),
-    (rules.calls_end_before_pods, serve(graceful_shutdown_timeout_s=20)),
-    (rules.calls_end_before_pods, lambda o: settings(o).update(RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="30")),
-    (rules.calls_end_before_pods, lambda o: pod(workers(o)).update(terminationGracePeriodSeconds=30)),
-    (rules.calls_end_before_pods, lambda o: ray_service(o).update(rayClusterDeletionDelaySeconds=60)),
-    (
-        rules.the_budget_is_of_workers,
+        lambda o: container(workers(o)).update(lifecycle={"preStop": {}}),
+        lambda o: container(workers(o)).update(readinessProbe={"grpc": {"port": 9000}}),
+    ],
+    rules.the_control_plane_asks_for_a_token: [lambda o: cluster(o).pop("authOptions")],
+    rules.the_autoscaler_is_rays_own: [
+        lambda o: cluster(o)["autoscalerOptions"].update(version="v1"),
+        lambda o: workers(o).update(minReplicas=0),
+        lambda o: o.append({"kind": "HorizontalPodAutoscaler"}),
+    ],
+    serving.head_and_workers_have_the_measured_settings: [
+        setting(RAY_SERVE_GRPC_MAX_MESSAGE_SIZE="2147483647"),
+        setting(RAY_SERVE_ENABLE_HA_PROXY="false"),
+        setting(RAY_SERVE_HAPROXY_NB_THREADS="2"),
+        setting(RAY_SERVE_THROUGHPUT_OPTIMIZED="1"),
+        lambda o: container(head(o)).pop("envFrom"),
+        lambda o: container(workers(o)).update(env=[{"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "0"}]),
+    ],
+    serving.replicas_get_what_ray_reserves: [serve(ray_actor_options__num_cpus=2)],
+    serving.the_engine_turns_calls_away_before_serve_does: [serve(max_ongoing_requests=4096)],
+    serving.replicas_fit_the_workers: [
+        serve(autoscaling_config__max_replicas=1000),
+        lambda o: workers(o).update(minReplicas=1),
+        serve(max_surge_percent=100),
+        serve(ray_actor_options__memory=1000 * GIB),
+        lambda o: workers(o).update(maxReplicas=workers(o)["minReplicas"]),
+    ],
+    serving.pods_ask_for_what_replicas_use: [
+        lambda o: container(workers(o))["resources"]["requests"].update(cpu="1"),
+        lambda o: container(workers(o))["resources"]["limits"].update(memory="8Gi"),
+        tight_pods,
+        lambda o: container(head(o))["resources"]["limits"].update(cpu="1"),
+    ],
+    serving.calls_end_before_pods: [
+        serve(graceful_shutdown_timeout_s=20),
+        lambda o: settings(o).update(RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="30"),
+        lambda o: pod(workers(o)).update(terminationGracePeriodSeconds=30),
+        lambda o: ray_service(o).update(rayClusterDeletionDelaySeconds=60),
+    ],
+    rules.the_budget_is_of_workers: [
         lambda o: first(o, "PodDisruptionBudget")["selector"]["matchLabels"].pop("app.kubernetes.io/component"),
-    ),
-    (rules.the_budget_is_of_workers, lambda o: first(o, "PodDisruptionBudget").pop("unhealthyPodEvictionPolicy")),
-    (rules.the_budget_is_of_workers, lambda o: first(o, "PodDisruptionBudget").update(minAvailable="50%")),
-    (
-        rules.the_budget_is_of_workers,
+        lambda o: first(o, "PodDisruptionBudget").pop("unhealthyPodEvictionPolicy"),
+        lambda o: first(o, "PodDisruptionBudget").update(minAvailable="50%"),
         lambda o: first(o, "PodDisruptionBudget").update(minAvailable=workers(o)["minReplicas"]),
-    ),
-    (rules.the_budget_is_of_workers, lambda o: first(o, "PodDisruptionBudget").update(maxUnavailable=1)),
-    (rules.the_budget_is_of_workers, lambda o: workers(o).update(minReplicas=1)),
-    (
-        rules.an_absent_service_is_told_for_its_namespace,
-        lambda o: of_kind(o, "PrometheusRule")[0]["metadata"].update(namespace="other"),
-    ),
-    (rules.workers_are_spread, lambda o: pod(workers(o)).pop("topologySpreadConstraints")),
-    (
-        rules.workers_are_spread,
+        lambda o: first(o, "PodDisruptionBudget").update(maxUnavailable=1),
+        lambda o: workers(o).update(minReplicas=1),
+    ],
+    rules.an_absent_service_is_told_for_its_namespace: [
+        lambda o: of_kind(o, "PrometheusRule")[0]["metadata"].update(namespace="other")
+    ],
+    rules.workers_are_spread: [
+        lambda o: pod(workers(o)).pop("topologySpreadConstraints"),
         lambda o: pod(workers(o))["topologySpreadConstraints"][0]["labelSelector"].update(matchLabels={"app": "iin"}),
-    ),
-    (rules.no_pod_holds_all_replicas, serve(autoscaling_config__min_replicas=2)),
-    (rules.no_pod_holds_all_replicas, large_pods),
-    (rules.what_is_alone_stays_where_it_is, lambda o: head(o)["template"]["metadata"].pop("annotations")),
-    (
-        rules.what_is_alone_stays_where_it_is,
+    ],
+    serving.no_pod_holds_all_replicas: [
+        serve(autoscaling_config__min_replicas=2),
+        large_pods,
+    ],
+    rules.what_is_alone_stays_where_it_is: [
+        lambda o: head(o)["template"]["metadata"].pop("annotations"),
         lambda o: first(o, "StatefulSet")["template"]["metadata"]["annotations"].pop("karpenter.sh/do-not-disrupt"),
-    ),
-    (rules.only_known_peers, lambda o: policy(o)["ingress"][0].update(ports=[{"port": 9000}])),
-    (rules.only_known_peers, lambda o: policy(o)["ingress"][1].pop("ports")),
-    (rules.only_known_peers, lambda o: policy(o)["ingress"][1].pop("from")),
-    (rules.only_known_peers, lambda o: policy(o)["ingress"][1]["ports"].append({"port": 8265})),
-    (rules.only_known_peers, lambda o: policy(o)["ingress"].pop(2)),
-    (rules.only_known_peers, lambda o: policy(o)["ingress"][2]["from"][0].pop("namespaceSelector")),
-    (rules.only_known_peers, lambda o: policy(o)["ingress"].append(anybody(9000))),
-    (rules.only_known_peers, lambda o: policy(o)["ingress"].append(anybody(8000, endPort=65535))),
-    (
-        rules.only_known_peers,
+    ],
+    policies.only_known_peers: [
+        lambda o: policy(o)["ingress"][0].update(ports=[{"port": 9000}]),
+        lambda o: policy(o)["ingress"][1].pop("ports"),
+        lambda o: policy(o)["ingress"][1].pop("from"),
+        lambda o: policy(o)["ingress"][1]["ports"].append({"port": 8265}),
+        lambda o: policy(o)["ingress"].pop(2),
+        lambda o: policy(o)["ingress"][2]["from"][0].pop("namespaceSelector"),
+        lambda o: policy(o)["ingress"].append(anybody(9000)),
+        lambda o: policy(o)["ingress"].append(anybody(8000, endPort=65535)),
         lambda o: policy(o)["ingress"][1].update({"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}),
-    ),
-    (rules.only_known_peers, lambda o: policy(o)["egress"].append({})),
-    (rules.only_known_peers, lambda o: policy(o).pop("policyTypes")),
-    (rules.only_known_peers, lambda o: policy(o)["podSelector"].update(matchLabels={"app": "iin"})),
-    (rules.only_known_peers, lambda o: policy(o, "iin-head").update(podSelector={})),
-    (rules.only_known_peers, lambda o: policy(o, "iin-gateway")["podSelector"].update(matchLabels={"app": "iin"})),
-    (rules.only_known_peers, lambda o: policy(o, "iin-monitoring")["ingress"][0].pop("ports")),
-    (rules.only_known_peers, lambda o: o.remove(named(o, "NetworkPolicy", "iin"))),
-    (rules.only_known_peers, lambda o: o.remove(named(o, "NetworkPolicy", "iin-gateway"))),
-    (
-        rules.only_known_peers,
+        lambda o: policy(o)["egress"].append({}),
+        lambda o: policy(o).pop("policyTypes"),
+        lambda o: policy(o)["podSelector"].update(matchLabels={"app": "iin"}),
+        lambda o: policy(o, "iin-head").update(podSelector={}),
+        lambda o: policy(o, "iin-gateway")["podSelector"].update(matchLabels={"app": "iin"}),
+        lambda o: policy(o, "iin-monitoring")["ingress"][0].pop("ports"),
+        lambda o: o.remove(named(o, "NetworkPolicy", "iin")),
+        lambda o: o.remove(named(o, "NetworkPolicy", "iin-gateway")),
         lambda o: o.append({"kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"BUNDLE_URL": "https://a.b/c"}}),
-    ),
-    (
-        rules.only_known_peers,
         lambda o: o.append({"kind": "NetworkPolicy", "metadata": {"name": "mine"}, "spec": {"podSelector": {}}}),
-    ),
-    (
-        rules.only_known_peers,
         lambda o: workers(o)["template"]["metadata"]["labels"].pop("app.kubernetes.io/component"),
-    ),
-    (rules.pods_have_no_rights, lambda o: pod(workers(o))["securityContext"].update(runAsUser=0)),
-    (rules.pods_have_no_rights, lambda o: pod(head(o))["securityContext"].pop("seccompProfile")),
-    (rules.pods_have_no_rights, lambda o: pod(head(o)).update(initContainers=[{"name": "a", "image": "a:1"}])),
-    (rules.pods_have_no_rights, lambda o: container(head(o))["securityContext"].pop("capabilities")),
-    (rules.pods_have_no_rights, lambda o: container(head(o))["securityContext"].pop("readOnlyRootFilesystem")),
-    (rules.pods_have_no_rights, lambda o: pod(head(o)).pop("serviceAccountName")),
-    (rules.pods_have_no_rights, lambda o: pod(workers(o)).pop("automountServiceAccountToken")),
-    (rules.pods_have_no_rights, lambda o: container(workers(o)).update(image="iin-serve:latest")),
-    (rules.pods_have_no_rights, lambda o: container(workers(o)).update(image="registry.example.com:5000/iin-serve")),
-    (rules.pods_have_no_rights, lambda o: cluster(o)["autoscalerOptions"].pop("securityContext")),
-    (rules.pods_have_no_rights, lambda o: pod(workers(o)).update(hostNetwork=True)),
-    (rules.pods_have_no_rights, lambda o: o.append({"kind": "Secret"})),
-    (rules.the_bundle_is_mounted, lambda o: pod(workers(o))["volumes"].clear()),
-    (rules.the_bundle_is_mounted, serve(user_config__bundle="/bundle/model")),
-    (rules.the_bundle_is_mounted, lambda o: container(workers(o))["volumeMounts"][-1].pop("readOnly")),
-    (rules.the_bundle_is_mounted, lambda o: pod(workers(o))["volumes"][-1]["image"].update(reference="iin-bundle:1")),
-    (rules.the_bundle_is_mounted, serve(ray_actor_options__runtime_env={"working_dir": "https://example.com/x.zip"})),
-    (rules.pods_have_the_volumes_that_they_mount, lambda o: container(head(o))["volumeMounts"][0].update(name="temp")),
-    (
-        rules.pods_have_the_volumes_that_they_mount,
+    ],
+    rules.pods_have_no_rights: [
+        lambda o: pod(workers(o))["securityContext"].update(runAsUser=0),
+        lambda o: pod(head(o))["securityContext"].pop("seccompProfile"),
+        lambda o: pod(head(o)).update(initContainers=[{"name": "a", "image": "a:1"}]),
+        lambda o: container(head(o))["securityContext"].pop("capabilities"),
+        lambda o: container(head(o))["securityContext"].pop("readOnlyRootFilesystem"),
+        lambda o: pod(head(o)).pop("serviceAccountName"),
+        lambda o: pod(workers(o)).pop("automountServiceAccountToken"),
+        lambda o: container(workers(o)).update(image="iin-serve:latest"),
+        lambda o: container(workers(o)).update(image="registry.example.com:5000/iin-serve"),
+        lambda o: cluster(o)["autoscalerOptions"].pop("securityContext"),
+        lambda o: pod(workers(o)).update(hostNetwork=True),
+        lambda o: o.append({"kind": "Secret"}),
+    ],
+    serving.the_bundle_is_mounted: [
+        lambda o: pod(workers(o))["volumes"].clear(),
+        serve(user_config__bundle="/bundle/model"),
+        lambda o: container(workers(o))["volumeMounts"][-1].pop("readOnly"),
+        lambda o: pod(workers(o))["volumes"][-1]["image"].update(reference="iin-bundle:1"),
+        serve(ray_actor_options__runtime_env={"working_dir": "https://example.com/x.zip"}),
+    ],
+    rules.pods_have_the_volumes_that_they_mount: [
+        lambda o: container(head(o))["volumeMounts"][0].update(name="temp"),
         lambda o: cluster(o)["autoscalerOptions"].update(volumeMounts=[{"name": "temp", "mountPath": "/tmp"}]),
-    ),
-    (rules.the_head_finds_its_memory, redis("redis://valkey:6379")),
-    (rules.the_head_finds_its_memory, redis("redis://iin-valkey.iin.svc:6380")),
-    (rules.the_head_finds_its_memory, redis("redis://iin-valkey.other.svc:6379")),
-    (rules.the_head_finds_its_memory, redis("redis://valkey.iin.svc:6379")),
-    (rules.the_head_finds_its_memory, redis("rediss://iin-valkey:6379")),
-    (rules.the_head_finds_its_memory, lambda o: cluster(o)["gcsFaultToleranceOptions"].pop("redisPassword")),
-    (rules.gpus_are_asked_for_together, serve(ray_actor_options__num_gpus=1)),
-    (
-        rules.gpus_are_asked_for_together,
+        lambda o: container(workers(o))["volumeMounts"].pop(0),
+    ],
+    rules.the_head_finds_its_memory: [
+        lambda o: first(o, "StatefulSet").update(replicas=3),
+        redis("redis://valkey:6379"),
+        redis("redis://iin-valkey.iin.svc:6380"),
+        redis("redis://iin-valkey.other.svc:6379"),
+        redis("redis://valkey.iin.svc:6379"),
+        redis("rediss://iin-valkey:6379"),
+        lambda o: cluster(o)["gcsFaultToleranceOptions"].pop("redisPassword"),
+    ],
+    serving.gpus_are_asked_for_together: [
+        serve(ray_actor_options__num_gpus=1),
         lambda o: container(workers(o))["resources"]["limits"].update({"nvidia.com/gpu": "1"}),
-    ),
-    (rules.shared_gpus_hold_their_replicas, serve(ray_actor_options__num_gpus=0.5)),
-    (rules.shared_gpus_hold_their_replicas, shared_gpu(6 * rules.GIB, 24 * 1024)),
-    (
-        rules.the_gateway_leads_to_the_service,
+        lambda o: container(workers(o)).update(image="registry.example.com/iin:2"),
+    ],
+    serving.shared_gpus_hold_their_replicas: [
+        serve(ray_actor_options__num_gpus=0.5),
+        shared_gpu(6 * GIB, 24 * 1024),
+    ],
+    gateway.the_gateway_leads_to_the_service: [
         lambda o: ray_service(o)["serveService"]["metadata"].update(name="iin"),
-    ),
-    (rules.the_gateway_leads_to_the_service, lambda o: first(o, "Gateway")["listeners"][0].update(protocol="HTTP")),
-    (rules.the_gateway_leads_to_the_service, lambda o: first(o, "Gateway")["listeners"][0].update(hostname="a.b")),
-    (rules.the_gateway_leads_to_the_service, lambda o: first(o, "GRPCRoute")["parentRefs"][0].update(sectionName="a")),
-    (rules.the_gateway_leads_to_the_service, lambda o: first(o, "GRPCRoute")["parentRefs"][0].update(name="a")),
-    (rules.the_gateway_leads_to_the_service, lambda o: first(o, "SecurityPolicy").pop("apiKeyAuth")),
-    (
-        rules.the_gateway_leads_to_the_service,
+        lambda o: first(o, "Gateway")["listeners"][0].update(protocol="HTTP"),
+        lambda o: first(o, "Gateway")["listeners"][0].update(hostname="a.b"),
+        lambda o: first(o, "GRPCRoute")["parentRefs"][0].update(sectionName="a"),
+        lambda o: first(o, "GRPCRoute")["parentRefs"][0].update(name="a"),
+        lambda o: first(o, "SecurityPolicy").pop("apiKeyAuth"),
         lambda o: first(o, "BackendTrafficPolicy").update(apiKeyAuth=first(o, "SecurityPolicy").pop("apiKeyAuth")),
-    ),
-    (
-        rules.the_gateway_leads_to_the_service,
         lambda o: first(o, "SecurityPolicy")["targetRefs"][0].update(kind="HTTPRoute"),
-    ),
-    (rules.the_gateway_leads_to_the_service, lambda o: first(o, "GRPCRoute")["rules"][0].update(matches=[])),
-    (
-        rules.the_gateway_leads_to_the_service,
+        lambda o: first(o, "GRPCRoute")["rules"][0].update(matches=[]),
         lambda o: first(o, "BackendTrafficPolicy")["timeout"]["http"].update(requestTimeout="15s"),
-    ),
-    (rules.the_gateway_outlives_a_proxy, lambda o: first(o, "Gateway").pop("infrastructure")),
-    (rules.the_gateway_outlives_a_proxy, lambda o: proxies(o)["envoyDeployment"].pop("replicas")),
-    (rules.the_gateway_outlives_a_proxy, lambda o: proxies(o)["envoyPDB"].update(minAvailable=2)),
-    (rules.the_gateway_outlives_a_proxy, lambda o: proxies(o).pop("envoyPDB")),
-    (rules.the_gateway_outlives_a_proxy, lambda o: first(o, "EnvoyProxy")["shutdown"].update(drainTimeout="60s")),
-]
+    ],
+    gateway.the_gateway_outlives_a_proxy: [
+        lambda o: first(o, "Gateway").pop("infrastructure"),
+        lambda o: proxies(o)["envoyDeployment"].pop("replicas"),
+        lambda o: proxies(o)["envoyPDB"].update(minAvailable=2),
+        lambda o: proxies(o).pop("envoyPDB"),
+        lambda o: first(o, "EnvoyProxy")["shutdown"].update(drainTimeout="60s"),
+    ],
+}
+
+RIGHT = {
+    rules.pods_have_the_volumes_that_they_mount: [lambda o: pod(workers(o)).update(initContainers=[{"name": "a"}])],
+    policies.only_known_peers: [lambda o: pod(workers(o)).update(initContainers=[{"name": "a"}])],
+    rules.the_head_finds_its_memory: [
+        valkey_behind_others,
+        redis("redis://iin-valkey.iin:6379"),
+        redis("redis://iin-valkey.iin.svc:6379"),
+        redis("rediss://iin.cache.example.com:6380"),
+    ],
+    gateway.the_gateway_leads_to_the_service: [
+        lambda o: first(o, "GRPCRoute")["parentRefs"][0].pop("sectionName"),
+        lambda o: first(o, "BackendTrafficPolicy")["timeout"]["http"].update(requestTimeout="1m15s"),
+    ],
+    rules.ports_have_their_names: [
+        lambda o: container(workers(o))["ports"].append({"name": "profile", "containerPort": 6060})
+    ],
+    serving.pods_ask_for_what_replicas_use: [
+        lambda o: container(head(o))["resources"]["requests"].update(memory="8192Mi")
+    ],
+    gateway.the_gateway_outlives_a_proxy: [
+        lambda o: first(o, "EnvoyProxy")["shutdown"].update(drainTimeout="1m20s500ms")
+    ],
+}
 
 
-@pytest.mark.parametrize(
-    ("rule", "plant"),
-    MISTAKES,
-    ids=[f"{rule.__name__}-{number}" for number, (rule, _) in enumerate(MISTAKES)],
-)
+@pytest.mark.parametrize(("rule", "plant"), each(MISTAKES))
 def test_finds_a_mistake(rule, plant):
     objects = render("full")
     plant(objects)
     assert list(rule(objects))
 
 
-@pytest.mark.parametrize(
-    ("rule", "edit"),
-    [
-        (rules.pods_have_the_volumes_that_they_mount, lambda o: pod(workers(o)).update(initContainers=[{"name": "a"}])),
-        (rules.only_known_peers, lambda o: pod(workers(o)).update(initContainers=[{"name": "a"}])),
-        (rules.the_head_finds_its_memory, valkey_behind_others),
-        (rules.the_head_finds_its_memory, redis("redis://iin-valkey.iin:6379")),
-        (rules.the_head_finds_its_memory, redis("redis://iin-valkey.iin.svc:6379")),
-        (rules.the_head_finds_its_memory, redis("rediss://iin.cache.example.com:6380")),
-        (rules.the_gateway_leads_to_the_service, lambda o: first(o, "GRPCRoute")["parentRefs"][0].pop("sectionName")),
-        (
-            rules.ports_have_their_names,
-            lambda o: container(workers(o))["ports"].append({"name": "profile", "containerPort": 6060}),
-        ),
-        (
-            rules.pods_ask_for_what_replicas_use,
-            lambda o: container(head(o))["resources"]["requests"].update(memory="8192Mi"),
-        ),
-        (
-            rules.the_gateway_leads_to_the_service,
-            lambda o: first(o, "BackendTrafficPolicy")["timeout"]["http"].update(requestTimeout="1m15s"),
-        ),
-        (
-            rules.the_gateway_outlives_a_proxy,
-            lambda o: first(o, "EnvoyProxy")["shutdown"].update(drainTimeout="1m20s500ms"),
-        ),
-    ],
-)
+@pytest.mark.parametrize(("rule", "edit"), each(RIGHT))
 def test_what_an_operator_may_change_is_no_mistake(rule, edit):
     objects = render("full")
     edit(objects)
@@ -325,9 +348,26 @@ def test_what_cannot_be_read_is_named(read, given):
 
 def test_replicas_may_share_a_gpu_that_holds_them():
     objects = render("gpu")
-    shared_gpu(5 * rules.GIB, 24 * 1024)(objects)
-    assert not list(rules.shared_gpus_hold_their_replicas(objects))
+    shared_gpu(5 * GIB, 24 * 1024)(objects)
+    assert not list(serving.shared_gpus_hold_their_replicas(objects))
+
+
+def images(head_image, workers_image):
+    objects = render("gpu")
+    container(head(objects)).update(image=head_image)
+    container(workers(objects)).update(image=workers_image)
+    return objects
+
+
+@pytest.mark.parametrize("tag", [":7", "@sha256:" + 64 * "1", ":0.1.0-gpu"])
+def test_images_may_have_names_of_ones_own(tag):
+    assert not list(serving.gpus_are_asked_for_together(images("iin:0.1.0-cpu", f"iin{tag}")))
+
+
+@pytest.mark.parametrize("tag", ["0.1.0-cpu", "0.2.0-gpu"])
+def test_gpu_workers_have_the_image_of_the_heads_version(tag):
+    assert list(serving.gpus_are_asked_for_together(images("iin:0.1.0-cpu", f"iin:{tag}")))
 
 
 def test_every_rule_has_a_mistake():
-    assert {rule for rule, _ in MISTAKES} == set(rules.RULES)
+    assert set(MISTAKES) == set(rules.RULES)

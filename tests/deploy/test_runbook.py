@@ -9,11 +9,11 @@ import yaml
 from .manifests import DEPLOY, ROOT, container, deployment, quantity, render, serve_config, workers
 from .test_monitoring import ALERTS
 
-TEXT = (DEPLOY / "RUNBOOK.md").read_text()
+TEXT, TRIED = ((DEPLOY / name).read_text() for name in ("RUNBOOK.md", "TRIED.md"))
 FLAT = " ".join(TEXT.split())
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\b(?:tests/)?deploy/[\w./-]*\w", TEXT))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\b(?:tests/)?deploy/[\w./-]*\w", TEXT + TRIED))))
 def test_paths_exist(path):
     assert (ROOT / path).exists()
 

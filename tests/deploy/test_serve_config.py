@@ -8,27 +8,9 @@ import pytest
 import yaml
 from iin_service import app
 from iin_service.configuration import shipped_configuration
-from iin_service.environment import serve_settings
-from iin_service.items import Limits
 from iin_service.replica import DEPLOYMENT, Replica
 
-from .manifests import (
-    DEPLOY,
-    GPU_SERVE_YAML,
-    OVERLAYS,
-    SERVE_YAML,
-    VARIANTS,
-    cluster,
-    container,
-    deployment,
-    head,
-    of_kind,
-    ray_service,
-    render,
-    serve_config,
-    settings,
-    workers,
-)
+from .manifests import GPU_SERVE_YAML, SERVE_YAML, deployment, of_kind, ray_service, render
 from .serve_schema import problems
 
 # What the GPU component may change; all else is the same, and explained once.
@@ -45,12 +27,6 @@ GPU_VALUES = {
 @pytest.mark.parametrize("path", [SERVE_YAML, GPU_SERVE_YAML], ids=["cpu", "gpu"])
 def test_ray_takes_every_key(path):
     assert problems(path.read_text()) == []
-
-
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_engine_turns_calls_away_before_serve_does(overlay):
-    """Serve would not count them, and let others wait where nothing sees them."""
-    assert deployment(serve_config(render(overlay)))["max_ongoing_requests"] > Limits.max_queued_items
 
 
 @pytest.mark.parametrize(
@@ -93,10 +69,8 @@ def test_it_serves_what_the_service_has():
         rpcs = {name for name in vars(servicer) if not name.startswith("_")}
         assert rpcs
         assert rpcs <= set(dir(Replica)) | {"List"}, "health's newest RPC, which Serve's proxies do not have"
-    assert config["grpc_options"]["enable_reflection"] is False
-    assert config["proxy_location"] == "EveryNode"
-    assert config["http_options"] == {"host": "0.0.0.0", "port": 8000}, "KubeRay's readiness probe asks it"
     assert deployment(config)["name"] == DEPLOYMENT
+    assert config["applications"][0]["import_path"] == f"{app.__name__}:{app.build.__name__}"
 
 
 def test_iin_serve_takes_the_same_but_for_what_a_laptop_decides():
@@ -128,15 +102,6 @@ def test_the_package_has_the_very_file():
     assert resources.files("iin_service").joinpath("serve.yaml").read_bytes() == SERVE_YAML.read_bytes()
 
 
-@pytest.mark.parametrize("path", [SERVE_YAML, GPU_SERVE_YAML], ids=["cpu", "gpu"])
-def test_the_builder_gets_what_ray_reserves(path):
-    config = yaml.safe_load(path.read_text())
-    options, arguments = deployment(config)["ray_actor_options"], config["applications"][0]["args"]
-    assert (arguments["cpus"], arguments["gpus"]) == (options["num_cpus"], options["num_gpus"])
-    assert config["applications"][0]["import_path"] == f"{app.__name__}:{app.build.__name__}"
-    assert app.build(app.BuildArguments(**arguments))._bound_deployment.name == deployment(config)["name"]
-
-
 def test_gpu_changes_a_few_values_only():
     cpu, gpu = (yaml.safe_load(path.read_text()) for path in (SERVE_YAML, GPU_SERVE_YAML))
     for config in (cpu, gpu):
@@ -149,34 +114,9 @@ def test_gpu_changes_a_few_values_only():
     assert cpu == gpu
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_manifests_carry_the_file(overlay):
-    objects = render(overlay)
-    path = GPU_SERVE_YAML if workers(objects)["groupName"] == "gpu" else SERVE_YAML
-    bundle = deployment(serve_config(objects))["user_config"]["bundle"]
-    assert ray_service(objects)["serveConfigV2"] == path.read_text().replace("/bundles/model", bundle)
+@pytest.mark.parametrize(("variant", "path"), [("full", SERVE_YAML), ("gpu", GPU_SERVE_YAML)])
+def test_the_manifests_carry_the_file(variant, path):
+    objects = render(variant)
+    assert ray_service(objects)["serveConfigV2"] == path.read_text()
     names = {one["metadata"]["name"].rpartition("-")[0] for one in of_kind(objects, "ConfigMap")}
-    assert names.isdisjoint({"serve-config", "bundle"}), "sources, not to be applied"
-
-
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_head_and_workers_have_the_measured_settings(overlay):
-    """Two differ: a stopping replica must wait until each HAProxy knows, and logs go where `kubectl logs` reads."""
-    objects = render(overlay)
-    expected = serve_settings(haproxy=True) | {
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "30",
-        "RAY_SERVE_LOG_TO_STDERR": "1",
-        "RAY_worker_niceness": "0",
-        "RAY_LOG_TO_STDERR": "1",  # without it a worker's stderr is a file of the session, whatever Serve's setting
-    }
-    given = settings(objects)
-    if overlay == "init" or (overlay not in VARIANTS and given.get("RAY_SERVE_ENABLE_HA_PROXY") == "0"):
-        expected["RAY_SERVE_ENABLE_HA_PROXY"] = "0"  # with components/python-proxy, as an edited overlay may
-    assert {key: given.get(key) for key in expected} == expected
-    assert container(head(objects))["envFrom"] == container(workers(objects))["envFrom"]
-    assert "RAY_SERVE_THROUGHPUT_OPTIMIZED" not in given, "overrides proxy_location and more"
-
-
-def test_ray_is_the_pinned_one():
-    (pinned,) = re.findall(r"^ray==(.+)$", (DEPLOY.parent / "constraints.txt").read_text(), re.M)
-    assert {cluster(render(overlay))["rayVersion"] for overlay in OVERLAYS} == {pinned}
+    assert "serve-config" not in names, "a source, not to be applied"
