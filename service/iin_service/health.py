@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from grpc import StatusCode
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
 from iin_api.inference import grpc_service_pb2 as inference_pb
 from iin_api.v1 import interpretation_pb2 as pb
 
@@ -35,6 +35,11 @@ class Health:
             context.set_details(f"service: expected {' or '.join(map(repr, SERVICES))}, got {short(request.service)!r}")
             return HealthCheckResponse()
         return HealthCheckResponse(status=HealthCheckResponse.SERVING)
+
+    async def list(self, request: HealthListRequest, context: CallContext) -> HealthListResponse:
+        """SERVING for each that `check` knows."""
+        serving = HealthCheckResponse(status=HealthCheckResponse.SERVING)
+        return HealthListResponse(statuses=dict.fromkeys(SERVICES, serving))
 
     async def watch(self, request: HealthCheckRequest, context: CallContext) -> AsyncGenerator[HealthCheckResponse]:
         """The status once; the stream then stays open until the caller or the replica ends it."""

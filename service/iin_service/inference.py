@@ -185,7 +185,7 @@ class InferenceRpcs:
             # The first are the items that the outputs are of.
             rows = min(int(given["count"].array[0]), compute.limits.max_items) if "count" in given else sum(counts[:1])
             item_bytes = sum(one.item_bytes for one in model.outputs if one.name in wanted)
-            check_bytes(MESSAGE_BYTES + rows * item_bytes, "outputs")
+            check_bytes(MESSAGE_BYTES + len(request.id.encode()) + rows * item_bytes, "outputs")
             async with compute.admitted(sum(counts), patient=False):
                 outputs = await model.run(given)
                 return write_tensors(request, outputs, wanted, self._engine.manifest.version)

@@ -192,6 +192,7 @@ class Replica:
     ModelMetadata = _unary(lambda self: self._inference.model_metadata)
     ModelInfer = _unary(lambda self: self._inference.model_infer)
     Check = _unary(lambda self: self._health.check)
+    List = _unary(lambda self: self._health.list)
     Watch = _stream(lambda self: self._health.watch)
 
 

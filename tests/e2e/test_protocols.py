@@ -34,6 +34,14 @@ def test_the_health_check_of_another_service_is_not_found(channel):
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_the_list_of_what_has_a_health_is_of_what_can_be_checked(channel):
+    health = health_pb2_grpc.HealthStub(channel)
+    listed = health.List(health_pb2.HealthListRequest(), timeout=30).statuses
+    assert {"", SERVICE} < set(listed)
+    for name, answer in listed.items():
+        assert answer == health.Check(health_pb2.HealthCheckRequest(service=name), timeout=30)
+
+
 @pytest.mark.parametrize(
     ("name", "status"),
     [

@@ -67,8 +67,8 @@ def test_tensors_that_no_message_has_room_for_are_refused_before_they_are_comput
 
     rpcs = rpcs_of(bundle, run)
     item = {"interpret": 8 * size + 16, "inverse": 4 * size + 4}.get(model, 8 * size + 4 * image)
-    monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", responses.MESSAGE_BYTES + 2 * item - slack)
-    request, context = inference_pb.ModelInferRequest(model_name=model), Context()
+    monkeypatch.setattr(responses, "MAX_MESSAGE_BYTES", responses.MESSAGE_BYTES + 1000 + 2 * item - slack)
+    request, context = inference_pb.ModelInferRequest(model_name=model, id=1000 * "i"), Context()
     if model == "sample":
         request.inputs.add(name="count", datatype="INT64", shape=[1]).contents.int64_contents.append(2)
     else:
