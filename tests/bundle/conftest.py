@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from iin_bundle import BundleError, check_golden, file_entry, read_bundle
 from iin_bundle.json_schema import to_json
-from iin_training.export import open_runner
+from iin_training.graphs import open_runner
 
 
 class Copy:

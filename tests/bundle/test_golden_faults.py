@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from iin_bundle import BundleError, check_golden, read_bundle
-from iin_training.export import open_runner
+from iin_training.graphs import open_runner
 
 
 def replacing(content):

@@ -10,8 +10,9 @@ from iin_bundle import BundleError, Figure, read_bundle
 from iin_bundle.factors import FactorLayout
 from iin_training import export
 from iin_training.evaluation import Evaluation
-from iin_training.export import Exported, ExportError, export_bundle, open_runner
+from iin_training.export import Exported, export_bundle
 from iin_training.flows import Flow, interpretation_flow
+from iin_training.graphs import ExportError, open_runner
 from iin_training.models.autoencoder import Autoencoder, freeze
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies

@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from iin_bundle import check_golden, read_bundle
-from iin_training.export import open_runner
+from iin_training.graphs import open_runner
 from PIL import Image
 
 ROLES = ("encoder", "transform", "inverse", "decoder")

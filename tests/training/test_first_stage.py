@@ -207,24 +207,3 @@ def test_bfloat16_trains_to_about_the_same(tmp_path):
     assert all(value.dtype == torch.float32 for value in model.parameters())
     assert rough[-1]["error"] == pytest.approx(exact[-1]["error"], rel=0.1)
     assert rough[-1]["error"] != exact[-1]["error"]
-
-
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"noise_scale": 0.0}, r"autoencoder\.noise_scale: expected a number above 0, or None, got 0\.0"),
-        ({"average": 1.0}, r"autoencoder\.average: expected a decay in \[0, 1\), got 1\.0"),
-        ({"workers": -1}, r"autoencoder\.workers: expected at least 0, got -1"),
-        (
-            {"adversary": config.Adversary(start=2)},
-            r"autoencoder\.adversary\.start: expected a share in \[0, 1\], got 2",
-        ),
-        ({"adversary": config.Adversary(weight=-1)}, r"autoencoder\.adversary\.weight: expected at least 0, got -1"),
-        ({"adversary": config.Adversary(stages=0)}, r"autoencoder\.adversary\.stages: expected at least 1, got 0"),
-        ({"perceptual_weight": -1}, r"autoencoder\.perceptual_weight: expected at least 0, got -1"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else None,
-)
-def test_what_no_first_stage_can_be_is_refused(changed, words):
-    with pytest.raises(ValueError, match=words):
-        config.Autoencoder(**{"optimiser": optimiser()} | changed)

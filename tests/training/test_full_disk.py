@@ -15,13 +15,11 @@ from iin_training.run import Run
 from rich.console import Console
 from safetensors import SafetensorError
 
+from tests.training.test_resuming import equal
+
 FULL = Path("/dev/full")  # what is written there fails as on a full disk
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
 TRANSFORM = pytest.mark.parametrize("stage", ["transform"], indirect=True)
-
-
-def equal(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture

@@ -146,6 +146,6 @@ def test_an_output_that_stands_for_no_class_is_not_the_rarest(tmp_path):
 def test_the_judge_sees_every_picture_once(tmp_path):
     judge, shown = SkinJudge(), pictures()
     judged(tmp_path, 0, 1, 2, judge=judge)
-    # All real ones and those of the targets, these reconstructed and with each of three factors swapped; samples,
-    # others, and others with one factor of theirs.
-    assert judge.seen == len(shown.held_out_images) + (1 + 1 + 3) * PAIRS + 3 * SAMPLES
+    # All real ones, the targets reconstructed and with each of three factors swapped; samples, others, and others with
+    # one factor of theirs.
+    assert judge.seen == len(shown.held_out_images) + (1 + 3) * PAIRS + 3 * SAMPLES

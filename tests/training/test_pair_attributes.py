@@ -196,6 +196,12 @@ def test_pictures_without_row_or_value_are_left_out(tmp_path):
     assert missing <= set(first)  # where it is the size that is shared
 
 
+def test_blanks_before_a_quote_are_no_part_of_its_cell(tmp_path):
+    (tmp_path / "t.csv").write_text('"file", "size"\n"a, b.png", "5, or 6"\n')
+    table = read_attributes(tmp_path / "t.csv")
+    assert (table.files, table.columns["size"].values) == (("a, b.png",), ("5, or 6",))
+
+
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
     path = write_csv(tmp_path / "t.csv", usual_rows())
     plain = read_attributes(path)
@@ -220,7 +226,12 @@ BAD_TABLES = {
     "residual": ("file,residual\n1.png,1\n", r"t\.csv:1: name of a column: expected a name .* got 'residual'"),
     "no name": ("file,size,\n1.png,1,2\n", r"t\.csv:1: name of a column: expected a name .* got ''"),
     "same names": ("file,size,size\n1.png,1,2\n", r"t\.csv:1: expected each name of a column once"),
-    "not UTF-8": ("file,größe\n1.png,1\n".encode("latin-1"), r"t\.csv: expected a CSV .*; save it as UTF-8"),
+    "not UTF-8": ("file,größe\n1.png,1\n".encode("latin-1"), r"t\.csv: expected a table .*; save it as UTF-8"),
+    "an open quote": ('file,size\n1.png,"5\n2.png,6\n', r"t\.csv:2: expected cells as in CSV, .*; close quotes where"),
+    "a quote inside": (
+        'file,size\n1.png,5\n2.png,"6"7\n',
+        r"t\.csv:3: expected cells as in CSV, .*double those",
+    ),
     "celeba cut off": ("3\nBald Smiling\n1.jpg 1 -1\n", r"t\.csv:1: expected 3 rows, as this line says, got 1"),
     "celeba row": ("1\nBald Smiling\n1.jpg 1\n", r"t\.csv:3: expected 3 cells, as in the header, got 2"),
     "celeba without names": ("1\n\n1.jpg 1\n", r"t\.csv:2: expected a header"),
@@ -257,7 +268,7 @@ BAD_CHOICES = {
     "one value": ({"concepts": ["shape"]}, "shape: expected at least two values .* got 1 values"),
     "other names": (
         {"images": ImageArray(np.zeros((5, 2, 2), np.uint8))},
-        r"named as the images are, such as 0, .* 000\.png",
+        r"named as the images are, such as 0, .* 000\.png; the first column names the pictures; give ImageFiles",
     ),
 }
 
@@ -267,6 +278,18 @@ def test_attributes_that_make_no_pairs_are_refused(tmp_path, changed, told):
     table = read_attributes(write_csv(tmp_path / "t.csv", usual_rows()))
     with pytest.raises(ValueError, match=told):
         SameAttribute(**{"images": Named(), "attributes": table} | changed)
+
+
+def test_columns_that_say_the_same_are_refused(tmp_path):
+    rows = [(name, ("one", "two", "three")[int(name[:3]) % 3], int(name[:3]) % 3) for name, *_ in usual_rows()]
+    table = read_attributes(write_csv(tmp_path / "t.csv", rows, ("file", "name", "shape")))
+    with pytest.raises(
+        ValueError, match="concepts: expected columns that can be told apart, got name and shape, whose"
+    ):
+        SameAttribute(Named(), table)
+    rows[0] = (rows[0][0], "two", 0)
+    table = read_attributes(write_csv(tmp_path / "t.csv", rows, ("file", "name", "shape")))
+    assert SameAttribute(Named(), table).concepts == ("name", "shape")
 
 
 def test_a_value_of_one_picture_is_refused_or_left_out(tmp_path):
@@ -383,8 +406,9 @@ def test_rows_of_pictures_that_were_left_out_as_broken_are_not_told_again(tmp_pa
         ("a/{}.png", "a\\{}.png", "backslashes for /"),
         ("\u00e4{}.png", "a\u0308{}.png", r"the Unicode form of a letter \(NFC or NFD\)"),
         ("{}.png", "{}.PNG", "capital letters"),
+        ("a/{}.png", "a/{}.jpg", "their endings"),
     ],
-    ids=["backslashes", "NFD", "case"],
+    ids=["backslashes", "NFD", "case", "endings"],
 )
 def test_where_no_name_matches_it_is_told_what_they_differ_in(tmp_path, image, row, difference):
     images, rows = ([name.format(number) for number in range(IMAGES)] for name in (image, row))

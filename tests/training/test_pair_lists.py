@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from iin_training.data.colour import Augmentation
 from iin_training.data.images import ImageArray, ImageFiles
 from iin_training.pairs import MIN_PAIRS, ListedPairs, Shares
-from iin_training.pairs.faults import Faults
 from iin_training.pairs.pair_lists import ListedPair, read_pair_list
+from iin_training.pairs.user_files import Faults
 from PIL import Image
 from rich.console import Console
 
@@ -163,6 +163,8 @@ BAD = {
     "empty csv": ("csv", "", ":1: expected a header with image_a, image_b, shared"),
     "no header": ("csv", "1,2,digit\n", ":1: expected a header"),
     "unknown column": ("csv", "image_a,image_b,shared,weight\n", "got image_a, image_b, shared, weight"),
+    "semicolons": ("csv", "image_a;image_b;shared\n", ":1: expected a header .* save it with commas between columns"),
+    "an open quote": ("csv", ROW + '1,2,"digit,\n3,4,digit,\n', ":2: expected cells as in CSV"),
     "cells": ("csv", ROW + "1,2,digit\n", ":2: expected 4 cells, as in the header, got 3"),
     "unknown file": ("csv", ROW + "1,99,digit,\n", ":2: expected names of images, such as 0, got 99"),
     "both unknown": ("csv", ROW + "98,99,digit,\n", "got 98 and 99"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from iin_bundle import read_bundle
 from iin_training import processes
+from iin_training.cli import main
 
 from tests.training.test_pipeline import write_digits
 
@@ -75,6 +76,16 @@ def test_one_of_them_writes_and_speaks(both):
     (_, _, alone), (run, _, together) = both
     assert together.count("factor sizes") == alone.count("factor sizes") == 1
     assert read_bundle(run / "bundle").manifest.name == "digits"
+
+
+def test_more_processes_than_gpus_are_refused_with_the_remedy(monkeypatch, capsys):
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert main(["run", "digits"]) == 2
+    told = capsys.readouterr().err
+    assert "--nproc-per-node: expected at most a process for each GPU, 1 here, got 2; start fewer, or put CUDA_" in told
 
 
 def test_a_process_computes_its_own_rows_of_both_sides_only(monkeypatch):

@@ -11,8 +11,9 @@ import torch
 from iin_bundle import check_golden, read_bundle
 from iin_bundle.factors import FactorLayout
 from iin_training.evaluation import Evaluation
-from iin_training.export import Exported, ExportError, export_bundle, open_runner
+from iin_training.export import Exported, export_bundle
 from iin_training.flows import interpretation_flow
+from iin_training.graphs import ExportError, open_runner
 from iin_training.models.frozen import FrozenModel
 from iin_training.pipeline import run_recipe
 from iin_training.quantised_flow import QuantisedFlow, quantisation_figures

@@ -1,12 +1,14 @@
-"""How far a stage is: a bar on a terminal, plain lines now and then in a file or a pipe."""
+"""How far a stage or a computation is: a bar on a terminal, plain lines now and then in a file or a pipe."""
 
 import io
 import re
 
 import pytest
 import torch
+from iin_training import progress
 from iin_training import run as running
 from iin_training.config import Optimiser
+from iin_training.progress import late_bar
 from iin_training.run import Run
 from rich.console import Console
 
@@ -41,3 +43,21 @@ def test_on_a_terminal_the_bar_says_it_alone(train, monkeypatch):
     said = train(200, force_terminal=True, force_interactive=True)
     assert "3/3" in said
     assert "update" not in said
+
+
+def done(**console):
+    """What is shown of forty items done at once."""
+    console = Console(file=io.StringIO(), **console)
+    with late_bar("features", 40, console) as advance:
+        advance(40)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(("silent", "shown"), [(0.0, True), (60.0, False)])
+def test_a_bar_is_shown_once_it_takes_long(monkeypatch, silent, shown):
+    monkeypatch.setattr(progress, "SILENT_SECONDS", silent)
+    assert ("features" in done(force_terminal=True, width=80)) == shown
+
+
+def test_a_bar_that_was_never_shown_leaves_nothing_in_a_file():
+    assert done() == ""

@@ -14,6 +14,10 @@ from iin_training.stages.first_stage import check_first_stage
 from tests.training.conftest import optimiser
 
 
+def against(**changed):
+    return {"adversary": config.Adversary(**changed)}
+
+
 @pytest.mark.parametrize(
     ("section", "changed", "words"),
     [
@@ -36,16 +40,22 @@ from tests.training.conftest import optimiser
         (config.Transform, {"blocks": 0}, r"transform\.blocks: expected at least 1, got 0"),
         (config.Transform, {"hidden": 0}, r"transform\.hidden: expected at least 1, got 0"),
         (config.Transform, {"depth": 0}, r"transform\.depth: expected at least 1, got 0"),
+        (config.Transform, {"noise": -1.0}, r"transform\.noise: expected a finite share of at least 0, got -1\.0"),
+        (config.Transform, {"similarity": 1.0}, r"transform\.similarity: expected a correlation in \[0, 1\), got 1\.0"),
+        (config.Transform, {"similarity": 0.99999999}, r"transform\.similarity: .* got 0\.99999999; .* float32"),
         (config.Judge, {"width": 0}, r"judge\.width: expected at least 1, got 0"),
         (config.HiddenClassifier, {"width": 0}, r"classifier\.width: expected at least 1, got 0"),
         (config.HiddenClassifier, {"latent_size": 1}, r"classifier\.latent_size: expected at least 2, .* got 1"),
         (config.Autoencoder, {"width": 0}, r"autoencoder\.width: expected at least 1, got 0"),
         (config.Autoencoder, {"latent_size": 1}, r"autoencoder\.latent_size: expected at least 2, .* got 1"),
-        (
-            config.Autoencoder,
-            {"adversary": config.Adversary(width=0)},
-            r"autoencoder\.adversary\.width: expected at least 1, got 0",
-        ),
+        (config.Autoencoder, {"noise_scale": 0.0}, r"autoencoder\.noise_scale: expected .* above 0, or None, got 0\.0"),
+        (config.Autoencoder, {"average": 1.0}, r"autoencoder\.average: expected a decay in \[0, 1\), got 1\.0"),
+        (config.Autoencoder, {"workers": -1}, r"autoencoder\.workers: expected at least 0, got -1"),
+        (config.Autoencoder, {"perceptual_weight": -1}, r"autoencoder\.perceptual_weight: expected at least 0, got -1"),
+        (config.Autoencoder, against(start=2), r"autoencoder\.adversary\.start: expected a share in \[0, 1\], got 2"),
+        (config.Autoencoder, against(weight=-1), r"autoencoder\.adversary\.weight: expected at least 0, got -1"),
+        (config.Autoencoder, against(stages=0), r"autoencoder\.adversary\.stages: expected at least 1, got 0"),
+        (config.Autoencoder, against(width=0), r"autoencoder\.adversary\.width: expected at least 1, got 0"),
         (config.Data, {"image_size": 48}, r"data\.image_size: expected a power of two of at least 8, got 48"),
         (config.Data, {"image_size": 4}, r"data\.image_size: expected a power of two of at least 8, got 4"),
     ],

@@ -13,7 +13,7 @@ from iin_bundle import BundleError
 from rich.console import Console
 from rich.text import Text
 
-from iin_training.export import ExportError
+from iin_training.graphs import ExportError
 from iin_training.model_card import quality_table, score_table
 from iin_training.own_model import AnyRecipe
 from iin_training.pipeline import run_recipe, score_recipe
@@ -88,8 +88,12 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         _fail(f"RECIPE: {error}")
         return 2
-    with joined():
-        return _run(given[0], given[1], recipe, given[2:])
+    try:
+        with joined():
+            return _run(given[0], given[1], recipe, given[2:])
+    except ValueError as error:  # there are no processes to join: whatever a run refuses is told there
+        _fail(str(error))
+        return 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
 from iin_training.stages.latents import PairLatents, at_once
 
-__all__ = ["CHUNK", "DRAWN", "Evaluation", "Interpreter", "drawn_latents", "evaluate"]
+__all__ = ["CHUNK", "DRAWN", "Evaluation", "Interpreter", "drawn_latents", "evaluate", "swapped"]
 
 PAIRS = 2000  # held-out pairs that correlations are measured on
 CHUNK = 500
@@ -86,6 +86,13 @@ class Interpreter:
         return torch.cat([self.model.classify(self.transform.inverse(part)[0]).argmax(dim=1).cpu() for part in parts])
 
 
+def swapped(target: Tensor, source: Tensor, where: slice) -> Tensor:
+    """Factors `target`, `(N, D)`, with the dimensions `where` of `source`, `(N, D)` or `(D,)`."""
+    mixed = target.clone()
+    mixed[:, where] = source[..., where]
+    return mixed
+
+
 def drawn_latents(pairs: PairLatents, run: Run, name: str) -> Tensor:
     """Latents `(LATENTS, *latent_shape)` of both sides of pairs, on the CPU; `name` decides the draws."""
     parts: list[Tensor] = []
@@ -133,20 +140,16 @@ def evaluate(
             "different latents), nats; ceiling: of training pictures, as they are distorted while training",
         )
     }
-    factors = tuple(part.name for part in layout)
-    *sides, shared = held_out.drawn(PAIRS, factors, run.generator("evaluation/pairs"))
-    a, b = (interpreter.translated(side) for side in sides)
+    a, b, shared = _drawn_factors(interpreter, held_out, layout, run.generator("evaluation/pairs"))
     # The partner in a pair may share a factor; a source from another pair shares it by chance only.
     source = b[torch.randperm(len(b), generator=run.generator("evaluation/sources")).to(b.device)]
-    *sides, shared_before = training.drawn(PAIRS, factors, run.generator("evaluation/training"))
-    before_a, before_b = (interpreter.translated(side) for side in sides)
-    for column, name in enumerate(factors):
-        where = layout.slice(name)
-        chosen, seen = shared[:, column].to(a.device), shared_before[:, column].to(a.device)
+    seen_a, seen_b, shared_seen = _drawn_factors(interpreter, training, layout, run.generator("evaluation/training"))
+    for column, name in enumerate(layout.names):
+        where, chosen, seen = layout.slice(name), shared[:, column], shared_seen[:, column]
         if name != RESIDUAL and chosen.any():
             figures[f"{name}_shared"] = Figure(
                 value=_correlation(a[chosen, where], b[chosen, where]),
-                ceiling=_correlation(before_a[seen, where], before_b[seen, where]) if seen.any() else None,
+                ceiling=_correlation(seen_a[seen, where], seen_b[seen, where]) if seen.any() else None,
                 floor=_correlation(a[:, where], source[:, where]),
                 meaning=f"correlation of {name} in held-out pairs that share it; ceiling: in training pairs; floor: in "
                 "pictures of different pairs",
@@ -156,6 +159,14 @@ def evaluate(
     if model.head is not None:
         figures |= _response_figures(interpreter, a, layout, run)
     return Evaluation(figures, log_likelihoods)
+
+
+def _drawn_factors(
+    interpreter: Interpreter, pairs: PairLatents, layout: FactorLayout, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors `(PAIRS, D)` of the first and of the second images of pairs, and what they share, `(PAIRS, K)`."""
+    a, b, shared = pairs.drawn(PAIRS, layout.names, generator)
+    return interpreter.translated(a), interpreter.translated(b), shared.to(interpreter.device)
 
 
 def _correlation(first: Tensor, second: Tensor) -> float:
@@ -173,9 +184,7 @@ def _edit_figures(interpreter: Interpreter, a: Tensor, b: Tensor, layout: Factor
         if part.name == RESIDUAL:
             continue
         where = layout.slice(part.name)
-        mixed = a.clone()
-        mixed[:, where] = b[:, where]
-        seen = interpreter.again(mixed)
+        seen = interpreter.again(swapped(a, b, where))
         rest = [column for column in range(layout.size) if not where.start <= column < where.stop]
         figures[f"{part.name}_edit_taken"] = Figure(
             value=_correlation(seen[:, where], b[:, where]),
@@ -204,11 +213,9 @@ def _response_figures(interpreter: Interpreter, a: Tensor, layout: FactorLayout,
     everything = float((interpreter.classes(noise) != before).double().mean())
     figures = {}
     for part in layout:
-        where = layout.slice(part.name)
-        mixed = a.clone()
-        mixed[:, where] = noise[:, where]
+        drawn_anew = swapped(a, noise, layout.slice(part.name))
         figures[f"{part.name}_response"] = Figure(
-            value=float((interpreter.classes(mixed) != before).double().mean()),
+            value=float((interpreter.classes(drawn_anew) != before).double().mean()),
             ceiling=everything,
             floor=0.0,
             meaning=f"{part.name} drawn anew: share of pictures whose class changes; ceiling: everything drawn anew",

@@ -38,7 +38,7 @@ from iin_training.model_card import write_model_card
 from iin_training.models.frozen import FrozenModel
 from iin_training.quantised_flow import QuantisedFlow
 
-__all__ = ["ExportError", "Exported", "export_bundle", "open_runner"]
+__all__ = ["Exported", "export_bundle", "read_checked"]
 
 ROUND_TRIP_TOLERANCE = 1e-4
 ROUND_TRIP_SHARE = 1e-5  # of the latents' root mean square, where that is more: float32 keeps no more decimals
@@ -96,33 +96,7 @@ def export_bundle(directory: Path, model: FrozenModel, transform: Flow, what: Ex
     building.mkdir(parents=True)
     model, transform = model.cpu(), transform.cpu().eval()
     images, latents = what.images.cpu().contiguous(), what.latents.cpu()
-    tried = transform.steady(latents[:TRIED]) if isinstance(transform, QuantisedFlow) else latents
-    if len(tried) < GOLDEN_ROWS:
-        raise ExportError(
-            f"transform: expected an int8 T that gives nearly all latents the same factors on any processor, got "
-            f"{len(tried)} of {TRIED} that do not hang on the last bits; export in float32"
-        )
-    with torch.no_grad():
-        factors = transform(tried[: max(PARITY_BATCHES)])[0]
-    frozen = model.networks()
-    networks: dict[str, tuple[nn.Module, Tensor, str, tuple[str, ...]]] = {
-        "encoder": (frozen["encoder"], images, "image", ("latent",)),
-        "transform": (transform, tried, "latent", ("factors", "log_abs_det")),
-        "inverse": (_Inverse(transform), factors, "factors", ("latent", "log_abs_det")),
-    }
-    for role, output in (("decoder", "image"), ("head", "probabilities")):
-        if role in frozen:
-            networks[role] = (frozen[role], tried, "latent", (output,))
-    graphs: dict[str, Graph] = {}
-    golden: dict[str, Array] = {}
-    for role, (network, inputs, input_name, output_names) in networks.items():
-        path = building / f"{role}.onnx"
-        write_graph(role, network, path, inputs, input_name, output_names, _written(role, transform))
-        rows = inputs[:GOLDEN_ROWS]
-        arrays = dict(zip((input_name, *output_names), (rows, *outputs_of(network, rows)), strict=True))
-        golden |= {f"{role}/{name}": array.numpy() for name, array in arrays.items()}
-        given, *found = (_spec(name, array) for name, array in arrays.items())
-        graphs[role] = Graph(file=file_entry(building, path.name), inputs=(given,), outputs=tuple(found))
+    graphs, golden = _write_graphs(building, model, transform, images, latents)
     np.savez(building / "golden.npz", allow_pickle=False, **golden)
     error, allowed = _round_trip(building, latents.numpy(), quantised=isinstance(transform, QuantisedFlow))
     (channels, height, width), (minimum, maximum) = model.image_shape, model.value_range
@@ -147,11 +121,51 @@ def export_bundle(directory: Path, model: FrozenModel, transform: Flow, what: Ex
     )
     write_model_card(building / "MODEL_CARD.md", manifest)
     write_manifest(building, manifest)
-    bundle = read_bundle(building)
-    runs = {role: open_runner(bundle.graph_path(role)) for role in manifest.graphs}
-    check_golden(bundle, lambda role, items: runs[role](items))
+    bundle = read_checked(building)
     _replace(directory, building)
     return Bundle(directory, bundle.manifest, bundle.golden)
+
+
+def read_checked(directory: Path) -> Bundle:
+    """The bundle in `directory`, run on its golden inputs; `BundleError` where it is not whole or differs."""
+    bundle = read_bundle(directory)
+    runs = {role: open_runner(bundle.graph_path(role)) for role in bundle.manifest.graphs}
+    check_golden(bundle, lambda role, items: runs[role](items))
+    return bundle
+
+
+def _write_graphs(
+    directory: Path, model: FrozenModel, transform: Flow, images: Tensor, latents: Tensor
+) -> tuple[dict[str, Graph], dict[str, Array]]:
+    """Write every graph, compared with its network; returns what the manifest says of them, and the golden arrays."""
+    tried = transform.steady(latents[:TRIED]) if isinstance(transform, QuantisedFlow) else latents
+    if len(tried) < GOLDEN_ROWS:
+        raise ExportError(
+            f"transform: expected an int8 T that gives nearly all latents the same factors on any processor, got "
+            f"{len(tried)} of {TRIED} that do not hang on the last bits; export in float32"
+        )
+    with torch.no_grad():
+        factors = transform(tried[: max(PARITY_BATCHES)])[0]
+    frozen = model.networks()
+    networks: dict[str, tuple[nn.Module, Tensor, str, tuple[str, ...]]] = {
+        "encoder": (frozen["encoder"], images, "image", ("latent",)),
+        "transform": (transform, tried, "latent", ("factors", "log_abs_det")),
+        "inverse": (_Inverse(transform), factors, "factors", ("latent", "log_abs_det")),
+    }
+    for role, output in (("decoder", "image"), ("head", "probabilities")):
+        if role in frozen:
+            networks[role] = (frozen[role], tried, "latent", (output,))
+    graphs: dict[str, Graph] = {}
+    golden: dict[str, Array] = {}
+    for role, (network, inputs, input_name, output_names) in networks.items():
+        path = directory / f"{role}.onnx"
+        write_graph(role, network, path, inputs, input_name, output_names, _written(role, transform))
+        rows = inputs[:GOLDEN_ROWS]
+        arrays = dict(zip((input_name, *output_names), (rows, *outputs_of(network, rows)), strict=True))
+        golden |= {f"{role}/{name}": array.numpy() for name, array in arrays.items()}
+        given, *found = (_spec(name, array) for name, array in arrays.items())
+        graphs[role] = Graph(file=file_entry(directory, path.name), inputs=(given,), outputs=tuple(found))
+    return graphs, golden
 
 
 def _replace(directory: Path, building: Path) -> None:

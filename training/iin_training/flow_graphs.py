@@ -31,11 +31,18 @@ class FlowGraph:
         self.constants.append(numpy_helper.from_array(values, name))
         return name
 
-    def add(self, operator: str, *inputs: str, outputs: int = 1, **attributes: float) -> tuple[str, ...]:
-        """Append a node; returns the names of its outputs."""
-        names = tuple(f"{operator}_{len(self.nodes)}_{index}" for index in range(outputs))
-        self.nodes.append(helper.make_node(operator, inputs, names, **attributes))
-        return names
+    def add(self, operator: str, *inputs: str, **attributes: float) -> str:
+        """Append a node of one output; returns its name."""
+        name = f"{operator}_{len(self.nodes)}_0"
+        self.nodes.append(helper.make_node(operator, inputs, (name,), **attributes))
+        return name
+
+    def split(self, value: str, sizes: tuple[int, int]) -> tuple[str, str]:
+        """Append a node that splits `(N, sum of sizes)` in two; returns the names of both."""
+        halves = f"Split_{len(self.nodes)}_0", f"Split_{len(self.nodes)}_1"
+        where = self.constant(np.array(sizes, np.int64))
+        self.nodes.append(helper.make_node("Split", (value, where), halves, axis=1))
+        return halves
 
 
 WriteNets = Callable[[FlowGraph, Nets, str], tuple[str, str]]
@@ -55,9 +62,9 @@ def float_nets(graph: FlowGraph, nets: Nets, given: str) -> tuple[str, str]:
         value = given
         for layer, (weight, bias) in enumerate(zip(nets.weights, nets.biases, strict=True)):
             if layer:
-                (value,) = graph.add("LeakyRelu", value, alpha=LEAK)
+                value = graph.add("LeakyRelu", value, alpha=LEAK)
             constants = graph.constant(_array(weight[index])), graph.constant(_array(bias[index, 0]))
-            (value,) = graph.add("Gemm", value, *constants)
+            value = graph.add("Gemm", value, *constants)
         return value
 
     return net(0), net(1)
@@ -105,7 +112,7 @@ class _Direction:
 
     def flatten(self, block: Flatten, value: str) -> str:
         shape = (0, *block.shape) if self._inverse else (0, block.size)
-        return self.graph.add("Reshape", value, self._indices(*shape))[0]
+        return self.graph.add("Reshape", value, self._indices(*shape))
 
     def normalised(self, block: ActNorm, value: str) -> str:
         shift, log_scale = block.shift.detach().double(), block.log_scale.detach().double()
@@ -115,32 +122,32 @@ class _Direction:
         else:  # in this order, as in ActNorm: scaled first, latents far from 0 would lose what the shift leaves of them
             steps = (("Add", shift), ("Mul", log_scale.exp()))
         for operator, values in steps:
-            (value,) = self.graph.add(operator, value, self.graph.constant(_array(values)))
+            value = self.graph.add(operator, value, self.graph.constant(_array(values)))
         return value
 
     def permuted(self, block: Permutation, value: str) -> str:
         order = block.inverse_order if self._inverse else block.order
-        return self.graph.add("Gather", value, self._indices(*order.tolist()), axis=1)[0]
+        return self.graph.add("Gather", value, self._indices(*order.tolist()), axis=1)
 
     def coupled(self, block: DoubleCoupling, value: str) -> str:
-        a, b = self.graph.add("Split", value, self._indices(*block.split), outputs=2, axis=1)
+        a, b = self.graph.split(value, block.split)
         if self._inverse:
             a = self._half_step(block.second, b, a)
             b = self._half_step(block.first, a, b)
         else:
             b = self._half_step(block.first, a, b)
             a = self._half_step(block.second, b, a)
-        return self.graph.add("Concat", a, b, axis=1)[0]
+        return self.graph.add("Concat", a, b, axis=1)
 
     def _half_step(self, nets: Nets, given: str, changed: str) -> str:
         s, t = self._nets(self.graph, nets, given)
-        (scale,) = self.graph.add("Tanh", s)
+        scale = self.graph.add("Tanh", s)
         self._scales.append(scale)
         self._width += nets.biases[-1].shape[-1]
-        (factor,) = self.graph.add("Exp", scale)
+        factor = self.graph.add("Exp", scale)
         if self._inverse:
-            return self.graph.add("Div", *self.graph.add("Sub", changed, t), factor)[0]
-        return self.graph.add("Add", *self.graph.add("Mul", changed, factor), t)[0]
+            return self.graph.add("Div", self.graph.add("Sub", changed, t), factor)
+        return self.graph.add("Add", self.graph.add("Mul", changed, factor), t)
 
     def _total(self) -> str:
         """The log-determinant: one sum for all half-steps.
@@ -148,12 +155,12 @@ class _Direction:
         onnxruntime adds up a row in an order that depends on where it lies in memory; rows of full cache lines are
         all alike, so that an item gets the same bits in any batch.
         """
-        (scales,) = self.graph.add("Concat", *self._scales, axis=1)
+        scales = self.graph.add("Concat", *self._scales, axis=1)
         if missing := -self._width % LINE:
-            (scales,) = self.graph.add("Pad", scales, self._indices(0, 0, 0, missing))
-        (total,) = self.graph.add("ReduceSum", scales, self._indices(1), keepdims=0)
-        (total,) = self.graph.add("Add", total, self.graph.constant(np.array(self._log_abs_det, dtype=np.float32)))
-        return self.graph.add("Neg", total)[0] if self._inverse else total
+            scales = self.graph.add("Pad", scales, self._indices(0, 0, 0, missing))
+        total = self.graph.add("ReduceSum", scales, self._indices(1), keepdims=0)
+        total = self.graph.add("Add", total, self.graph.constant(np.array(self._log_abs_det, dtype=np.float32)))
+        return self.graph.add("Neg", total) if self._inverse else total
 
     def _indices(self, *values: int) -> str:
         return self.graph.constant(np.array(values, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""What an interpretation of coloured digits is worth in the eyes of an independent classifier."""
+"""What an interpretation of coloured digits is worth: in the eyes of a judge, or of the classifier interpreted."""
 
 import torch
 from iin_bundle import FactorLayout, Figure
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from iin_training.data.colour import draw, measure_colour, random_colours
 from iin_training.data.coloured_digits import ColouredDigits
-from iin_training.evaluation import Interpreter
+from iin_training.evaluation import Interpreter, swapped
 from iin_training.flows import Flow
 from iin_training.judging import Sees, of_other_value, prior_figures, rate
 from iin_training.models.classifier import Classifier
@@ -69,9 +69,7 @@ def judge_digits(
         ),
     }
     for name in ("digit", "colour", "residual"):
-        mixed = factors.clone()
-        mixed[:, layout.slice(name)] = other_factors[:, layout.slice(name)]
-        pictures = networks.images(mixed)
+        pictures = networks.images(swapped(factors, other_factors, layout.slice(name)))
         seen, seen_colour = sees(pictures), measure_colour(pictures)
         if name == "digit":
             figures["swap_digit"] = Figure(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from iin_training.data.images import ImageArray
 from iin_training.data.picture_sets import PictureSet
-from iin_training.evaluation import Interpreter
+from iin_training.evaluation import Interpreter, swapped
 from iin_training.flows import Flow
 from iin_training.judging import Sees, of_other_value, prior_figures, rate
 from iin_training.models.classifier import Classifier
@@ -50,26 +50,25 @@ def judge_pictures(
         source = of_other_value(target, labels, generator)
         unrelated = torch.randperm(PAIRS, generator=generator)  # pictures beside which agreement is chance
         sees = Sees(judge, run.device)
+        right = sees(images) == labels
         logits = sees.logits(networks.images(factors[target]))
         plain = logits.argmax(dim=1)
         ceiling, chance = rate(plain == labels[target]), rate(plain[unrelated] == labels[target])
         figures |= {
             f"judge_{concept}": Figure(
-                value=rate(sees(images) == labels),
+                value=rate(right),
                 floor=_commonest(labels),
                 meaning=f"independent classifier of {concept} on real held-out pictures; floor: the commonest value",
             ),
             f"reconstruction_{concept}": Figure(
                 value=ceiling,
-                ceiling=rate(sees(images[target]) == labels[target]),
+                ceiling=rate(right[target]),
                 floor=chance,
                 meaning=f"judge sees the {concept} in the plain reconstruction; ceiling: in the real picture",
             ),
         }
-        for part in layout if len(tuple(layout)) > 1 else ():
-            where = layout.slice(part.name)
-            mixed = factors[target].clone()
-            mixed[:, where] = factors[source][:, where]
+        for part in layout if len(layout.names) > 1 else ():
+            mixed = swapped(factors[target], factors[source], layout.slice(part.name))
             seen = sees(networks.images(mixed))
             if part.name == concept:
                 figures[f"swap_{concept}"] = Figure(
@@ -95,7 +94,7 @@ def _counterfactual_figures(
     networks: Interpreter, layout: FactorLayout, pictures: PictureSet, images: Tensor, factors: Tensor
 ) -> dict[str, Figure]:
     """Swapped pictures against the true ones, where two concepts tell every held-out picture from the others."""
-    names = [part.name for part in layout if part.name in pictures.held_out_labels]
+    names = [name for name in layout.names if name in pictures.held_out_labels]
     if len(names) != 2:
         return {}
     shown = torch.stack([torch.from_numpy(pictures.held_out_labels[name]) for name in names], dim=1)
@@ -119,9 +118,7 @@ def _counterfactual_figures(
         if not found:
             continue
         target, source, truth = torch.tensor(found)[torch.linspace(0, len(found) - 1, PAIRS).long()].T
-        where = layout.slice(name)
-        mixed = factors[target].clone()
-        mixed[:, where] = factors[source][:, where]
+        mixed = swapped(factors[target], factors[source], layout.slice(name))
         real = images[truth]
         figures[f"swap_{name}_error"] = Figure(
             value=error(networks.images(mixed), real),

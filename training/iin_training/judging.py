@@ -4,7 +4,7 @@ import torch
 from iin_bundle import FactorLayout, Figure
 from torch import Tensor
 
-from iin_training.evaluation import CHUNK, Interpreter
+from iin_training.evaluation import CHUNK, Interpreter, swapped
 from iin_training.models.classifier import Classifier
 
 __all__ = ["Sees", "of_other_value", "prior_figures", "rate"]
@@ -94,13 +94,12 @@ def prior_figures(
             meaning=f"share of samples with the {concept} seen least often, relative to an equal share",
         ),
     }
-    if concept in (part.name for part in layout):
-        independent = sees(networks.images(second))
-        second[:, layout.slice(concept)] = first[:, layout.slice(concept)]
+    if concept in layout:
+        alike = swapped(second, first, layout.slice(concept))
         figures["agreement"] = Figure(
-            value=rate(sees(networks.images(second)) == seen),
+            value=rate(sees(networks.images(alike)) == seen),
             ceiling=1.0,
-            floor=rate(independent == seen),
+            floor=rate(sees(networks.images(second)) == seen),
             meaning=f"two samples with the same {concept} factor, all else drawn anew: judge sees the same {concept}",
         )
     return figures

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
+import numpy as np
 import tyro
 from iin_bundle.factors import RESIDUAL
 
@@ -108,8 +109,7 @@ class OwnModel(AnyRun):
         for side in (examples.images_a, examples.images_b):
             check_images(self.model, side, "held_out")
         self._check_held_out(run)
-        images = examples.images_a
-        digest = fingerprint(self.pairs)
+        images = examples.images_a.cpu()  # a source may make them on a GPU
         return Subject(
             model=self.model,
             pairs=self.pairs,
@@ -117,13 +117,15 @@ class OwnModel(AnyRun):
             examples=images,
             captions=("held-out",) * min(PREVIEWS, len(images)),
             data_set=f"pairs of {self.name}",
-            data_set_sha256=digest,
+            data_set_sha256=fingerprint(self.pairs),
             measure=self.measure,
         )
 
     def _check_held_out(self, run: Run) -> None:
         """Refuse figures of pictures that T has seen, where the sources can say which they draw from."""
         trained, measured = _drawn(self.pairs), _drawn(self.held_out)
+        self._check_ranges("pairs", trained)
+        self._check_ranges("held_out", measured)
         seen, held_out = _numbers(trained), _numbers(measured)
         if both := sum(len(seen[digest] & held_out[digest]) for digest in seen.keys() & held_out.keys()):
             raise ValueError(
@@ -140,6 +142,17 @@ class OwnModel(AnyRun):
                 highlight=False,
                 soft_wrap=True,
             )
+
+    def _check_ranges(self, field: str, sets: "Sets") -> None:
+        """Refuse images of another range, which need not show in their values: [0, 1] is within [-1, 1]."""
+        low, high = self.model.value_range
+        for images, _ in sets:
+            if isinstance(images, ImageFiles | ImageArray) and not np.allclose(images.value_range, (low, high)):
+                given = "[{:g}, {:g}]".format(*images.value_range)
+                raise ValueError(
+                    f"{field}: expected values in [{low:g}, {high:g}], the model's value_range, got images made for "
+                    f"{given}; give the images the value_range of the model's own training, and the model the same"
+                )
 
 
 Sets: TypeAlias = list[tuple[Images, set[int]]]

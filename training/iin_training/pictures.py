@@ -13,7 +13,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iin_training.evaluation import Interpreter
+from iin_training.evaluation import Interpreter, swapped
 from iin_training.flows import Flow
 from iin_training.models.frozen import FrozenModel
 
@@ -67,47 +67,45 @@ def draw_pictures(
     """
     interpreter = Interpreter(model, transform)
     factors = interpreter.factors(images)
-    names = [part.name for part in layout]
     if not model.has_decoder:
         _draw_maps(path, model, layout, images, factors.cpu())
         return
-    low, high = model.value_range
-
-    def shown(pictures: Tensor) -> Pixels:
-        levels = ((pictures.cpu() - low) / (high - low)).clamp(0, 1)
-        return levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().astype(np.float32)
+    real = _pixels(images[:ACROSS], model)
 
     def decoded(values: Tensor) -> Pixels:
-        return shown(interpreter.images(values))
+        return _pixels(interpreter.images(values), model)
 
     page: list[Panel] = []
-    some = slice(0, ACROSS)
-    rows = [shown(images[some]), decoded(factors[some])]
+    rows = [real, decoded(factors[:ACROSS])]
     page.append(Panel("Reconstructions: what encoder and decoder keep", _grid(rows), ("pictures", "decoded")))
     targets, sources = factors[:SWAPPED], factors[SWAPPED : 2 * SWAPPED]
-    heads = shown(images[:SWAPPED])
-    blank = np.ones_like(heads[:1])
-    for name in names if len(names) > 1 else ():
-        rows = [np.concatenate([blank, heads])]
+    blank = np.ones_like(real[:1])
+    for name in layout.names if len(layout.names) > 1 else ():
+        rows = [np.concatenate([blank, real[:SWAPPED]])]
         for number, source in enumerate(sources):
-            mixed = targets.clone()
-            mixed[:, layout.slice(name)] = source[layout.slice(name)]
-            rows.append(np.concatenate([shown(images[SWAPPED + number][None]), decoded(mixed)]))
+            mixed = swapped(targets, source, layout.slice(name))
+            rows.append(np.concatenate([real[SWAPPED + number][None], decoded(mixed)]))
         page.append(Panel(f"{name}: that of the picture on the left in the picture above", _grid(rows)))
     first, second = factors[0], factors[1]
-    ends = shown(images[:2])
+    strengths = torch.linspace(0, 1, STEPS, device=first.device)[:, None]
+    line = (1 - strengths) * first + strengths * second
     strips = []
-    for name in names:
-        between = first.repeat(STEPS, 1)
-        strengths = torch.linspace(0, 1, STEPS, device=first.device)[:, None]
-        where = layout.slice(name)
-        between[:, where] = (1 - strengths) * first[where] + strengths * second[where]
-        strips.append(np.concatenate([ends[:1], decoded(between), ends[1:]]))
-    page.append(Panel("One factor, from that of the left picture to that of the right one", _grid(strips), names))
+    for name in layout.names:
+        between = swapped(first.repeat(STEPS, 1), line, layout.slice(name))
+        strips.append(np.concatenate([real[:1], decoded(between), real[1:2]]))
+    title = "One factor, from that of the left picture to that of the right one"
+    page.append(Panel(title, _grid(strips), layout.names))
     noise = torch.randn(SAMPLES, layout.size, generator=generator).to(interpreter.device)
     made = decoded(noise)
     page.append(Panel("Samples from the prior", _grid([*made.reshape(-1, ACROSS, *made.shape[1:])])))
     _draw_page(path, page)
+
+
+def _pixels(images: Tensor, model: FrozenModel) -> Pixels:
+    """Images `(N, C, H, W)` in the model's range, anywhere, as `(N, H, W, 3)` in [0, 1]."""
+    low, high = model.value_range
+    levels = ((images.cpu() - low) / (high - low)).clamp(0, 1)
+    return levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().astype(np.float32)
 
 
 def _grid(rows: Sequence[Pixels]) -> Pixels:
@@ -153,8 +151,7 @@ def _draw_maps(path: Path, model: FrozenModel, layout: FactorLayout, images: Ten
 
     By rank, since few pictures that are unlike all others would leave these in a heap.
     """
-    low, high = model.value_range
-    levels = ((images - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+    levels = _pixels(images, model)
     parts = list(layout)
     figure = Figure(figsize=(INCHES, INCHES / 2 * ((len(parts) + 1) // 2)), layout="constrained")
     axes = list(figure.subplots((len(parts) + 1) // 2, 2, squeeze=False).flat)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from iin_bundle import Bundle, BundleError, FactorLayout, Figure, check_golden, read_bundle
+from iin_bundle import Bundle, BundleError, FactorLayout, Figure, read_bundle
 from iin_bundle.factors import RESIDUAL
 from rich.console import Console
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from iin_training.config import PictureRecipe, optimisers
 from iin_training.curves import draw_curves
 from iin_training.evaluation import DRAWN, Evaluation, drawn_latents, evaluate
-from iin_training.export import Exported, export_bundle, open_runner
+from iin_training.export import Exported, export_bundle, read_checked
 from iin_training.flows import Flow
 from iin_training.graphs import check_exportable
 from iin_training.models.checks import Findings, check_images, check_interpretable
@@ -59,8 +59,8 @@ def run_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> Bundle:
             check_exportable(subject.model.cpu(), subject.examples)
     _interpret(recipe, subject, findings, run)
     if leads():
-        _write_settings(directory, identity)
         draw_curves(run.metrics_path, directory / "curves.png")
+        _write_settings(directory, identity)  # last: they vouch for all of it
     return read_bundle(directory / "bundle")
 
 
@@ -172,7 +172,7 @@ def _joined(given: object, general: dict[str, Figure]) -> dict[str, Figure]:
     """All figures, where those that `measure` has given are finite numbers and bear names of their own."""
     if not isinstance(given, dict):
         raise ValueError(f"measure: expected a dict of Figure by name, got {type(given).__name__}; {MEASURED}")
-    own = {_name(name): _figure(name, figure) for name, figure in given.items()}
+    own = {name: _figure(name, figure) for name, figure in given.items()}
     if both := sorted(own.keys() & general.keys()):
         raise ValueError(
             f"measure: expected figures under names of their own, got {', '.join(both)} again; rename them"
@@ -180,14 +180,10 @@ def _joined(given: object, general: dict[str, Figure]) -> dict[str, Figure]:
     return own | general
 
 
-def _name(given: object) -> str:
-    if not isinstance(given, str):
-        raise ValueError(f"measure: expected figures by name, got the name {given!r}; {MEASURED}")
-    return given
-
-
-def _figure(name: str, given: object) -> Figure:
+def _figure(name: object, given: object) -> Figure:
     """The figure with plain numbers: a manifest takes no tensors or numbers of numpy."""
+    if not isinstance(name, str):
+        raise ValueError(f"measure: expected figures by name, got the name {name!r}; {MEASURED}")
     if not isinstance(given, Figure) or not isinstance(given.meaning, str):
         what = f"the meaning {given.meaning!r}" if isinstance(given, Figure) else type(given).__name__
         raise ValueError(f"measure: {name}: expected a Figure with a text as its meaning, got {what}; {MEASURED}")
@@ -220,12 +216,9 @@ def _finished(directory: Path, identity: Any) -> Bundle | None:
     except (OSError, ValueError):  # there is none, or none that is whole
         return None
     try:
-        bundle = read_bundle(directory / "bundle")
-        runs = {role: open_runner(bundle.graph_path(role)) for role in bundle.manifest.graphs}
-        check_golden(bundle, lambda role, items: runs[role](items))
+        return read_checked(directory / "bundle")
     except BundleError:
         return None  # exported again from the checkpoints
-    return bundle
 
 
 def _write_settings(directory: Path, identity: Any) -> None:

@@ -28,11 +28,22 @@ PATIENCE = timedelta(hours=12)  # the others wait while one evaluates and export
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Join the processes that `torchrun` started, if it did; on GPUs each takes its own."""
+    """Join the processes that `torchrun` started, if it did; on GPUs each takes its own.
+
+    Raises:
+        ValueError: where there are more processes than GPUs.
+
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     if torch.cuda.is_available():
+        started, there = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if started > there:
+            raise ValueError(
+                f"--nproc-per-node: expected at most a process for each GPU, {there} here, got {started}; start fewer, "
+                "or put CUDA_VISIBLE_DEVICES= before the command to train on the CPU"
+            )
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # some state is on the CPU, always
     distributed.init_process_group(backend, timeout=PATIENCE)

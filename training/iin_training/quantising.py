@@ -61,10 +61,10 @@ class QuantisedNets:
         def net(layers: tuple[_Layer, ...]) -> str:
             value, read = codes, self.input
             for layer in layers:
-                (items,) = graph.add("DequantizeLinear", value, *_constants(graph, read))
-                (value,) = graph.add("Gemm", items, *_parameters(graph, layer, read))
+                items = graph.add("DequantizeLinear", value, *_constants(graph, read))
+                value = graph.add("Gemm", items, *_parameters(graph, layer, read))
                 if layer.output is not None:
-                    (value,) = graph.add("LeakyRelu", value, alpha=LEAK)
+                    value = graph.add("LeakyRelu", value, alpha=LEAK)
                     value, read = _quantised(graph, value, layer.output), layer.output
             return value
 
@@ -76,7 +76,7 @@ def _constants(graph: FlowGraph, codes: Codes) -> tuple[str, str]:
 
 
 def _quantised(graph: FlowGraph, value: str, codes: Codes) -> str:
-    return graph.add("QuantizeLinear", value, *_constants(graph, codes))[0]
+    return graph.add("QuantizeLinear", value, *_constants(graph, codes))
 
 
 def _parameters(graph: FlowGraph, layer: _Layer, read: Codes) -> tuple[str, str]:
@@ -85,7 +85,7 @@ def _parameters(graph: FlowGraph, layer: _Layer, read: Codes) -> tuple[str, str]
     def parameter(codes: NDArray[np.generic], scales: NDArray[np.float32], axis: int) -> str:
         zeros = np.zeros(len(scales), codes.dtype)
         constants = graph.constant(codes), graph.constant(scales), graph.constant(zeros)
-        return graph.add("DequantizeLinear", *constants, axis=axis)[0]
+        return graph.add("DequantizeLinear", *constants, axis=axis)
 
     weight = parameter(layer.weight, layer.weight_scales, 1)
     return weight, parameter(layer.bias, np.float32(read.scale) * layer.weight_scales, 0)

@@ -49,7 +49,7 @@ class Run:
         *,
         seed: int,
         checkpoint_every: int,
-        console: Console | None = None,
+        console: Console,
         inputs: Mapping[str, Any] | None = None,
     ) -> None:
         """Make `directory` where there is none.
@@ -66,7 +66,7 @@ class Run:
         self.seed = seed
         self.inputs = dict(inputs or {})
         self.checkpoint_every = checkpoint_every
-        self.console = (console or Console()) if leads() else Console(quiet=True)
+        self.console = console if leads() else Console(quiet=True)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.metrics_path = directory / "metrics.jsonl"
         self._note: Callable[..., None] = lambda note: None

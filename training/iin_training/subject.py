@@ -34,7 +34,7 @@ class Subject:
     held_out: PairSource
     """Pairs of pictures that no training step sees, drawn as they are."""
     examples: Tensor
-    """Held-out pictures, `(M, C, H, W)` in the model's range, M >= 32, that exported graphs are tried on."""
+    """Held-out pictures, `(M, C, H, W)` in the model's range on the CPU, M >= 32, that exported graphs are tried on."""
     captions: tuple[str, ...]
     """What each of the first examples shows; they become the bundle's sample pictures."""
     data_set: str

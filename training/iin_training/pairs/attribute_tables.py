@@ -1,6 +1,5 @@
 """Tables of attributes beside pictures: CSV files, and CelebA's own list."""
 
-import csv
 import itertools
 import math
 import re
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iin_training.pairs.base import check_concept
-from iin_training.pairs.faults import Faults
+from iin_training.pairs.user_files import Faults, csv_rows, opened, other_separator
 
 __all__ = ["BINS", "MANY", "Attribute", "Attributes", "read_attributes"]
 
@@ -72,20 +71,13 @@ def read_attributes(path: Path, *, categorical: Collection[str] = ()) -> Attribu
 
     """
     faults = Faults(path)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            if first.strip().isdecimal():
-                table = _read_celeba(int(first), file, faults)
-            else:
-                file.seek(0)
-                table = _read_csv(file, faults)
-    except OSError as error:
-        raise ValueError(f"{path}: expected a readable table of attributes: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path}: expected a CSV file in UTF-8: {error}; save it as UTF-8, a spreadsheet calls it 'CSV UTF-8'"
-        ) from error
+    with opened(path, "table of attributes") as file:
+        first = file.readline()
+        if first.strip().isdecimal():
+            table = _read_celeba(int(first), file, faults)
+        else:
+            file.seek(0)
+            table = _read_csv(file, faults)
     faults.raise_any()
     unknown = sorted(set(categorical) - set(table.columns))
     if unknown:
@@ -106,14 +98,13 @@ def read_attributes(path: Path, *, categorical: Collection[str] = ()) -> Attribu
 
 
 def _read_csv(file: Iterable[str], faults: Faults) -> Attributes:
-    reader = csv.reader(file)
-    header = next(reader, [])
-    names = [name.strip() for name in header][1:]
-    rows = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+    rows = csv_rows(file, faults)
+    _, header = next(rows, (1, []))
+    names = header[1:]
     if not names:
         given = "".join(header)
         told = f"expected a header with file and at least one concept, separated by commas, got {given!r}"
-        faults.add(1, told + ("; save it with commas between columns" if ";" in given or "\t" in given else ""))
+        faults.add(1, told + other_separator(given))
         return Attributes((), {})
     return _collect(1, names, rows, faults)
 

@@ -1,5 +1,7 @@
 """Pairs of images with the same value of an attribute."""
 
+import itertools
+import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -21,6 +23,7 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "backslashes for /": lambda name: name.replace("\\", "/"),
     "the Unicode form of a letter (NFC or NFD)": lambda name: unicodedata.normalize("NFC", name),
     "capital letters": str.casefold,
+    "their endings": lambda name: os.path.splitext(name)[0],
 }
 """What names that mean the same file may differ in, and how that is evened out."""
 
@@ -52,7 +55,8 @@ class SameAttribute:
             console: shows a warning where images have no row, or rows no image.
 
         Raises:
-            ValueError: where no row names an image, a column does not exist, or cannot be paired.
+            ValueError: where no row names an image, a column does not exist, cannot be paired, or says what another
+                one says.
 
         """
         if isinstance(concepts, str):
@@ -65,14 +69,13 @@ class SameAttribute:
                 f"got {', '.join(self.concepts) or 'none'}"
             )
         rows = _joined(images, attributes, console or Console())
+        codes = {name: np.where(rows >= 0, attributes.columns[name].codes[rows], -1) for name in self.concepts}
         self._images = images
-        self._classes = []
-        for name in self.concepts:
-            column = attributes.columns[name]
-            codes = np.where(rows >= 0, column.codes[rows], -1)
-            self._classes.append(
-                Classes(name, codes, column.values, balanced=balanced, drop_single=drop_single),
-            )
+        self._classes = [
+            Classes(name, of_images, attributes.columns[name].values, balanced=balanced, drop_single=drop_single)
+            for name, of_images in codes.items()
+        ]
+        _check_apart(codes)
 
     def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
         """Draw pairs, see `PairSource.draw`; as many of one concept as of another."""
@@ -98,6 +101,18 @@ class SameAttribute:
         return digest_of("SameAttribute", self.concepts, images_digest(self._images), *groups)
 
 
+def _check_apart(codes: Mapping[str, NDArray[np.int64]]) -> None:
+    """Refuse two columns of which each value of one always comes with the same value of the other, as 3 with three."""
+    sizes = {name: np.sort(np.unique(of_images, return_counts=True)[1]).tolist() for name, of_images in codes.items()}
+    for (name, first), (other, second) in itertools.combinations(codes.items(), 2):
+        alike = sizes[name] == sizes[other]  # seen fast: a table may have dozens of columns and many rows
+        if alike and len(set(zip(first.tolist(), second.tolist(), strict=True))) == len(sizes[name]):
+            raise ValueError(
+                f"concepts: expected columns that can be told apart, got {name} and {other}, whose values always come "
+                "together; name one of them in `concepts` and leave the other out"
+            )
+
+
 def _joined(images: Images, attributes: Attributes, console: Console) -> NDArray[np.int64]:
     """The row of each image, `(N,)`, -1 where there is none; `ValueError` where that is so for all."""
     row_of = {file: row for row, file in enumerate(attributes.files)}
@@ -108,7 +123,7 @@ def _joined(images: Images, attributes: Attributes, console: Console) -> NDArray
     over = [file for row, file in enumerate(attributes.files) if row not in named and file not in known]
     difference = _difference(without, over)
     if len(without) == len(rows):
-        remedy = "give ImageFiles the folder that these names are relative to"
+        remedy = "the first column names the pictures; give ImageFiles the folder that its names are relative to"
         if difference:
             remedy = f"they differ in {difference} alone, so write those of the table as the images are named"
         raise ValueError(

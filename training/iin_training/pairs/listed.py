@@ -22,8 +22,8 @@ from iin_training.pairs.base import (
     over_images,
     split_evenly,
 )
-from iin_training.pairs.faults import Faults
 from iin_training.pairs.pair_lists import ListedPair, read_pair_list
+from iin_training.pairs.user_files import Faults
 
 __all__ = ["ListedPairs"]
 

@@ -1,7 +1,6 @@
 """Files that list pairs of pictures and what they share: CSV, or JSON lines."""
 
 import contextlib
-import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 from iin_bundle.factors import RESIDUAL
 
 from iin_training.pairs.base import Shares, check_concept
-from iin_training.pairs.faults import Faults
+from iin_training.pairs.user_files import Faults, csv_rows, opened, other_separator
 
 __all__ = ["ListedPair", "read_pair_list"]
 
@@ -51,39 +50,32 @@ def read_pair_list(path: Path, faults: Faults) -> Iterator[ListedPair]:
     readers = {".csv": _read_csv, ".jsonl": _read_json_lines}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path}: expected a list of pairs in a file ending in {' or '.join(readers)}")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for line, fields in readers[path.suffix.lower()](file, faults):
-                pair = _pair(line, fields, faults)
-                if pair is not None:
-                    yield pair
-    except OSError as error:
-        raise ValueError(f"{path}: expected a readable list of pairs: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path}: expected a list of pairs in UTF-8: {error}; save it as UTF-8, a spreadsheet calls it 'CSV UTF-8'"
-        ) from error
+    with opened(path, "list of pairs") as file:
+        for line, fields in readers[path.suffix.lower()](file, faults):
+            pair = _pair(line, fields, faults)
+            if pair is not None:
+                yield pair
 
 
 def _read_csv(file: Iterable[str], faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.reader(file)
-    names = [name.strip() for name in next(reader, [])]
+    rows = csv_rows(file, faults)
+    _, names = next(rows, (1, []))
     allowed = (*REQUIRED, *OPTIONAL)
     if not set(REQUIRED) <= set(names) or not set(names) <= set(allowed) or len(set(names)) != len(names):
         given = ", ".join(names) or "nothing"
-        faults.add(1, f"expected a header with {', '.join(REQUIRED)} and perhaps {', '.join(OPTIONAL)}, got {given}")
+        told = f"expected a header with {', '.join(REQUIRED)} and perhaps {', '.join(OPTIONAL)}, got {given}"
+        faults.add(1, told + other_separator(given))
         return
-    for row in reader:
-        cells = [cell.strip() for cell in row]
+    for line, cells in rows:
         if not any(cells):
             continue
         if len(cells) != len(names):
-            faults.add(reader.line_num, f"expected {len(names)} cells, as in the header, got {len(cells)}")
+            faults.add(line, f"expected {len(names)} cells, as in the header, got {len(cells)}")
             continue
         fields: dict[str, Any] = dict(zip(names, cells, strict=True))
         with contextlib.suppress(ValueError):  # told with those of JSON lines
             fields["similarity"] = float(fields["similarity"]) if fields.get("similarity") else None
-        yield reader.line_num, fields
+        yield line, fields
 
 
 def _read_json_lines(file: Iterable[str], faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:

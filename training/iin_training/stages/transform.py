@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -42,10 +41,6 @@ class SizeScores:
     """Scores by the formula that the paper prints."""
     size: int
     """D, dimensions to share out."""
-
-    def by(self, estimator: Literal["reference", "paper"]) -> dict[str, float]:
-        """The scores of one estimator."""
-        return self.reference if estimator == "reference" else self.paper
 
 
 @torch.no_grad()
@@ -94,7 +89,8 @@ def choose_sizes(
     """Sizes of the residual and of each concept, and the scores they come from (none where set by hand)."""
     if (sizes := given_sizes(config, model.size, pairs.concepts)) is not None:
         return sizes, {}
-    scores = score_concepts(model, pairs, run).by(config.size_estimator)
+    found = score_concepts(model, pairs, run)
+    scores = found.reference if config.size_estimator == "reference" else found.paper
     return allot_sizes(scores, model.size), scores
 
 

@@ -1,0 +1,64 @@
+"""Text files of the user's: opened as UTF-8, split into cells, mistakes collected so that all are told at once."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+__all__ = ["Faults", "csv_rows", "opened", "other_separator"]
+
+TOLD = 10  # mistakes that a message spells out
+
+
+class Faults:
+    """Mistakes in one file, by line."""
+
+    def __init__(self, path: Path) -> None:
+        """Of the file `path`."""
+        self._path = path
+        self._found: list[tuple[int, str]] = []
+
+    def add(self, line: int, what: str) -> None:
+        """Note a mistake in a line, counted from 1."""
+        self._found.append((line, what))
+
+    def raise_any(self) -> None:
+        """Raise a `ValueError` that names the file and lines, where there are mistakes."""
+        if not self._found:
+            return
+        told = [f"{self._path}:{line}: {what}" for line, what in sorted(self._found)[:TOLD]]
+        if len(self._found) > TOLD:
+            told.append(f"and {len(self._found) - TOLD} more mistakes in this file")
+        raise ValueError("\n".join(told))
+
+
+@contextmanager
+def opened(path: Path, what: str) -> Iterator[TextIO]:
+    """The file as text, a byte order mark passed over; `ValueError` where it cannot be read as `what`."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
+    except OSError as error:
+        raise ValueError(f"{path}: expected a readable {what}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected a {what} in UTF-8: {error}; save it as UTF-8, a spreadsheet calls it 'CSV UTF-8'"
+        ) from error
+
+
+def csv_rows(file: Iterable[str], faults: Faults) -> Iterator[tuple[int, list[str]]]:
+    """Line and cells of every row of a CSV file, blanks around cells taken away; what follows a fault is not read."""
+    # Strict: a quote that is never closed would make one cell of all that follows.
+    reader, line = csv.reader(file, skipinitialspace=True, strict=True), 1
+    try:
+        for row in reader:
+            yield reader.line_num, [cell.strip() for cell in row]
+            line = reader.line_num + 1
+    except csv.Error as error:
+        faults.add(line, f"expected cells as in CSV, got: {error}; close quotes where a cell ends, double those inside")
+
+
+def other_separator(header: str) -> str:
+    """The remedy for a header with something else than commas between its names; empty where it has nothing such."""
+    return "; save it with commas between columns" if ";" in header or "\t" in header else ""
