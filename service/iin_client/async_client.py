@@ -33,7 +33,7 @@ from iin_client.result_messages import (
 )
 from iin_client.result_messages import frames as frames_of
 from iin_client.results import Answer, Edited, Frames, Interpretations, Responses, Samples
-from iin_client.settings import LIST_APPLICATIONS, NOT_READY, PAUSE_S, Application, Settings
+from iin_client.settings import KEPT_BY_GATEWAY, LIST_APPLICATIONS, NOT_READY, PAUSE_S, Application, Settings
 from iin_client.streaming import (
     AHEAD,
     Sending,
@@ -182,8 +182,10 @@ class AsyncClient:
                     raise
                 try:
                     names = application_names(await self._list_applications(b"", **options))
-                except grpc.RpcError:
-                    raise error from None
+                except grpc.RpcError as refused:
+                    if refused.code() in KEPT_BY_GATEWAY:
+                        raise error from None
+                    raise
             if not names:
                 return ()
             options["metadata"] += (("application", names[0]),)

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 1: a call failed; 2: wrong usage or an unreadable or unwritable file; 130: interrupted; 141: whoever
     read what is printed wanted no more.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # not every file's name can be encoded
     try:
         options = build_parser().parse_args(arguments)
@@ -248,7 +248,7 @@ def _models(client: Client, options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([dataclasses.asdict(model) for model in models], indent=2))
     else:
-        print(describe_models(models))
+        print(describe_models(models) if models else "no model is served")
 
 
 def _gallery(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:

@@ -32,7 +32,7 @@ from iin_client.result_messages import (
 )
 from iin_client.result_messages import frames as frames_of
 from iin_client.results import Answer, Edited, Frames, Interpretations, Responses, Samples
-from iin_client.settings import LIST_APPLICATIONS, NOT_READY, PAUSE_S, Application, Settings
+from iin_client.settings import KEPT_BY_GATEWAY, LIST_APPLICATIONS, NOT_READY, PAUSE_S, Application, Settings
 from iin_client.streaming import AHEAD, Sending, answer, as_they_come, edit_message, interpret_message, messages
 
 __all__ = ["Client"]
@@ -203,7 +203,7 @@ class Client:
         return self._streamed(self._stub.EditStream, items, message, edited)
 
     def list_models(self) -> tuple[ServedModel, ...]:
-        """Lists the models that are served side by side."""
+        """Lists the models that are served side by side, none where nothing is deployed."""
         options = self._settings.options()
         with self._settings.errors():
             try:
@@ -214,8 +214,10 @@ class Client:
                 # Any of the models lists them all, and Ray knows their names, unless a gateway keeps Ray to itself.
                 try:
                     names = application_names(self._list_applications(b"", **options))
-                except grpc.RpcError:
-                    raise error from None
+                except grpc.RpcError as refused:
+                    if refused.code() in KEPT_BY_GATEWAY:
+                        raise error from None
+                    raise
             if not names:
                 return ()
             options["metadata"] += (("application", names[0]),)

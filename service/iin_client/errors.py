@@ -9,7 +9,8 @@ from google.rpc import error_details_pb2, status_pb2
 __all__ = ["CallError", "Violation", "call_error"]
 
 _DETAILS_KEY = "grpc-status-details-bin"
-_OWN_DEADLINE = "Deadline Exceeded"  # in what gRPC says, where the service has words of its own
+# What gRPC says of a call and of a stream; the service has words of its own.
+_OWN_DEADLINE = ("Deadline Exceeded", "Stream removed (Deadline Exceeded)")
 # Of the name in the metadata `application`; only Ray knows the calls that it advises.
 _RAYS_ADVICE = " Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
 _RAYS_UNNAMED = "Application metadata not set"
@@ -53,7 +54,7 @@ def call_error(error: Any, *, address: str, timeout: float) -> CallError:
                 f"nothing answers at {address}; is the service running (iin-serve BUNDLE), done loading, and TLS on at "
                 f"both ends or at none? ({details})"
             )
-        case grpc.StatusCode.DEADLINE_EXCEEDED if _OWN_DEADLINE in details:
+        case grpc.StatusCode.DEADLINE_EXCEEDED if details in _OWN_DEADLINE:
             remedy = "check the address, allow more time or ask for less"
             message = f"no whole answer from {address} within {timeout:g} s; {remedy}"
         case grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -12,9 +12,11 @@ from iin_client.channel import Tls
 from iin_client.credentials import checked_token, is_header_text
 from iin_client.errors import call_error
 
-__all__ = ["LIST_APPLICATIONS", "NOT_READY", "PAUSE_S", "Application", "Settings"]
+__all__ = ["KEPT_BY_GATEWAY", "LIST_APPLICATIONS", "NOT_READY", "PAUSE_S", "Application", "Settings"]
 
 LIST_APPLICATIONS = "/ray.serve.RayServeAPIService/ListApplications"
+# What a gateway answers that lets nobody call Ray itself.
+KEPT_BY_GATEWAY = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED)
 """Method of Ray Serve itself that names the applications."""
 
 # A starting service refuses with the first and, until it knows its applications, with the second; the third is an

@@ -121,8 +121,8 @@ def _trimmed(png: bytes, field: str) -> bytes:
     for index, (kind, begin, end) in enumerate(_chunks(png)):
         if index == MAX_CHUNKS:
             raise InvalidInput(field, f"at most {MAX_CHUNKS} chunks in a PNG", "more", "save it anew")
-        # Pillow checks that of the others.
-        if kind == b"IDAT" and zlib.crc32(png[begin + 4 : end - 4]) != int.from_bytes(png[end - 4 : end]):
+        # Pillow does not check that of pixels, nor of what stands behind them.
+        if kind in (b"IDAT", b"eXIf") and zlib.crc32(png[begin + 4 : end - 4]) != int.from_bytes(png[end - 4 : end]):
             raise _unreadable(len(png), field, ValueError("its checksum does not hold"))
         if kind in CHUNKS_READ:
             parts.append(png[begin:end])

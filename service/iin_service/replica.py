@@ -196,6 +196,11 @@ class Replica:
     Watch = _stream(lambda self: self._health.watch)
 
 
+for _name, _rpc in vars(Replica).items():
+    if _name[0].isupper():  # so Serve's log, tracebacks and profiles call it
+        _rpc.__name__, _rpc.__qualname__ = _name, f"{Replica.__qualname__}.{_name}"
+
+
 def _tidy() -> None:
     """Let go of what nobody holds; what a replica holds for good is not looked through again."""
     gc.unfreeze()

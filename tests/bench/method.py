@@ -6,12 +6,12 @@
 
 A step is what training does with a batch of pair latents, (2 x batch, 64): forward, the pair loss, backward, the
 gradient's norm limited, Adam. All contenders have the same couplings, sizes and number of weights (`method_nets`), the
-same loss and float32; the others clip with torch's own function. Each is there with torch's Adam as it comes (`Adam`)
-and with its fastest form (`fused`), which ours takes. `bfloat16` is the fastest form with products under autocast, as
-`--transform.precision bfloat16` trains ours; the loss shows what that costs. Every contender has a process of its own,
-for its memory, and they take turns, so that a machine that gets slower or busier favours none: read medians and
-ratios. The share of the peak is the time that the step's products would take at the fastest rate measured of a product
-of matrices, over the time of the step.
+same loss and float32, and keep freed memory as our training does; the others clip with torch's own function. Each is
+there with torch's Adam as it comes (`Adam`) and with its fastest form (`fused`), which ours takes. `bfloat16` is the
+fastest form with products under autocast, as `--transform.precision bfloat16` trains ours; the loss shows what that
+costs. Every contender has a process of its own, for its memory, and they take turns, so that a machine that gets slower
+or busier favours none: read medians and ratios. The share of the peak is the time that the step's products would take at
+the fastest rate measured of a product of matrices, over the time of the step.
 
 Exit code: 0 measured, 1 a contender failed or has another number of weights.
 """
@@ -84,8 +84,7 @@ def contend(name: str, batch: int, device: str, threads: int, pipe: Connection) 
 
     torch.set_num_threads(threads)
     library, adam = CONTENDERS[name]
-    if library == "iin":
-        keep_freed()
+    keep_freed()
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     module, net = BUILD[library](SIZE, BLOCKS, HIDDEN, DEPTH, torch.randn(1024, SIZE, generator=generator))

@@ -1,9 +1,11 @@
 """The channel's limits, names and certificates; what it does with calls is in test_client.py."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
+from iin_api.v1 import interpretation_pb2 as pb
 from iin_client import Client, Tls
 from iin_client.channel import CHANNEL_OPTIONS, open_channel, plain_options
 from iin_service.responses import MAX_MESSAGE_BYTES
@@ -20,6 +22,14 @@ def test_one_address_is_the_host_that_is_called(address):
 )
 def test_of_a_list_of_addresses_the_first_is_the_host_that_is_called(address, host):
     assert dict(plain_options(address))["grpc.default_authority"] == host
+
+
+def test_every_method_is_tried_again_after_the_pauses_that_the_docs_tell():
+    (method,) = json.loads(dict(CHANNEL_OPTIONS)["grpc.service_config"])["methodConfig"]
+    (service,) = pb.DESCRIPTOR.services_by_name.values()
+    policy = method["retryPolicy"]
+    assert method["name"] == [{"service": service.full_name}]
+    assert (policy["maxAttempts"], policy["initialBackoff"], policy["backoffMultiplier"]) == (4, "0.1s", 2)
 
 
 def test_messages_may_be_as_long_as_the_services():

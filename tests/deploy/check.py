@@ -57,6 +57,9 @@ def _schema_problems(objects: list[Object]) -> Iterator[str]:
     yield from (f"serve.yaml: {found}" for found in serve_schema.problems(ray_service(objects)["serveConfigV2"]))
 
 
+KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+
+
 def core_problem(one: Object) -> str | None:
     """What is wrong with an object of Kubernetes' own."""
     try:
@@ -82,9 +85,14 @@ def _alert_problems(rules: Object) -> Iterator[str]:
 
 def _idle_patches(folder: Path, objects: list[Object]) -> Iterator[str]:
     """Those that select nothing, of which kustomize says nothing; but for what a component has that is left out."""
-    given = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    targets = [one["target"] for one in given.get("patches", ()) if "target" in one and "$patch" not in str(one)]
-    targets += [one["select"] for replacement in given.get("replacements", ()) for one in replacement["targets"]]
+    path = next(path for name in KUSTOMIZATIONS if (path := folder / name).exists())  # kubectl found one
+    given = yaml.safe_load(path.read_text())
+
+    def deletes(patch: Object) -> bool:
+        return "$patch" in (patch.get("patch") or (folder / patch["path"]).read_text())
+
+    targets = [one["target"] for one in given.get("patches", ()) if "target" in one and not deletes(one)]
+    targets += [one["select"] for given in given.get("replacements", ()) for one in given.get("targets", ())]
     left_out = {kind for _, kind in custom_resources.KINDS} - {one["kind"] for one in objects}
     for target in targets:
         if target.get("kind") not in left_out and not any(_selects(target, one) for one in objects):
@@ -92,8 +100,10 @@ def _idle_patches(folder: Path, objects: list[Object]) -> Iterator[str]:
 
 
 def _selects(target: Names, one: Object) -> bool:
-    found = {"kind": one["kind"], "name": one["metadata"]["name"]}
-    return all(re.fullmatch(target.get(key, ".*"), found[key]) for key in found)
+    kind, name = one["kind"], one["metadata"]["name"]
+    hashed = "(-[0-9a-z]{10})?" if kind in ("ConfigMap", "Secret") else ""  # which a generator puts behind a name
+    wanted = f"(?:{target.get('name', '.*')}){hashed}"
+    return bool(re.fullmatch(target.get("kind", ".*"), kind) and re.fullmatch(wanted, name))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             objects = rendered(folder)
             found = [*_idle_patches(folder, objects), *problems(objects)]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             found = [str(error)]
         except KeyError as error:
             found = [f"expected the field {error}"]

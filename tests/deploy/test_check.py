@@ -50,6 +50,12 @@ patches:
         value: rediss://redis.example.com:6379
 """
 
+SETTINGS = """
+patches:
+  - target: {kind: ConfigMap, name: iin-settings}
+    patch: "[{op: add, path: /data/ONE_MORE, value: '1'}]"
+"""
+
 
 @pytest.mark.parametrize(
     "edits",
@@ -70,6 +76,7 @@ patches:
         [(OWN, "^namespace: .+", "namespace: faces")],
         [("components/gateway/network-policy.yaml", "envoy-gateway-system", "gateways")],
         [(OWN, r"\Z", ELSEWHERE)],
+        [(OWN, r"\Z", SETTINGS)],
     ],
     ids=[
         "max_replicas",
@@ -82,6 +89,7 @@ patches:
         "namespace",
         "Envoy's namespace",
         "Redis elsewhere",
+        "a generated name",
     ],
 )
 def test_what_an_operator_may_change_is_right(copied, edits, capsys):

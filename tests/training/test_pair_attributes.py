@@ -196,8 +196,8 @@ def test_pictures_without_row_or_value_are_left_out(tmp_path):
     assert missing <= set(first)  # where it is the size that is shared
 
 
-def test_blanks_before_a_quote_are_no_part_of_its_cell(tmp_path):
-    (tmp_path / "t.csv").write_text('"file", "size"\n"a, b.png", "5, or 6"\n')
+def test_blanks_around_quotes_are_no_part_of_a_cell(tmp_path):
+    (tmp_path / "t.csv").write_text('"file", "size" \n"a, b.png" , "5, or 6" \n')
     table = read_attributes(tmp_path / "t.csv")
     assert (table.files, table.columns["size"].values) == (("a, b.png",), ("5, or 6",))
 
@@ -227,10 +227,9 @@ BAD_TABLES = {
     "no name": ("file,size,\n1.png,1,2\n", r"t\.csv:1: name of a column: expected a name .* got ''"),
     "same names": ("file,size,size\n1.png,1,2\n", r"t\.csv:1: expected each name of a column once"),
     "not UTF-8": ("file,größe\n1.png,1\n".encode("latin-1"), r"t\.csv: expected a table .*; save it as UTF-8"),
-    "an open quote": ('file,size\n1.png,"5\n2.png,6\n', r"t\.csv:2: expected cells as in CSV, .*; close quotes where"),
-    "a quote inside": (
-        'file,size\n1.png,5\n2.png,"6"7\n',
-        r"t\.csv:3: expected cells as in CSV, .*double those",
+    "an open quote": (
+        'file,size\n1.png,"5\n2.png,6\n',
+        r"^\S*t\.csv:2: expected cells of one line .*; close quotes",
     ),
     "celeba cut off": ("3\nBald Smiling\n1.jpg 1 -1\n", r"t\.csv:1: expected 3 rows, as this line says, got 1"),
     "celeba row": ("1\nBald Smiling\n1.jpg 1\n", r"t\.csv:3: expected 3 cells, as in the header, got 2"),

@@ -164,7 +164,7 @@ BAD = {
     "no header": ("csv", "1,2,digit\n", ":1: expected a header"),
     "unknown column": ("csv", "image_a,image_b,shared,weight\n", "got image_a, image_b, shared, weight"),
     "semicolons": ("csv", "image_a;image_b;shared\n", ":1: expected a header .* save it with commas between columns"),
-    "an open quote": ("csv", ROW + '1,2,"digit,\n3,4,digit,\n', ":2: expected cells as in CSV"),
+    "an open quote": ("csv", ROW + '1,2,"digit,\n3,4,digit,\n', ":2: expected cells of one line"),
     "cells": ("csv", ROW + "1,2,digit\n", ":2: expected 4 cells, as in the header, got 3"),
     "unknown file": ("csv", ROW + "1,99,digit,\n", ":2: expected names of images, such as 0, got 99"),
     "both unknown": ("csv", ROW + "98,99,digit,\n", "got 98 and 99"),

@@ -8,13 +8,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def keep_freed() -> None:
-    """Let the C library keep up to 2 GiB that tensors freed, in place of giving it back to the system.
+    """Let the C library keep what tensors freed, but for more than 2 GiB on top, in place of giving it back.
 
     Otherwise the gradients and activations of every step are mapped anew, and the system clears each page at its first
     touch. For the whole process; C libraries without glibc's `mallopt` stay as they are.
     Source: mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**30)  # larger tensors are still mapped by themselves
+    # Larger tensors are still mapped by themselves; older glibc takes 32 MiB at most. The second call alone would stop
+    # glibc from raising the first limit by itself, from 128 KiB.
+    if mallopt is not None and (mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)):
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

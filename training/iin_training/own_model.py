@@ -108,6 +108,8 @@ class OwnModel(AnyRun):
         check_batch(examples, EXAMPLES, factors, "held_out")  # first: `pairs` may re-draw many pictures
         for side in (examples.images_a, examples.images_b):
             check_images(self.model, side, "held_out")
+        self._check_range("pairs", self.pairs)
+        self._check_range("held_out", self.held_out)
         self._check_held_out(run)
         images = examples.images_a.cpu()  # a source may make them on a GPU
         return Subject(
@@ -124,8 +126,6 @@ class OwnModel(AnyRun):
     def _check_held_out(self, run: Run) -> None:
         """Refuse figures of pictures that T has seen, where the sources can say which they draw from."""
         trained, measured = _drawn(self.pairs), _drawn(self.held_out)
-        self._check_ranges("pairs", trained)
-        self._check_ranges("held_out", measured)
         seen, held_out = _numbers(trained), _numbers(measured)
         if both := sum(len(seen[digest] & held_out[digest]) for digest in seen.keys() & held_out.keys()):
             raise ValueError(
@@ -143,11 +143,14 @@ class OwnModel(AnyRun):
                 soft_wrap=True,
             )
 
-    def _check_ranges(self, field: str, sets: "Sets") -> None:
+    def _check_range(self, field: str, source: PairSource) -> None:
         """Refuse images of another range, which need not show in their values: [0, 1] is within [-1, 1]."""
         low, high = self.model.value_range
-        for images, _ in sets:
-            if isinstance(images, ImageFiles | ImageArray) and not np.allclose(images.value_range, (low, high)):
+        for images, _ in drawable(source):
+            if not isinstance(images, ImageFiles | ImageArray):
+                continue
+            ours = type(images).load in (ImageFiles.load, ImageArray.load)  # else it may scale them itself
+            if ours and not np.allclose(images.value_range, (low, high), rtol=0, atol=1e-3 * (high - low)):
                 given = "[{:g}, {:g}]".format(*images.value_range)
                 raise ValueError(
                     f"{field}: expected values in [{low:g}, {high:g}], the model's value_range, got images made for "

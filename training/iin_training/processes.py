@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 __all__ = [
+    "TooManyProcesses",
     "average",
     "average_gradients",
     "check_divides",
@@ -26,21 +27,25 @@ __all__ = [
 PATIENCE = timedelta(hours=12)  # the others wait while one evaluates and exports
 
 
+class TooManyProcesses(ValueError):
+    """`torchrun` started more than can train together here."""
+
+
 @contextmanager
 def joined() -> Iterator[None]:
     """Join the processes that `torchrun` started, if it did; on GPUs each takes its own.
 
     Raises:
-        ValueError: where there are more processes than GPUs.
+        TooManyProcesses: where there are more of them than GPUs.
 
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     if torch.cuda.is_available():
-        started, there = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        started, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
         if started > there:
-            raise ValueError(
+            raise TooManyProcesses(
                 f"--nproc-per-node: expected at most a process for each GPU, {there} here, got {started}; start fewer, "
                 "or put CUDA_VISIBLE_DEVICES= before the command to train on the CPU"
             )

@@ -136,8 +136,8 @@ class InterpretationServiceServicer:
     def InterpretStream(self, request_iterator, context):
         """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
         ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Always read
-        answers while you send, whatever is done with them later, and send at most as many messages ahead of them: behind
-        HAProxy 2.8 a stream whose answers nobody reads for a moment, or of which more is sent, may stop for ever.
+        answers while you send, whatever is done with them later, and send at most stream_window messages ahead of
+        them: behind HAProxy 2.8 a stream whose answers nobody reads for a moment, or of which more is sent, may stop for ever.
         After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED
         where for 5 minutes no message comes while none is left to answer, or no answer is taken, and with INVALID_ARGUMENT
         at a message that is none of this RPC, once those before it are answered.

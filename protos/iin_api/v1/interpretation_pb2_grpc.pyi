@@ -58,8 +58,8 @@ class InterpretationServiceStub:
     InterpretStream: _grpc.StreamStreamMultiCallable[_interpretation_pb2.InterpretStreamRequest, _interpretation_pb2.InterpretStreamResponse]
     """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
     ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Always read
-    answers while you send, whatever is done with them later, and send at most as many messages ahead of them: behind
-    HAProxy 2.8 a stream whose answers nobody reads for a moment, or of which more is sent, may stop for ever.
+    answers while you send, whatever is done with them later, and send at most stream_window messages ahead of
+    them: behind HAProxy 2.8 a stream whose answers nobody reads for a moment, or of which more is sent, may stop for ever.
     After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED
     where for 5 minutes no message comes while none is left to answer, or no answer is taken, and with INVALID_ARGUMENT
     at a message that is none of this RPC, once those before it are answered.
@@ -109,8 +109,8 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
     InterpretStream: _aio.StreamStreamMultiCallable[_interpretation_pb2.InterpretStreamRequest, _interpretation_pb2.InterpretStreamResponse]  # type: ignore[assignment]
     """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
     ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Always read
-    answers while you send, whatever is done with them later, and send at most as many messages ahead of them: behind
-    HAProxy 2.8 a stream whose answers nobody reads for a moment, or of which more is sent, may stop for ever.
+    answers while you send, whatever is done with them later, and send at most stream_window messages ahead of
+    them: behind HAProxy 2.8 a stream whose answers nobody reads for a moment, or of which more is sent, may stop for ever.
     After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED
     where for 5 minutes no message comes while none is left to answer, or no answer is taken, and with INVALID_ARGUMENT
     at a message that is none of this RPC, once those before it are answered.
@@ -181,8 +181,8 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_interpretation_pb2.InterpretStreamResponse], _abc.AsyncIterator[_interpretation_pb2.InterpretStreamResponse]]:
         """Interpret for bulk work: each message is answered by one, in order. What is wrong with one is its answer and
         ends nothing. At most Limits.stream_window messages are worked on at once; the others wait unread. Always read
-        answers while you send, whatever is done with them later, and send at most as many messages ahead of them: behind
-        HAProxy 2.8 a stream whose answers nobody reads for a moment, or of which more is sent, may stop for ever.
+        answers while you send, whatever is done with them later, and send at most stream_window messages ahead of
+        them: behind HAProxy 2.8 a stream whose answers nobody reads for a moment, or of which more is sent, may stop for ever.
         After a broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED
         where for 5 minutes no message comes while none is left to answer, or no answer is taken, and with INVALID_ARGUMENT
         at a message that is none of this RPC, once those before it are answered.

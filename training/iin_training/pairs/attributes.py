@@ -1,6 +1,5 @@
 """Pairs of images with the same value of an attribute."""
 
-import itertools
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -103,12 +102,14 @@ class SameAttribute:
 
 def _check_apart(codes: Mapping[str, NDArray[np.int64]]) -> None:
     """Refuse two columns of which each value of one always comes with the same value of the other, as 3 with three."""
-    sizes = {name: np.sort(np.unique(of_images, return_counts=True)[1]).tolist() for name, of_images in codes.items()}
-    for (name, first), (other, second) in itertools.combinations(codes.items(), 2):
-        alike = sizes[name] == sizes[other]  # seen fast: a table may have dozens of columns and many rows
-        if alike and len(set(zip(first.tolist(), second.tolist(), strict=True))) == len(sizes[name]):
+    names: dict[bytes, str] = {}
+    for name, of_images in codes.items():
+        _, first, values = np.unique(of_images, return_index=True, return_inverse=True)
+        # Values numbered in the order in which they come: the same for columns that say the same.
+        other = names.setdefault(first.argsort().argsort()[values].tobytes(), name)
+        if other != name:
             raise ValueError(
-                f"concepts: expected columns that can be told apart, got {name} and {other}, whose values always come "
+                f"concepts: expected columns that can be told apart, got {other} and {name}, whose values always come "
                 "together; name one of them in `concepts` and leave the other out"
             )
 

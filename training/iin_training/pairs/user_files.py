@@ -48,15 +48,18 @@ def opened(path: Path, what: str) -> Iterator[TextIO]:
 
 
 def csv_rows(file: Iterable[str], faults: Faults) -> Iterator[tuple[int, list[str]]]:
-    """Line and cells of every row of a CSV file, blanks around cells taken away; what follows a fault is not read."""
-    # Strict: a quote that is never closed would make one cell of all that follows.
-    reader, line = csv.reader(file, skipinitialspace=True, strict=True), 1
-    try:
-        for row in reader:
-            yield reader.line_num, [cell.strip() for cell in row]
-            line = reader.line_num + 1
-    except csv.Error as error:
-        faults.add(line, f"expected cells as in CSV, got: {error}; close quotes where a cell ends, double those inside")
+    """Line and cells of every row of a CSV file, blanks around cells taken away.
+
+    A quote that is never closed makes one cell of all that follows, so no cell may go on over lines: there `faults` are
+    raised, since nothing more can be read.
+    """
+    reader, line = csv.reader(file, skipinitialspace=True), 1
+    for row in reader:
+        if any("\n" in cell or "\r" in cell for cell in row):
+            faults.add(line, "expected cells of one line each, got one that goes on; close quotes where a cell ends")
+            faults.raise_any()
+        yield reader.line_num, [cell.strip() for cell in row]
+        line = reader.line_num + 1
 
 
 def other_separator(header: str) -> str:
