@@ -53,7 +53,8 @@ patches:
 SETTINGS = """
 patches:
   - target: {kind: ConfigMap, name: iin-settings}
-    patch: "[{op: add, path: /data/ONE_MORE, value: '1'}]"
+    patch: |
+      - {op: add, path: /data/ONE_MORE, value: "1"}
 """
 
 
