@@ -10,8 +10,8 @@ same loss and float32, and keep freed memory as our training does; the others cl
 there with torch's Adam as it comes (`Adam`) and with its fastest form (`fused`), which ours takes. `bfloat16` is the
 fastest form with products under autocast, as `--transform.precision bfloat16` trains ours; the loss shows what that
 costs. Every contender has a process of its own, for its memory, and they take turns, so that a machine that gets slower
-or busier favours none: read medians and ratios. The share of the peak is the time that the step's products would take at
-the fastest rate measured of a product of matrices, over the time of the step.
+or busier favours none: read medians and ratios. The share of the peak is the time that the step's products would take
+at the fastest rate measured of a product of matrices, over the time of the step.
 
 Exit code: 0 measured, 1 a contender failed or has another number of weights.
 """

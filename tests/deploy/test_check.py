@@ -54,7 +54,7 @@ SETTINGS = """
 patches:
   - target: {kind: ConfigMap, name: iin-settings}
     patch: |
-      - {op: add, path: /data/ONE_MORE, value: "1"}
+      - {op: replace, path: /data/RAY_USAGE_STATS_ENABLED, value: "1"}
 """
 
 
