@@ -409,6 +409,21 @@ def test_a_name_that_stdout_cannot_encode_is_no_failure(tmp_path, monkeypatch):
     assert b"\\xe9.png: 56 x 56 pixels" in sys.stdout.buffer.getvalue()
 
 
+def test_a_stdout_that_takes_every_name_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="surrogateescape"))
+    with serving(Drawing()) as address:
+        assert main(["models", "--address", address]) == 0
+    assert sys.stdout.errors == "surrogateescape"
+
+
+def test_where_no_model_is_served_it_is_said(capsys):
+    service = Drawing()
+    service.models = 0
+    with serving(service) as address:
+        assert main(["models", "--address", address]) == 0
+    assert capsys.readouterr().out == "no model is served\n"
+
+
 def test_a_closed_stdout_is_no_failure(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)  # what Python makes of one
     with serving(Drawing()) as address:

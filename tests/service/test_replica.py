@@ -344,3 +344,9 @@ def test_an_application_that_is_being_deleted_is_listed_as_such_and_spoils_no_ot
     assert found() == [("digits", "RUNNING", "digits")]
     serve.applications["other"] = application("DEPLOYING")  # of another kind, for all that is known
     assert found() == [("digits", "RUNNING", "digits")]
+
+
+def test_each_rpc_bears_its_name_in_logs_and_tracebacks():
+    rpcs = {name: rpc for name, rpc in vars(Replica).items() if name[0].isupper()}
+    assert {"Interpret", "Sample", "ModelInfer", "Watch"} < set(rpcs)
+    assert all((rpc.__name__, rpc.__qualname__) == (name, f"Replica.{name}") for name, rpc in rpcs.items())
