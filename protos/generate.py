@@ -10,17 +10,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 PROTOS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("iin_api/**/*.proto"))
-OUTPUTS = ("--python_out", "--pyi_out", "--grpc_python_out", "--mypy_grpc_out")
+OUTPUTS = ("--python_out=", "--pyi_out=", "--grpc_python_out=", "--mypy_grpc_out=quiet:")
 
 
 def generate(target: Path) -> None:
     """Write messages, stubs and their types below `target`."""
     tools = str(Path(sys.executable).parent)  # protoc looks for mypy's plugin on the path
     subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}", *(f"{o}={target}" for o in OUTPUTS), *PROTOS],
+        [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}", *(f"{o}{target}" for o in OUTPUTS), *PROTOS],
         check=True,
         env=os.environ | {"PATH": tools + os.pathsep + os.environ.get("PATH", "")},
-        stderr=subprocess.DEVNULL,
     )
 
 

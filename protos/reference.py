@@ -33,7 +33,7 @@ def descriptors() -> FileDescriptorSet:
     """The .proto files with their comments."""
     with tempfile.NamedTemporaryFile() as file:
         words = ["--include_source_info", f"--descriptor_set_out={file.name}", f"-I{ROOT}", *PROTOS]
-        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *words], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *words], check=True)
         return FileDescriptorSet.FromString(Path(file.name).read_bytes())
 
 

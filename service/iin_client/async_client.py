@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
@@ -107,7 +107,7 @@ class AsyncClient:
         resize: bool = False,
         truncation: float | None = None,
         latents: bool = False,
-    ) -> AsyncIterator[Samples]:
+    ) -> AsyncGenerator[Samples, None]:
         """See `Client.sample`; iterate with `async for`."""
         request = sample_request(
             count,
@@ -130,7 +130,7 @@ class AsyncClient:
         output: Output = "png",
         resize: bool = False,
         latents: bool = False,
-    ) -> AsyncIterator[Frames]:
+    ) -> AsyncGenerator[Frames, None]:
         """See `Client.traverse`; iterate with `async for`."""
         request = traverse_request(start, path, frames, output=output, resize=resize, latents=latents)
         return self._answers(self._stub.Traverse, request, frames_of)
@@ -153,7 +153,7 @@ class AsyncClient:
 
     def interpret_stream(
         self, items: AsyncIterable[tuple[str, Inputs]], *, resize: bool = False
-    ) -> AsyncIterator[Answer[Interpretations]]:
+    ) -> AsyncGenerator[Answer[Interpretations], None]:
         """See `Client.interpret_stream`; `items` is asynchronous too."""
         message = interpret_message(resize=resize)
         return self._streamed(self._stub.InterpretStream, items, message, interpretations)
@@ -166,7 +166,7 @@ class AsyncClient:
         output: Output = "png",
         resize: bool = False,
         latents: bool = False,
-    ) -> AsyncIterator[Answer[Edited]]:
+    ) -> AsyncGenerator[Answer[Edited], None]:
         """See `Client.edit_stream`; `items` is asynchronous too."""
         message = edit_message(edits_request(edits, output=output, resize=resize, latents=latents))
         return self._streamed(self._stub.EditStream, items, message, edited)
@@ -227,7 +227,7 @@ class AsyncClient:
         with self._errors():
             return read(await call(request, **self._settings.options()))
 
-    async def _answers(self, call: Any, request: Any, read: Callable[[Any], Result]) -> AsyncIterator[Result]:
+    async def _answers(self, call: Any, request: Any, read: Callable[[Any], Result]) -> AsyncGenerator[Result, None]:
         """See `Client._answers`."""
         with self._errors():
             received = call(request, **self._settings.options())
@@ -244,7 +244,7 @@ class AsyncClient:
         items: AsyncIterable[tuple[str, Inputs]],
         message: Callable[[str, Inputs], Any],
         read: Callable[[Any], Result],
-    ) -> AsyncIterator[Answer[Result]]:
+    ) -> AsyncGenerator[Answer[Result], None]:
         """See `Client._streamed`."""
         sending = Sending(asyncio.Semaphore(AHEAD))
         with self._errors():

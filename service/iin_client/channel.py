@@ -8,9 +8,11 @@ import grpc
 
 from iin_client.credentials import read_pem
 
-__all__ = ["CHANNEL_OPTIONS", "Tls", "open_async_channel", "open_channel", "plain_options"]
+__all__ = ["CHANNEL_OPTIONS", "MAX_MESSAGE_BYTES", "Tls", "channel_options", "open_async_channel", "open_channel"]
 
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")  # not asked for at the proxy of the variable http_proxy
 
 _SERVICE_CONFIG = json.dumps(
     {
@@ -32,11 +34,11 @@ _SERVICE_CONFIG = json.dumps(
 )
 
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.service_config", _SERVICE_CONFIG),
     # gRPC does not retry a request that outgrows this buffer, 256 KiB by default: too little for pictures.
-    ("grpc.per_rpc_retry_buffer_size", _MAX_MESSAGE_BYTES),
+    ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
     # Servers drop clients that ping more often than every 5 minutes unless told otherwise.
     ("grpc.keepalive_time_ms", 300_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -71,26 +73,29 @@ def open_channel(address: str, tls: Tls | None) -> grpc.Channel:
     OSError for a file of `tls` that cannot be read, ValueError for one that is no PEM file.
     """
     if tls is None:
-        return grpc.insecure_channel(address, options=plain_options(address))
-    return grpc.secure_channel(address, _credentials(tls), options=_tls_options(tls))
+        return grpc.insecure_channel(address, options=channel_options(address, tls))
+    return grpc.secure_channel(address, _credentials(tls), options=channel_options(address, tls))
 
 
 def open_async_channel(address: str, tls: Tls | None) -> grpc.aio.Channel:
     """The same for asyncio."""
     if tls is None:
-        return grpc.aio.insecure_channel(address, options=plain_options(address))
-    return grpc.aio.secure_channel(address, _credentials(tls), options=_tls_options(tls))
+        return grpc.aio.insecure_channel(address, options=channel_options(address, tls))
+    return grpc.aio.secure_channel(address, _credentials(tls), options=channel_options(address, tls))
 
 
-def plain_options(address: str) -> tuple[tuple[str, int | str], ...]:
-    """Options of a channel without TLS to `address`.
-
-    gRPC would name a list, `ipv4:A:9000,B:9000`, as the host it calls, which HAProxy refuses; so its first is named.
-    """
+def channel_options(address: str, tls: Tls | None) -> list[tuple[str, int | str]]:
+    """Options of a channel to `address`."""
+    options = [*CHANNEL_OPTIONS]
+    if address.rpartition(":")[0] in _THIS_MACHINE:  # as gRPC for Go does
+        options.append(("grpc.enable_http_proxy", 0))
     scheme, _, listed = address.partition(":")
-    if scheme not in ("ipv4", "ipv6") or "," not in listed:
-        return CHANNEL_OPTIONS
-    return (*CHANNEL_OPTIONS, ("grpc.default_authority", listed.split(",")[0]))
+    if tls is None and scheme in ("ipv4", "ipv6") and "," in listed:
+        # gRPC would name a list, `ipv4:A:9000,B:9000`, as the host it calls, which HAProxy refuses: its first is named.
+        options.append(("grpc.default_authority", listed.split(",")[0]))
+    if tls is not None and tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:
@@ -103,9 +108,3 @@ def _credentials(tls: Tls) -> grpc.ChannelCredentials:
         private_key=read("client_key"),
         certificate_chain=read("client_certificate"),
     )
-
-
-def _tls_options(tls: Tls) -> tuple[tuple[str, int | str], ...]:
-    if tls.server_name is None:
-        return CHANNEL_OPTIONS
-    return (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name))

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -20,8 +21,8 @@ from iin_client.channel import Tls
 from iin_client.client import Client
 from iin_client.credentials import checked_token, read_file
 from iin_client.errors import CallError
-from iin_client.fitting import fitted
-from iin_client.gallery import draw_gallery, interpreted
+from iin_client.fitting import fitted, interpreted
+from iin_client.gallery import draw_gallery
 from iin_client.inputs import Edit, Interpolation, RandomWalk, Replace, Walk
 from iin_client.model import Model
 from iin_client.results import Edited, Interpretations, Responses
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # not every file's name can be encoded
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large photos are shrunk, or refused, below
     try:
         options = build_parser().parse_args(arguments)
         with _connect(options) as client:
@@ -218,9 +220,8 @@ def _traverse(client: Client, options: argparse.Namespace, file: IO[bytes]) -> t
 
 
 def _respond(client: Client, options: argparse.Namespace) -> None:
-    names, files = [picture.path for picture in options.pictures], [picture.data for picture in options.pictures]
-    if options.resize:
-        files = [*fitted(files, client.get_model())]
+    names = [picture.path for picture in options.pictures]
+    files = _one_call(client.get_model(), options, [picture.data for picture in options.pictures])
     found = client.respond(files, draws=options.draws, seed=options.seed, resize=options.resize)
     if options.json:
         timing = dataclasses.asdict(found.timing)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -114,14 +114,14 @@ class Client:
         resize: bool = False,
         truncation: float | None = None,
         latents: bool = False,
-    ) -> Iterator[Samples]:
+    ) -> Generator[Samples, None, None]:
         """Draws `count` images from the prior; they arrive in order, several at a time.
 
         `seed` in [0, 2^64) repeats the same images; `temperature` >= 0 is the standard deviation of the
         drawn factors; `truncation` >= 0.1 draws every value beyond it again, for more typical images;
         `fixed` holds factors at a source's or at given values; `latents` gives those too. The call begins
-        when the first answer is asked for; the deadline is that of the whole stream; leaving the iterator
-        early cancels the call.
+        when the first answer is asked for; the deadline is that of the whole stream; closing the generator,
+        or letting go of it, cancels the call.
         """
         request = sample_request(
             count,
@@ -144,10 +144,10 @@ class Client:
         output: Output = "png",
         resize: bool = False,
         latents: bool = False,
-    ) -> Iterator[Frames]:
+    ) -> Generator[Frames, None, None]:
         """Follows `path` from `start` (1 item) in 2 to `Limits.max_samples` frames; the first has the start's factors.
 
-        They arrive in order, several at a time; beginning, deadline and leaving early as in `sample`.
+        They arrive in order, several at a time; beginning, deadline and end as in `sample`.
         """
         request = traverse_request(start, path, frames, output=output, resize=resize, latents=latents)
         return self._answers(self._stub.Traverse, request, frames_of)
@@ -175,13 +175,14 @@ class Client:
 
     def interpret_stream(
         self, items: Iterable[tuple[str, Inputs]], *, resize: bool = False
-    ) -> Iterator[Answer[Interpretations]]:
+    ) -> Generator[Answer[Interpretations], None, None]:
         """Interprets (id, inputs) pairs as fast as the service takes them; answers arrive in the same order.
 
         The call begins, and the first item is read, when the first answer is asked for. At most 64 items are
         sent ahead of the answers that were taken; a thread reads those that come meanwhile. What is wrong with
-        one item is its answer's `error` and ends nothing. After a broken connection (CallError) go on with the
-        item after the last one answered.
+        one item is its answer's `error` and ends nothing; one that cannot be sent (OSError, ValueError) ends the
+        stream after the answers before it. After a broken connection (CallError) go on with the item after the
+        last one answered.
         """
         message = interpret_message(resize=resize)
         return self._streamed(self._stub.InterpretStream, items, message, interpretations)
@@ -194,7 +195,7 @@ class Client:
         output: Output = "png",
         resize: bool = False,
         latents: bool = False,
-    ) -> Iterator[Answer[Edited]]:
+    ) -> Generator[Answer[Edited], None, None]:
         """Applies `edits` to the targets of (id, targets) pairs; otherwise as `interpret_stream`.
 
         The sources of `edits` are read once, before this returns.
@@ -248,7 +249,7 @@ class Client:
         with self._settings.errors():
             return read(call(request, **self._settings.options()))
 
-    def _answers(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Iterator[Result]:
+    def _answers(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Generator[Result, None, None]:
         """What `read` makes of each of the answers to a request."""
         received = call(request, **self._settings.options())
         try:
@@ -263,7 +264,7 @@ class Client:
         items: Iterable[tuple[str, Inputs]],
         message: Callable[[str, Inputs], Any],
         read: Callable[[Any], Result],
-    ) -> Iterator[Answer[Result]]:
+    ) -> Generator[Answer[Result], None, None]:
         """The answers to a stream of what `message` makes of each item; ends with what went wrong in these."""
         sending = Sending(threading.Semaphore(AHEAD))
         received = call(messages(items, message, sending), metadata=self._settings.metadata())

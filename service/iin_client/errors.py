@@ -14,6 +14,8 @@ _OWN_DEADLINE = ("Deadline Exceeded", "Stream removed (Deadline Exceeded)")
 # Of the name in the metadata `application`; only Ray knows the calls that it advises.
 _RAYS_ADVICE = " Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
 _RAYS_UNNAMED = "Application metadata not set"
+# What gRPC says of files of `Tls` that it cannot use, as late as when it connects.
+_BAD_TLS_FILES = "Failed to create security handshaker"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ def call_error(error: Any, *, address: str, timeout: float) -> CallError:
     details = error.details() or "no details"
     violations = _violations(error)
     match code:
+        case grpc.StatusCode.UNAVAILABLE if _BAD_TLS_FILES in details:
+            message = (
+                "tls: expected certificates, and a key that belongs to client_certificate, got files that gRPC cannot "
+                f"use; name others ({details})"
+            )
         case grpc.StatusCode.UNAVAILABLE:
             message = (
                 f"nothing answers at {address}; is the service running (iin-serve BUNDLE), done loading, and TLS on at "

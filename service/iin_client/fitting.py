@@ -2,17 +2,22 @@
 
 import functools
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from iin_client.arguments import Picture
+from iin_client.client import Client
+from iin_client.errors import CallError
 from iin_client.model import Limits, Model
+from iin_client.results import Interpretations
 from iin_client.upright import upright
 
-__all__ = ["Size", "array_size", "as_seen", "file_size", "fitted", "parts"]
+__all__ = ["Size", "array_size", "as_seen", "file_size", "fitted", "interpreted", "parts"]
 
 _FRAMING_BYTES = 64  # more than a message needs beside a file or an array: tags, lengths, shape
 
@@ -52,11 +57,26 @@ def parts(sizes: Sequence[Size], limits: Limits) -> list[slice]:
 def fitted(files: Sequence[bytes], model: Model) -> Sequence[bytes]:
     """`files` of one call, all resized to the model's size if together they have more pixels or bytes than it may.
 
-    The service would resize them in the same way. Those that it refuses at any size, of more than 8 bits a channel
-    or more than one frame, stay as they are. OSError where one is no whole picture.
+    The service would resize them in the same way. Those that it refuses at any size, of more than 8 bits a channel,
+    of more than one frame or not whole, stay as they are. OSError where one is no picture.
     """
     total = functools.reduce(_sum, map(file_size, files), Size(0, 0))
     return [_shrunk(file, model) for file in files] if _is_above(total, model.limits) else files
+
+
+def interpreted(
+    client: Client, model: Model, pictures: Sequence[Picture], *, resize: bool
+) -> Iterator[tuple[Sequence[str], Interpretations]]:
+    """Paths of pictures, and what `client` finds in them, by call; a CallError names the picture at fault."""
+    for part in parts([file_size(picture.data) for picture in pictures], model.limits):
+        names, files = [picture.path for picture in pictures[part]], [picture.data for picture in pictures[part]]
+        try:
+            yield names, client.interpret(fitted(files, model) if resize else files, resize=resize)
+        except CallError as error:
+            at = re.match(r"inputs\[(\d+)\]", error.message)  # in this call, not among all
+            if at is None:
+                raise
+            raise CallError(error.code, f"{names[int(at[1])]}: {error}", error.violations) from error
 
 
 def as_seen(file: bytes, model: Model) -> Image.Image:
@@ -83,6 +103,10 @@ def _shrunk(file: bytes, model: Model) -> bytes:
         still = image.format == "MPO" or getattr(image, "n_frames", 1) == 1  # MPO: a JPEG with previews behind it
         if image.mode.startswith(("I", "F")) or not still:
             return file
+    try:
+        seen = as_seen(file, model)
+    except Exception:  # nearly anything, SyntaxError included, of a file that is not whole
+        return file
     small = io.BytesIO()
-    as_seen(file, model).save(small, format="PNG")
+    seen.save(small, format="PNG")
     return small.getvalue()

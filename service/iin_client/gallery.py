@@ -1,7 +1,6 @@
 """One page that shows what the factors of a model mean."""
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,14 +8,12 @@ from PIL import Image
 
 from iin_client.arguments import Picture
 from iin_client.client import Client
-from iin_client.errors import CallError
-from iin_client.fitting import array_size, as_seen, file_size, fitted, parts
+from iin_client.fitting import array_size, as_seen, interpreted, parts
 from iin_client.inputs import Factors, Replace
 from iin_client.model import Model
-from iin_client.results import Interpretations
 from iin_client.sheet import Section, contact_sheet, draw_grid, draw_page
 
-__all__ = ["STRENGTHS", "draw_gallery", "interpolation", "interpreted", "swaps"]
+__all__ = ["STRENGTHS", "draw_gallery", "interpolation", "swaps"]
 
 STRENGTHS = tuple(step / 8 for step in range(9))
 """Steps of an interpolation, from the target's factor (0) to the source's (1)."""
@@ -52,21 +49,6 @@ def draw_gallery(
     sizes = ", ".join(f"{part.name} {part.size}" for part in model.factors)
     subtitle = f"Factors and their dimensions: {sizes}. Trained on {model.data_set}."
     return draw_page(f"{model.name} {model.version}", subtitle, sections, width=_PAGE_WIDTH)
-
-
-def interpreted(
-    client: Client, model: Model, pictures: Sequence[Picture], *, resize: bool
-) -> Iterator[tuple[Sequence[str], Interpretations]]:
-    """Paths of pictures, and what `client` finds in them, by call; a CallError names the picture at fault."""
-    for part in parts([file_size(picture.data) for picture in pictures], model.limits):
-        names, files = [picture.path for picture in pictures[part]], [picture.data for picture in pictures[part]]
-        try:
-            yield names, client.interpret(fitted(files, model) if resize else files, resize=resize)
-        except CallError as error:
-            at = re.match(r"inputs\[(\d+)\]", error.message)  # in this call, not among all
-            if at is None:
-                raise
-            raise CallError(error.code, f"{names[int(at[1])]}: {error}", error.violations) from error
 
 
 def swaps(factors: _Array) -> tuple[_Array, _Array]:

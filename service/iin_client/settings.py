@@ -76,4 +76,5 @@ class Settings:
         try:
             yield
         except grpc.RpcError as error:
-            raise call_error(error, address=self.address, timeout=timeout or self.timeout) from error
+            seconds = self.timeout if timeout is None else timeout
+            raise call_error(error, address=self.address, timeout=seconds) from error

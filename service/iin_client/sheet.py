@@ -56,12 +56,10 @@ def draw_grid(
     row_heads: Sequence[Head] = (),
     column_heads: Sequence[Head] = (),
 ) -> Image.Image:
-    """Pictures of one size in rows, with an optional head for every row and every column.
+    """Pictures of one size in rows, of which the last may be shorter; every row and every column has a head, or none.
 
-    Heads that are pictures are set apart by a rule. ValueError unless the rows are equally long but for
-    the last and there are as many heads as rows and columns.
+    Heads that are pictures are set apart by a rule.
     """
-    _check_grid(rows, row_heads, column_heads)
     cells = [[scaled(picture) for picture in row] for row in rows]
     width, height = cells[0][0].size
     columns = len(cells[0])
@@ -157,20 +155,6 @@ def _wrapped(text: str, font: _Font, width: int) -> list[str]:
         else:
             lines.append(word)
     return lines
-
-
-def _check_grid(rows: Sequence[Sequence[Image.Image]], row_heads: Sequence[Head], column_heads: Sequence[Head]) -> None:
-    if not rows or not rows[0]:
-        raise ValueError("rows: expected at least one picture, got none; give some")
-    for name, heads, count in (
-        ("row_heads", row_heads, len(rows)),
-        ("column_heads", column_heads, len(rows[0])),
-    ):
-        if heads and len(heads) != count:
-            raise ValueError(f"{name}: expected {count}, got {len(heads)}; give one each or none")
-    if any(len(row) != len(rows[0]) for row in rows[:-1]) or len(rows[-1]) > len(rows[0]):
-        lengths = ", ".join(str(len(row)) for row in rows)
-        raise ValueError(f"rows: expected equal lengths, got {lengths}; only the last may be shorter")
 
 
 def _head_width(head: Head) -> int:

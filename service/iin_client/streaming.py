@@ -8,8 +8,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf import message as protobuf
 from iin_api.v1 import interpretation_pb2 as pb
 
+from iin_client.channel import MAX_MESSAGE_BYTES
 from iin_client.errors import CallError, Violation
 from iin_client.inputs import Inputs
 from iin_client.request_messages import input_messages, interpret_request
@@ -31,7 +33,7 @@ __all__ = [
 # than these wait to be taken.
 AHEAD = 64
 _TURN_S = 0.2
-Message = TypeVar("Message")
+Message = TypeVar("Message", bound=protobuf.Message)
 Result = TypeVar("Result")
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -69,7 +71,7 @@ def messages(
             sending.room.acquire()
             if sending.ended:
                 return
-            yield message(*_pair(item))
+            yield _message(item, message)
     except GeneratorExit:
         raise
     except BaseException as error:  # of all but Exceptions gRPC would not tell the call, which waited for ever
@@ -86,11 +88,21 @@ async def messages_async(
             await sending.room.acquire()
             if sending.ended:
                 return
-            yield message(*_pair(item))
+            yield _message(item, message)
     except GeneratorExit:
         raise
     except BaseException as error:  # gRPC would end the call as if the client were closed
         sending.error = error
+
+
+def _message(item: object, message: Callable[[str, Inputs], Message]) -> Message:
+    item_id, inputs = _pair(item)
+    made = message(item_id, inputs)
+    if (size := made.ByteSize()) > MAX_MESSAGE_BYTES:  # gRPC would end the call, and drop the answers on their way
+        raise ValueError(
+            f"items: expected at most {MAX_MESSAGE_BYTES} bytes a message, got {size} for {item_id!r}; send less in one"
+        )
+    return made
 
 
 def _pair(item: object) -> tuple[str, Any]:

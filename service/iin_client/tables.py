@@ -106,7 +106,7 @@ def describe_responses(names: Sequence[str], found: Responses) -> str:
 
 def _values(label: str, values: Sequence[float]) -> str:
     text = " ".join(f"{value:.2f}" for value in values)
-    return textwrap.fill(text, _WIDTH, initial_indent=f"  {label:<20}", subsequent_indent=" " * 22)
+    return textwrap.fill(text, _WIDTH, initial_indent=f"  {label:<19} ", subsequent_indent=" " * 22)
 
 
 def _number(value: float | None) -> str:

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_client import Client, Tls
-from iin_client.channel import CHANNEL_OPTIONS, open_channel, plain_options
+from iin_client.channel import CHANNEL_OPTIONS, channel_options, open_channel
+from iin_client.streaming import AHEAD
+from iin_service.items import Limits
 from iin_service.responses import MAX_MESSAGE_BYTES
 
 
 @pytest.mark.parametrize("address", ["iin:9000", "dns:///iin:9000", "ipv4:10.0.0.1:9000", "ipv6:[::1]:9000", "a,b"])
 def test_one_address_is_the_host_that_is_called(address):
-    assert "grpc.default_authority" not in dict(plain_options(address))
+    assert "grpc.default_authority" not in dict(channel_options(address, None))
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,7 @@ def test_one_address_is_the_host_that_is_called(address):
     [("ipv4:10.0.0.1:9000,10.0.0.2:9000", "10.0.0.1:9000"), ("ipv6:[::1]:9000,[::2]:9000", "[::1]:9000")],
 )
 def test_of_a_list_of_addresses_the_first_is_the_host_that_is_called(address, host):
-    assert dict(plain_options(address))["grpc.default_authority"] == host
+    assert dict(channel_options(address, None))["grpc.default_authority"] == host
 
 
 def test_every_method_is_tried_again_after_the_pauses_that_the_docs_tell():
@@ -36,6 +38,10 @@ def test_messages_may_be_as_long_as_the_services():
     options = dict(CHANNEL_OPTIONS)
     for way in ("send", "receive"):
         assert options[f"grpc.max_{way}_message_length"] == MAX_MESSAGE_BYTES
+
+
+def test_a_stream_is_no_further_ahead_than_the_service_works():
+    assert Limits().stream_window == AHEAD
 
 
 @pytest.mark.parametrize(

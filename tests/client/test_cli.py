@@ -237,6 +237,14 @@ def test_tls_that_the_service_does_not_have_is_told_in_one_line():
     assert result.stderr.count("\n") == 1
 
 
+def test_certificates_that_are_none_are_told_as_such(tmp_path, capsys):
+    junk = tmp_path / "junk.pem"
+    junk.write_text("-----BEGIN CERTIFICATE-----\njunk\n-----END CERTIFICATE-----\n")
+    with serving(Drawing()) as address:
+        assert main(["describe", "--root-certificates", str(junk), "--address", address]) == 1
+    assert capsys.readouterr().err.startswith("iin: tls: expected certificates, and a key that belongs to")
+
+
 def test_a_picture_at_fault_is_named_whichever_call_it_was_in(picture, tmp_path, monkeypatch, capsys):
     other = tmp_path / "other.png"
     other.write_bytes(Path(picture).read_bytes())
@@ -278,9 +286,9 @@ def test_samples_are_truncated_where_that_is_asked_for(words, sent, tmp_path):
     assert (request.truncation if request.HasField("truncation") else None) == sent
 
 
-def test_a_sheet_of_many_pixels_is_written_without_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60 * 60)  # one picture enlarged, and not two
-    words = ["sample", "-n", "2", "-o", str(tmp_path / "x.png")]
+def test_pictures_of_many_pixels_are_read_and_written_without_a_warning(picture, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12)  # Pillow warns of the picture's 16, and refuses a grid of two
+    words = ["edit", picture, picture, "--set", "a=1", "-o", str(tmp_path / "x.png")]
     with serving(Drawing("decoder")) as address, warnings.catch_warnings(action="error"):
         assert main([*words, "--address", address]) == 0
 

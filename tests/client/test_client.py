@@ -8,6 +8,7 @@ import threading
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_type_hints
 
 import grpc
 import numpy as np
@@ -31,6 +32,7 @@ from iin_client import (
     Tls,
     Violation,
     settings,
+    streaming,
 )
 from iin_client.streaming import AHEAD
 
@@ -200,6 +202,12 @@ def test_calls_spread_over_all_addresses(service, address):
     assert other.metadata
 
 
+@both
+def test_a_service_on_this_machine_is_not_behind_the_proxy(ask, address, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://localhost:1")
+    assert ask(address, "get_model").name == "identity"
+
+
 def test_a_large_request_is_retried_too(service, address):
     # 4 MiB: beyond the 256 KiB that gRPC keeps for retries unless told otherwise.
     factors = np.arange(2**20, dtype=np.float32)[None]
@@ -228,6 +236,12 @@ def test_waiting_for_a_service_that_never_comes_ends(ask):
     with pytest.raises(CallError, match=r"localhost:1") as caught:
         ask("localhost:1", "wait_until_ready", 0.5)
     assert caught.value.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+
+
+@both
+def test_waiting_no_time_is_told_as_such(ask):
+    with pytest.raises(CallError, match="no whole answer from localhost:1 within 0 s"):
+        ask("localhost:1", "wait_until_ready", 0.0)
 
 
 @both
@@ -420,6 +434,15 @@ def test_a_cancelled_future_among_the_items_is_one_for_the_caller(address):
 def test_items_without_an_id_are_refused(stream, item, got, address):
     with pytest.raises(ValueError, match=rf"items: expected pairs of an id, which is text, and inputs, got {got}; "):
         stream(address, [item], Resample("digit"))
+
+
+@pytest.mark.parametrize("stream", [edit_stream, edit_stream_async])
+def test_an_item_too_large_to_send_is_named_after_the_answers_before_it(stream, service, address, monkeypatch):
+    """gRPC would end the call, and drop the answers on their way."""
+    monkeypatch.setattr(streaming, "MAX_MESSAGE_BYTES", 1000)
+    with pytest.raises(ValueError, match=r"items: expected at most 1000 bytes a message, got 10.. for '2'; "):
+        stream(address, [("1", b"target"), ("2", bytes(1000)), ("3", b"target")], Resample("digit"))
+    assert service.answered == 1
 
 
 def many_targets():
@@ -658,6 +681,12 @@ class Begun(Exception):
 
 def refuse(*arguments, **options):
     raise Begun
+
+
+@pytest.mark.parametrize(("client", "close"), [(Client, "close"), (AsyncClient, "aclose")])
+@pytest.mark.parametrize("method", ["sample", "traverse", "interpret_stream", "edit_stream"])
+def test_the_type_of_a_stream_knows_how_to_end_it(client, close, method):
+    assert hasattr(get_type_hints(getattr(client, method))["return"], close)
 
 
 @pytest.mark.parametrize("rpc", STREAMS)

@@ -209,7 +209,10 @@ def test_what_the_service_refuses_at_any_size_is_left_to_it():
     Image.new("I;16", (200, 200)).save(deep, format="PNG")
     first = Image.new("RGB", (200, 200))
     first.save(film, format="WEBP", save_all=True, append_images=[Image.new("RGB", (200, 200), "red")])
-    files = [deep.getvalue(), film.getvalue()]
+    whole = photo(200, 200)
+    cut, mixed = whole[: len(whole) // 2], bytearray(whole)
+    mixed[whole.rindex(b"IDAT") + 1] = 0xFF  # a part of a kind that there is not, which Pillow calls bad syntax
+    files = [deep.getvalue(), film.getvalue(), cut, bytes(mixed)]
     assert fitted(files, model()) == files
 
 

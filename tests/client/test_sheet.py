@@ -75,21 +75,6 @@ def test_a_contact_sheet_leaves_the_rest_of_the_last_row_empty():
     assert sheet.getpixel((115, 115)) == WHITE
 
 
-@pytest.mark.parametrize(
-    ("rows", "heads", "message"),
-    [
-        ([], {}, "rows: expected at least one picture, got none"),
-        ([[1], [1, 1]], {}, "rows: expected equal lengths, got 1, 2"),
-        ([[1, 1], [1], [1, 1]], {}, "rows: expected equal lengths, got 2, 1, 2"),
-        ([[1, 1]], {"row_heads": ["a", "b"]}, "row_heads: expected 1, got 2"),
-        ([[1, 1]], {"column_heads": ["a"]}, "column_heads: expected 2, got 1"),
-    ],
-)
-def test_grids_that_do_not_fit_are_refused(rows, heads, message):
-    with pytest.raises(ValueError, match=message):
-        draw_grid([[picture("red") for _ in row] for row in rows], **heads)
-
-
 def find(page, colour):
     """Boxes (left, top, right, bottom) that hold all pixels of `colour`."""
     mask = Image.new("1", page.size)

@@ -1,5 +1,7 @@
 """Tables for people hold the model's facts and every item's factors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from iin_client import (
@@ -74,7 +76,9 @@ def test_columns_are_aligned(model):
     assert header.index("meaning") == row.index("share")
 
 
-def test_interpretations_state_likelihood_norm_and_values(model):
+@pytest.mark.parametrize("name", ["colour", "colour_of_the_background"])
+def test_interpretations_state_likelihood_norm_and_values(name, model):
+    model = replace(model, factors=(replace(model.factors[0], name=name), *model.factors[1:]))
     found = Interpretations(
         latents=np.zeros((2, 5), dtype=np.float32),
         factors=np.array([[3, -4, 0, 0, 1], [0, 0, 0, 0, 2]], dtype=np.float32),
@@ -88,7 +92,7 @@ def test_interpretations_state_likelihood_norm_and_values(model):
     assert ["b.png", "-60.00", "1.000"] in text
     first, second = (index for index, row in enumerate(text) if row in (["a.png"], ["b.png"]))
     assert text[first + 1 : first + 4] == [
-        ["colour", "|5.00|", "3.00", "-4.00"],
+        [name, "|5.00|", "3.00", "-4.00"],
         ["residual", "|1.00|", "0.00", "0.00", "1.00"],
         ["probabilities", "0.12", "0.88"],
     ]
