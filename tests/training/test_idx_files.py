@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +91,12 @@ def test_files_under_mnists_names_become_both_sets(tmp_path, ending):
     np.testing.assert_array_equal(found.labels, labels)
     np.testing.assert_array_equal(found.held_out_images, other)
     np.testing.assert_array_equal(found.held_out_labels, other_labels)
+
+
+def test_the_current_folder_has_its_name(tmp_path, monkeypatch):
+    write_part(tmp_path / "digits", "train", *pictures(20))
+    monkeypatch.chdir(tmp_path / "digits")
+    assert load_digits(Path(), held_out=2, seed=0).name == "digits"
 
 
 def test_without_a_held_out_set_some_training_pictures_are_set_aside(tmp_path):

@@ -162,7 +162,7 @@ def test_variants_are_augmented_alike():
 
 def test_groups_of_one_image_have_no_variants_and_can_be_left_out():
     groups = np.array([0] * 6 + [1] * 6 + [2])
-    with pytest.raises(ValueError, match=r"digit: expected at least two images of each value, .*set drop_single"):
+    with pytest.raises(ValueError, match=r"digit: expected at least two images of each group, .*set drop_single"):
         Variants(numbered(13), groups, "digit")
     first, second, _ = drawn(Variants(numbered(13), groups, "digit", drop_single=True), 500)
     assert set(first.tolist()) | set(second.tolist()) == set(range(12))
@@ -173,8 +173,9 @@ def test_groups_of_one_image_have_no_variants_and_can_be_left_out():
     [
         ([0, 1], "^groups: expected one for each of the 12 images, got 2; .*which groups remain"),
         (np.zeros((12, 2), int), "^groups: expected one number or string an image"),
+        (["a"] * 12, "^digit: expected at least two groups with .* got 1 groups and 66 pairs"),
     ],
-    ids=["too few", "two dimensions"],
+    ids=["too few", "two dimensions", "one group"],
 )
 def test_groups_are_refused_by_their_own_name(groups, told):
     with pytest.raises(ValueError, match=told):

@@ -98,6 +98,14 @@ def test_pairs_are_those_of_the_list_and_share_what_it_says(tmp_path):
     assert pairs.similarity is None
 
 
+def test_images_in_memory_may_be_named_by_plain_numbers(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    rows = ({"image_a": number, "image_b": number + 1, "shared": "digit"} for number in range(MIN_PAIRS))
+    path.write_text("\n".join(map(json.dumps, rows)))
+    pairs = drawn(ListedPairs(numbered(), path), 20)
+    assert [number + 1 for number in numbers(pairs.images_a)] == numbers(pairs.images_b)
+
+
 def test_sets_of_shared_factors_are_balanced_however_many_pairs_each_has(tmp_path):
     rows = [*pairs_of("digit", 30), *pairs_of("colour", MIN_PAIRS), *pairs_of("!colour", 12)]
     source = ListedPairs(numbered(), write_csv(tmp_path / "pairs.csv", rows))
@@ -184,7 +192,7 @@ BAD = {
     "no object": ("jsonl", "[1]\n", ":1: expected an object with image_a, image_b, shared"),
     "missing key": ("jsonl", '{"image_a": "1", "shared": "digit"}\n', ":1: expected an object .* got image_a, shared"),
     "unknown key": ("jsonl", OBJECT + '"digit", "extra": 1}\n', "got image_a, image_b, shared, extra"),
-    "number for a file": ("jsonl", '{"image_a": 1, "image_b": "2", "shared": "x"}\n', ":1: image_a: expected the name"),
+    "truth for a file": ("jsonl", '{"image_a": true, "image_b": "2", "shared": "x"}\n', ":1: image_a: expected the"),
     "number for a factor": ("jsonl", OBJECT + "[1]}\n", ":1: shared: expected names of factors, got [1]"),
     "empty list": ("jsonl", OBJECT + "[]}\n", ":1: shared: expected names of factors, got []"),
     "true for similarity": ("jsonl", OBJECT + '"digit", "similarity": true}\n', ":1: similarity: .* got True"),

@@ -194,7 +194,7 @@ def test_images_of_different_shapes_cannot_be_joined():
         join_batches([pair_batch(2), pair_batch(2, size=4)])
 
 
-@pytest.mark.parametrize("name", ["", " digit", "residual", "!digit", "digit;colour"])
+@pytest.mark.parametrize("name", ["", " digit", "residual", "Residual", "!digit", "digit;colour"])
 def test_names_that_no_factor_can_have_are_refused(name):
     with pytest.raises(ValueError, match="concept: expected a name"):
         check_concept(name)

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own depen
     ("changed", "words"),
     [
         ({"checkpoint_every": 0}, r"checkpoint_every: expected at least 1 step, got 0"),
+        ({"seed": -1}, r"seed: expected at least 0, got -1"),
         ({"name": ""}, r"name: expected letters"),
         ({"name": "../elsewhere"}, r"name: expected letters"),
         ({"name": ".."}, r"name: expected letters"),

@@ -128,7 +128,7 @@ class Shares:
 
 def check_concept(name: str, field: str = "concept") -> str:
     """`name`, where it can name a factor; else `ValueError` for `field`."""
-    if not name or name != name.strip() or name == RESIDUAL or name.startswith("!") or ";" in name:
+    if not name or name != name.strip() or name.lower() == RESIDUAL or name.startswith("!") or ";" in name:
         raise ValueError(
             f"{field}: expected a name without ; or ! in front or blanks around, other than {RESIDUAL} "
             f"(which stands for everything that has no name), got {name!r}"

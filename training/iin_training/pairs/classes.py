@@ -42,6 +42,7 @@ class Classes:
         codes: NDArray[np.int64],
         values: Sequence[Any],
         *,
+        kind: str = "value",
         balanced: bool = True,
         drop_single: bool = False,
     ) -> None:
@@ -51,6 +52,7 @@ class Classes:
             concept: name of the concept, for messages too.
             codes: value of each image, `(N,)` from 0; -1 leaves the image out.
             values: name of each code, for messages.
+            kind: what messages call that which a code stands for.
             balanced: every value as often as any other; False: as often as its images are.
             drop_single: leave out values that one single image has, which can be in no pair.
 
@@ -65,15 +67,15 @@ class Classes:
             named = ", ".join(repr(values[code]) for code in single[:NAMED])
             more = f" and {len(single) - NAMED} more" if len(single) > NAMED else ""
             raise ValueError(
-                f"{concept}: expected at least two images of each value, got one of {named}{more}; add images, "
-                "merge values, or set drop_single to leave these images out"
+                f"{concept}: expected at least two images of each {kind}, got one of {named}{more}; add images, "
+                f"merge {kind}s, or set drop_single to leave these images out"
             )
         kept = np.flatnonzero(sizes > 1)
         pairs = sum(math.comb(int(size), 2) for size in sizes[kept])
         if len(kept) < 2 or pairs < MIN_PAIRS:
             raise ValueError(
-                f"{concept}: expected at least two values with two images or more, and {MIN_PAIRS} different pairs "
-                f"in all, got {len(kept)} values and {pairs} pairs from {int((codes >= 0).sum())} labelled images; "
+                f"{concept}: expected at least two {kind}s with two images or more, and {MIN_PAIRS} different pairs "
+                f"in all, got {len(kept)} {kind}s and {pairs} pairs from {int((codes >= 0).sum())} labelled images; "
                 "label more images, or leave the concept out"
             )
         order = np.argsort(codes, kind="stable")

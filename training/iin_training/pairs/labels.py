@@ -96,7 +96,7 @@ class Variants:
         """
         self.concepts = (check_concept(concept),)
         self._images = images
-        self._groups = _grouped("groups", images, groups, concept, balanced=True, drop_single=drop_single)
+        self._groups = _grouped("groups", images, groups, concept, kind="group", drop_single=drop_single)
 
     def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
         """Draw pairs, see `PairSource.draw`."""
@@ -152,10 +152,11 @@ def _grouped(
     labels: Sequence[Any] | NDArray[Any] | Tensor,
     concept: str,
     *,
-    balanced: bool,
+    kind: str = "value",
+    balanced: bool = True,
     drop_single: bool,
 ) -> Classes:
-    """Images by label, see `SameLabel`; messages call the labels `field`."""
+    """Images by label, see `SameLabel`; messages call the labels `field`, and one of them `kind`."""
     listed: list[Any] = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
     if len(listed) != len(images):
         raise ValueError(
@@ -164,4 +165,4 @@ def _grouped(
         )
     if any(isinstance(label, list) for label in listed[:1]):
         raise ValueError(f"{field}: expected one number or string an image, (N,), got an array of more dimensions")
-    return Classes(concept, *codes_of(listed), balanced=balanced, drop_single=drop_single)
+    return Classes(concept, *codes_of(listed), kind=kind, balanced=balanced, drop_single=drop_single)

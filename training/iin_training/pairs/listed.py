@@ -22,7 +22,7 @@ from iin_training.pairs.base import (
     over_images,
     split_evenly,
 )
-from iin_training.pairs.pair_lists import ListedPair, read_pair_list
+from iin_training.pairs.pair_lists import read_pair_list
 from iin_training.pairs.user_files import Faults
 
 __all__ = ["ListedPairs"]
@@ -56,10 +56,13 @@ class ListedPairs:
         for pair in read_pair_list(path, faults):
             rows = by_set.setdefault(pair.shares, [])
             lines.setdefault(pair.shares, pair.line)
-            if not _unknown_told(pair, numbers, left_out, faults):
+            named = (pair.image_a, pair.image_b)
+            if unknown := [name for name in named if name not in numbers and name not in left_out]:
+                told = f"expected names of images, such as {next(iter(numbers))}, got {' and '.join(unknown)}"
+                faults.add(pair.line, told)
+            elif not left_out.intersection(named):
                 similarity = math.nan if pair.similarity is None else pair.similarity
-                if pair.image_a in numbers and pair.image_b in numbers:
-                    rows.append((numbers[pair.image_a], numbers[pair.image_b], similarity))
+                rows.append((numbers[pair.image_a], numbers[pair.image_b], similarity))
         faults.raise_any()
         if not by_set:
             raise ValueError(f"{path}: expected a list of pairs, got none")
@@ -124,11 +127,3 @@ def _meant(shares: Shares, listed: Iterable[Shares]) -> str:
         if near := get_close_matches(name, sorted(others), n=1, cutoff=0.8):
             return f"; or is {name} to be {near[0]}?"
     return ""
-
-
-def _unknown_told(pair: ListedPair, numbers: dict[str, int], left_out: frozenset[str], faults: Faults) -> bool:
-    """Note images of a pair that do not exist; true where there are any."""
-    unknown = [name for name in (pair.image_a, pair.image_b) if name not in numbers and name not in left_out]
-    if unknown:
-        faults.add(pair.line, f"expected names of images, such as {next(iter(numbers))}, got {' and '.join(unknown)}")
-    return bool(unknown)

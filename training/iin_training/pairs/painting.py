@@ -12,11 +12,9 @@ from iin_training.models.painter import Painter
 from iin_training.models.perceptual import FeatureNetwork
 from iin_training.run import Run
 
-__all__ = ["LEAST", "SETTINGS", "Pictures", "StyleTransfer", "load_pictures", "train_painter"]
+__all__ = ["SETTINGS", "Pictures", "StyleTransfer", "load_pictures", "train_painter"]
 
 Pictures: TypeAlias = ImageFiles | ImageArray
-LEAST = 18
-"""Pixels that pictures must be high and wide."""
 DEPTHS = 2  # of VGG16's five; what lies deeper sees 32 pixels as a few numbers, and costs most of the time
 PLACES = 16  # a side, where features are compared
 COLOURS = 256  # pixels of a picture whose colours are compared

@@ -109,6 +109,8 @@ def _pair(line: int, fields: dict[str, Any], faults: Faults) -> ListedPair | Non
 
 
 def _file(given: Any, key: str) -> str:
+    if type(given) is int:  # as JSON writes the name of an image in memory
+        return str(given)
     if not isinstance(given, str) or not given:
         raise ValueError(f"{key}: expected the name of a file, got {given!r}")
     return PurePosixPath(given).as_posix()

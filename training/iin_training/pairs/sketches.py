@@ -16,7 +16,7 @@ from iin_training.data.digests import digest_of, images_digest
 from iin_training.data.images import ImageArray, Images
 from iin_training.data.picture_files import decode_levels
 from iin_training.models.painter import Painter
-from iin_training.models.perceptual import PACKAGE
+from iin_training.models.perceptual import LEAST, PACKAGE
 from iin_training.pairs.base import (
     MIN_PAIRS,
     PairBatch,
@@ -27,7 +27,7 @@ from iin_training.pairs.base import (
     load_pairs,
     split_evenly,
 )
-from iin_training.pairs.painting import LEAST, SETTINGS, Pictures, load_pictures, train_painter
+from iin_training.pairs.painting import SETTINGS, Pictures, load_pictures, train_painter
 from iin_training.processes import leads, wait
 from iin_training.run import Run
 
@@ -89,9 +89,10 @@ class Sketches:
         self.concepts = (check_concept(concept),)
         if len(images) < MIN_PAIRS:
             raise ValueError(f"images: expected at least {MIN_PAIRS} to re-draw, got {len(images)}")
-        if min(images.shape.height, images.shape.width) < LEAST:
+        least = LEAST["vgg16"]
+        if min(images.shape.height, images.shape.width) < least:
             raise ValueError(
-                f"images: expected at least {LEAST}x{LEAST} pixels to tell styles by, "
+                f"images: expected at least {least}x{least} pixels to tell styles by, "
                 f"got {images.shape.height}x{images.shape.width}; give ImageFiles a larger size"
             )
         if not 0 <= content < float("inf"):

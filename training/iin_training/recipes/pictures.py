@@ -75,8 +75,11 @@ def fashion_paper() -> PictureRecipe:
 
 def animals() -> PictureRecipe:
     """Silhouettes of ten kinds of animals: the kind of one given to another, sized for two cores."""
-    return replace(
-        _renamed(mnist(), "animals", data=PictureData(source="animals", held_out=1000), concepts={"animal": 1.0}),
+    return _renamed(
+        mnist(),
+        "animals",
+        data=PictureData(source="animals", held_out=1000),
+        concepts={"animal": 1.0},
         autoencoder=Autoencoder(
             latent_size=48,
             width=32,
@@ -96,18 +99,16 @@ def animals() -> PictureRecipe:
 
 def emoji() -> PictureRecipe:
     """Emoji of persons, 64x64 RGB: who it is, the tone of the skin, and the rest; sized for two cores."""
-    return replace(
-        _renamed(
-            mnist(),
-            "emoji",
-            data=PictureData(
-                source="emoji",
-                held_out=20,
-                augmentation=Augmentation(rotation=6.0, zoom=0.08, shift=2.0, background=1.0),
-            ),
-            concepts={"person": 1.0, "skin": 1.0},
-            variants={"skin": 2.0},
+    return _renamed(
+        mnist(),
+        "emoji",
+        data=PictureData(
+            source="emoji",
+            held_out=20,
+            augmentation=Augmentation(rotation=6.0, zoom=0.08, shift=2.0, background=1.0),
         ),
+        concepts={"person": 1.0, "skin": 1.0},
+        variants={"skin": 2.0},
         autoencoder=Autoencoder(
             latent_size=64,
             width=32,
