@@ -121,10 +121,11 @@ class Answering:
         async def answer(read: tuple[Any, int]) -> tuple[Any, int]:
             """The answer and its bytes to a message and its own: counted once, which costs as much as sending does."""
             message, size = read
+            trace = Trace(patient=True)  # now: it may wait for room before it is worked on
             most = min(most_of(message.request), responses.MAX_MESSAGE_BYTES) + len(message.item_id.encode())
 
             async def answered() -> tuple[Any, int]:
-                found = kind(item_id=message.item_id, response=await work(message.request, Trace(patient=True)))
+                found = kind(item_id=message.item_id, response=await work(message.request, trace))
                 responses.check_bytes(bytes_found := found.ByteSize(), "item_id")
                 return found, bytes_found
 

@@ -69,16 +69,19 @@ def start_ray(folder: Path, *, replicas: int, cpus: int, gpus: float) -> None:
     whole_gpus = int(replicas * gpus) or None
     if 0 < gpus < 1:  # of one GPU each: what is left of it does not add up with what is left of another
         whole_gpus = math.ceil(replicas / int(1 / gpus))
-    ray.init(
-        address="local",
-        _temp_dir=str(folder / "ray"),
-        num_cpus=replicas * cpus,
-        num_gpus=whole_gpus,
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        namespace="serve",
-    )
+    try:
+        ray.init(
+            address="local",
+            _temp_dir=str(folder / "ray"),
+            num_cpus=replicas * cpus,
+            num_gpus=whole_gpus,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            namespace="serve",
+        )
+    except Exception as error:  # Ray raises that itself where it takes too long
+        raise RuntimeError(f"Ray did not start: {error}") from error
 
 
 def join_ray(address: str, settings: dict[str, str]) -> str:

@@ -78,7 +78,8 @@ def parser() -> argparse.ArgumentParser:
         "--proxy",
         choices=("haproxy", "python"),
         default="haproxy",
-        help="Serve's ingress: HAProxy straight to the replicas, or Serve's own proxy in Python (default: haproxy)",
+        help="Serve's ingress: HAProxy straight to the replicas, or Serve's own proxy in Python, which is slower, "
+        "tells no fields of refused streams and does not look at the name of an only model (default: haproxy)",
     )
     return parser
 
@@ -92,10 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
     cut = words.index("--") if "--" in words else len(words)
     usage = parser()
     given = usage.parse_intermixed_args(words[:cut])  # bundles and options in any order
-    if wrong := _wrong(given):
+    command = words[cut + 1 :]
+    if wrong := _wrong(given, command):
         usage.error(wrong)
     try:
-        return _serve(given, words[cut + 1 :])
+        return _serve(given, command)
     except KeyboardInterrupt:
         return 130  # before it was ready
     except (BundleError, OSError, RuntimeError, ValueError) as error:
@@ -103,10 +105,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _wrong(given: argparse.Namespace) -> str | None:
+def _wrong(given: argparse.Namespace, command: list[str]) -> str | None:
     """What is wrong with the first option that cannot be as it was given."""
+    private, most = given.address is None, PORTS_PER_KIND // len(given.bundles)
     checks = (
-        (1 <= given.replicas <= PORTS_PER_KIND, f"--replicas: expected 1 to {PORTS_PER_KIND}, got {given.replicas}"),
+        (
+            given.replicas >= 1 and (given.replicas <= most or not private),
+            f"--replicas: expected {f'1 to {most}' if private else 'at least 1'} of each, got {given.replicas}",
+        ),
         (given.cpus >= 1, f"--cpus: expected at least 1, got {given.cpus}"),
         (
             0 <= given.gpus <= 1 or (given.gpus > 1 and given.gpus.is_integer()),
@@ -114,8 +120,12 @@ def _wrong(given: argparse.Namespace) -> str | None:
         ),
         (0 <= given.port <= 65535, f"--port: expected 0 to 65535, got {given.port}; 0 takes a free one"),
         (
-            given.address is not None or not given.update,
+            not private or not given.update,
             "--update: expected the cluster where the application runs, got none; add --address auto there",
+        ),
+        (
+            not command or not given.update,
+            "--update: expected no command behind --, since it serves nothing itself; run it afterwards",
         ),
     )
     return next((text for fine, text in checks if not fine), None)
@@ -177,6 +187,11 @@ def _by_name(paths: list[Path], name: str | None) -> dict[str, Path]:
     for path in paths:
         manifest = read_bundle(path).manifest
         own = name or manifest.name
+        if not (own.isascii() and own.isprintable()):
+            raise ValueError(
+                f"{path}: expected a name of printable ASCII, which callers send as metadata, got {own!r}; serve it "
+                "by itself with another --name"
+            )
         if own in found:
             raise ValueError(
                 f"{path}: expected models of different names, but {found[own]} is called {own} too; serve it by "
@@ -230,10 +245,11 @@ def _until_done(command: list[str], endpoint: str, environment: dict[str, str], 
     if command:
         child = subprocess.Popen(command, env=environment | {"IIN_ADDRESS": endpoint})
         try:
-            return child.wait()
+            code = child.wait()
         except KeyboardInterrupt:
             child.terminate()
-            return child.wait()
+            code = child.wait()
+        return code if code >= 0 else 128 - code  # of one that a signal ended, as shells have it
     print(f"ready: {endpoint}")
     for application in applications:
         which = f" --application {application}" if len(applications) > 1 else ""

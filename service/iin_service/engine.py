@@ -293,7 +293,11 @@ async def _by_kind(
     kinds: dict[str, list[int]] = {}
     for index, one in enumerate(given):
         kinds.setdefault(one.kind, []).append(index)
-    found = await _together([run(Given.joined([given[index] for index in group]), trace) for group in kinds.values()])
+
+    async def of_kind(group: list[int]) -> Outputs:
+        return await run(await Given.together([given[index] for index in group]), trace)
+
+    found = await _together([of_kind(group) for group in kinds.values()])
     if len(found) == 1:
         return found[0]
     ends = np.cumsum([len(one.items) for one in given])

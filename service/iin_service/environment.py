@@ -1,5 +1,6 @@
 """Ray's environment for this service; it must be set before Ray is imported, in the first process."""
 
+import errno
 import os
 import random
 import socket
@@ -87,13 +88,20 @@ def free_ports(count: int) -> list[int]:
 
 
 def port_is_free(port: int, host: str = "") -> bool:
-    """True where a server could listen on `port` of `host` (by default of every interface)."""
+    """True where a server could listen on `port` of `host` (by default of every interface).
+
+    Raises:
+        OSError: where none could, whether or not another one does: it is no address of this machine, or not allowed.
+
+    """
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise OSError(f"{host}:{port}: expected an IPv4 address and a port to listen on: {error}") from error
     return True
 
 

@@ -199,7 +199,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _unreadable(size: int | None, field: str, error: Exception) -> InvalidInput:
-    reason = "they are none of these" if isinstance(error, UnidentifiedImageError) else short(str(error), 100)
+    reason = (
+        "they are none of these" if isinstance(error, UnidentifiedImageError) else short(str(error) or repr(error), 100)
+    )
     given = "bytes" if size is None else f"{size} bytes"
     return InvalidInput(field, "a whole PNG, JPEG or WebP file", f"{given} that do not decode ({reason})")
 
@@ -231,8 +233,8 @@ SAVE: dict[str, dict[str, object]] = {
 
 def encode_picture(image: NDArray[np.float32], spec: ImageSpec, format: str) -> bytes:
     """An image `(C, H, W)` as a file of a format in `SAVE`; values outside the model's range are clipped."""
-    scaled = (image - spec.minimum) * (255 / (spec.maximum - spec.minimum))
-    pixels = np.clip(np.rint(scaled), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    scaled = (np.clip(image, spec.minimum, spec.maximum) - spec.minimum) * (255 / (spec.maximum - spec.minimum))
+    pixels = np.rint(scaled).astype(np.uint8).transpose(1, 2, 0)
     picture = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if spec.channels == 1 else pixels))
     file = io.BytesIO()
     picture.save(file, format, **SAVE[format])

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-import numpy as np
 from iin_api.inference import grpc_service_pb2 as pb
 from iin_bundle.reading import GRAPH_SIGNATURES
 from iin_bundle.version import __version__
@@ -17,7 +16,7 @@ from iin_service.errors import InvalidInput, NotFound, short
 from iin_service.faults import CallContext
 from iin_service.inputs import InputReader, finite
 from iin_service.items import Decoded, Given, Kind, Trace, Wanted
-from iin_service.requests import checked_strength, checked_temperature, checked_truncation
+from iin_service.requests import checked_source, checked_strength, checked_temperature, checked_truncation
 from iin_service.responses import MESSAGE_BYTES, check_bytes
 from iin_service.tensors import ANY, Tensor, TensorSpec, read_tensors, wanted_outputs, write_tensors
 
@@ -80,19 +79,17 @@ class InferenceRpcs:
         )
         image = (self._tensors["image"],) if "decoder" in manifest.graphs else ()
         decoded = (*image, self._tensors["factors"], self._tensors["latent"], *classes)
-        options = {
-            "edit": (*items, *sources, TensorSpec("factor", "BYTES", (ANY,)), TensorSpec("strength", "FP32", (1,))),
-            "sample": (
-                TensorSpec("count", "INT64", (1,)),
-                TensorSpec("seed", "UINT64", (1,)),
-                TensorSpec("temperature", "FP32", (1,)),
-                TensorSpec("truncation", "FP32", (1,)),
-            ),
-        }
+        edited = (*items, *sources, TensorSpec("factor", "BYTES", (ANY,)), TensorSpec("strength", "FP32", (1,)))
+        drawn = (
+            TensorSpec("count", "INT64", (1,)),
+            TensorSpec("seed", "UINT64", (1,)),
+            TensorSpec("temperature", "FP32", (1,)),
+            TensorSpec("truncation", "FP32", (1,)),
+        )
         return {
             "interpret": _Model("iin", items, interpreted, self._interpret),
-            "edit": _Model("iin", options["edit"], decoded, self._edit),
-            "sample": _Model("iin", options["sample"], decoded, self._sample),
+            "edit": _Model("iin", edited, decoded, self._edit),
+            "sample": _Model("iin", drawn, decoded, self._sample),
         }
 
     @property
@@ -114,8 +111,7 @@ class InferenceRpcs:
         trace = Trace()
         target = await self._given(given, "", trace)
         source = await self._given(given, "source_", trace)
-        if len(source.items) not in (1, len(target.items)):
-            raise InvalidInput(source.field, f"1 item or {len(target.items)}, one a target", str(len(source.items)))
+        checked_source(source, len(target.items), source.field)
         strength = _number(given, "strength", checked_strength, 1.0)
         names = [bytes(name).decode(errors="replace") for name in _needed(given, "factor").array]
         field = given["factor"].field
@@ -163,7 +159,7 @@ class InferenceRpcs:
             await self._items.picture(data, f"{tensor.field} element {index}", resize=False, trace=trace)
             for index, data in enumerate(tensor.array)
         ]
-        return Given("image", np.stack(pictures), tensor.field)
+        return await Given.together([Given("image", picture[None], tensor.field) for picture in pictures])
 
     def _model(self, name: str, version: str) -> _Model:
         if name not in self._models:

@@ -19,7 +19,8 @@ from iin_service.tensors import axes
 
 __all__ = ["InputReader", "finite"]
 
-# Up to here, all pictures of a call together, decoding is quicker than waking a thread for it.
+# Up to here, all pictures of a call together, before and after they are resized, decoding is quicker than waking a
+# thread for it.
 PIXELS_DECODED_AT_ONCE, BYTES_DECODED_AT_ONCE = 65_536, 65_536
 
 
@@ -49,7 +50,7 @@ class InputReader:
         total = sum(len(one.items) for one in given)
         if total > self.limits.max_items:
             raise self.too_many(field, total)
-        return [Given.joined(given)] if len({one.kind for one in given}) == 1 else given
+        return [await Given.together(given)] if len({one.kind for one in given}) == 1 else given
 
     def most_items(self, inputs: Sequence[pb.Input]) -> int:
         """How many items `inputs` have, at most, and in truth if they are what they say: nothing is checked yet."""
@@ -88,8 +89,8 @@ class InputReader:
         decode = partial(decode_picture, spec=self.manifest.image, resize=resize, field=field)
         if trace.file_bytes > BYTES_DECODED_AT_ONCE:
             return await self._in_thread(lambda: decode(open_it()))
-        picture = open_it()
-        if trace.pixels > PIXELS_DECODED_AT_ONCE:
+        picture, spec = open_it(), self.manifest.image
+        if max(trace.pixels, trace.pictures * spec.height * spec.width) > PIXELS_DECODED_AT_ONCE:
             return await self._in_thread(partial(decode, picture))
         return decode(picture)
 
@@ -97,6 +98,7 @@ class InputReader:
         """The picture in a file, none of it decoded, within what a call may hold."""
         picture = open_picture(data, self.manifest.image, resize=resize, field=field)
         trace.pixels += picture.width * picture.height
+        trace.pictures += 1
         if trace.pixels > MAX_PIXELS:
             raise InvalidInput(
                 field,

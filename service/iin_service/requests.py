@@ -13,30 +13,43 @@ from iin_service.items import Given, Held, Trace, Wanted
 from iin_service.stage import Array
 from iin_service.walks import Interpolation, LinearWalk, RandomWalk, Walk
 
-__all__ = ["RequestReader", "checked_strength", "checked_temperature", "checked_truncation"]
+__all__ = ["RequestReader", "checked_source", "checked_strength", "checked_temperature", "checked_truncation"]
 
 FORMATS = [value for value in pb.ImageFormat.values() if value != pb.IMAGE_FORMAT_UNSPECIFIED]
 DRAWS, STEP = 100, 0.1  # where a request does not say
 
 
+def checked_source(source: Given, targets: int, field: str) -> Given:
+    """What a factor is replaced by in so many targets."""
+    if len(source.items) not in (1, targets):
+        expected = "1 item" if targets == 1 else f"1 item or {targets}, one a target"
+        raise InvalidInput(field, expected, str(len(source.items)))
+    return source
+
+
+def _told(value: float) -> str:
+    """A number of a request as its 32 bits have it: 1.0000001 is not 1."""
+    return str(np.float32(value))
+
+
 def checked_strength(value: float, field: str) -> float:
     """How far a factor is replaced."""
     if not 0 <= value <= 1:
-        raise InvalidInput(field, "a number in [0, 1]", f"{value:g}")
+        raise InvalidInput(field, "a number in [0, 1]", _told(value))
     return value
 
 
 def checked_temperature(value: float, field: str) -> float:
     """The standard deviation of draws."""
     if not 0 <= value < math.inf:
-        raise InvalidInput(field, "a finite number of at least 0", f"{value:g}")
+        raise InvalidInput(field, "a finite number of at least 0", _told(value))
     return value
 
 
 def checked_truncation(value: float, field: str) -> float:
     """The bound of draws."""
     if not np.float32(LEAST_TRUNCATION) <= value < math.inf:
-        raise InvalidInput(field, f"a finite number of at least {LEAST_TRUNCATION}", f"{value:g}")
+        raise InvalidInput(field, f"a finite number of at least {LEAST_TRUNCATION}", _told(value))
     return value
 
 
@@ -86,9 +99,7 @@ class RequestReader:
                 strength = checked_strength(given, f"{field}.replace.strength")
                 where = f"{field}.replace.source"
                 source = await self.items.input(edit.replace.source, where, resize=resize, trace=trace)
-                if len(source.items) not in (1, targets):
-                    raise InvalidInput(where, f"1 item or {targets}, one a target", str(len(source.items)))
-                return Edit(edit.factor, Replace(source, strength), field)
+                return Edit(edit.factor, Replace(checked_source(source, targets, where), strength), field)
             case "set":
                 values = self._values(edit.set.values, size, f"{field}.set.values")
                 return Edit(edit.factor, SetValue(values), field)
@@ -185,7 +196,7 @@ class RequestReader:
                 random = request.random
                 step = random.step if random.HasField("step") else STEP
                 if not 0 < step < math.inf:
-                    raise InvalidInput("random.step", "a finite number above 0", f"{step:g}")
+                    raise InvalidInput("random.step", "a finite number above 0", _told(step))
                 temperature = self._temperature(random, "random.temperature")
                 factors = self._some_factors(random.factors, "random.factors")
                 return start, RandomWalk(factors, random.seed, step, temperature), None

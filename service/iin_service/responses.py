@@ -18,12 +18,12 @@ from iin_service.stage import Array
 __all__ = [
     "MAX_MESSAGE_BYTES",
     "Sizes",
+    "analysis",
     "check_bytes",
     "decoded",
     "interpretation",
     "limits",
     "model",
-    "responses",
 ]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -116,7 +116,7 @@ async def _images(images: Array, spec: ImageSpec, image_format: int, trace: Trac
     return pb.Images(encoded=files)
 
 
-def responses(before: Array, found: Sequence[Response], trace: Trace) -> pb.RespondResponse:
+def analysis(before: Array, found: Sequence[Response], trace: Trace) -> pb.RespondResponse:
     """The answer to a RespondRequest."""
     return pb.RespondResponse(
         probabilities=_tensor(before),

@@ -163,9 +163,8 @@ class InterpretationRpcs:
         async def answer() -> pb.RespondResponse:
             trace = Trace()
             responses.check_bytes(size, "inputs")
-            with self._answering.room.works(
-                5 * size
-            ):  # sums, those of squares in twice the width, the answer in its forms
+            # The sums and those of squares, in twice the width, and the answer in its forms.
+            with self._answering.room.works(5 * size):
                 async with self._admitted(items, trace):
                     given, names, draws, temperature = await self._read.respond(request, trace)
                     found, before = await self._engine.classified(given, trace)
@@ -173,7 +172,7 @@ class InterpretationRpcs:
                 told = await self._engine.respond(
                     found, before, names, draws=draws, seed=request.seed, temperature=temperature, trace=trace
                 )
-                return responses.responses(before, told, trace)
+                return responses.analysis(before, told, trace)
 
         return await self._answering.unary("Respond", request, answer, context, pb.RespondResponse())
 

@@ -11,8 +11,8 @@ from iin_service.stage import Array, Run
 
 __all__ = ["Sessions", "cuda_options", "in_buckets", "warm_up"]
 
-# ONNX Runtime's name of each element type that a manifest may state.
-ORT_TYPES = {"float32": "tensor(float)"}
+# ONNX Runtime's name of float32, the one element type of a manifest.
+ORT_FLOAT32 = "tensor(float)"
 
 
 class Sessions:
@@ -53,7 +53,7 @@ class Sessions:
                 ("inputs", session.get_inputs(), graph.inputs),
                 ("outputs", session.get_outputs(), graph.outputs),
             ):
-                expected = [(spec.name, ORT_TYPES[spec.dtype], list(spec.shape[1:])) for spec in specs]
+                expected = [(spec.name, ORT_FLOAT32, list(spec.shape[1:])) for spec in specs]
                 given = [(node.name, node.type, list(node.shape[1:])) for node in found]
                 if expected != given or any(not isinstance(node.shape[0], str) for node in found):
                     raise BundleError(

@@ -80,6 +80,7 @@ async def answered_in_order(
 
     def give_up() -> None:
         leave()
+        pending.put_nowait(None)  # the reader's may have gone with the rest, if it has just ended, and is waited for
         given_up()
 
     reader = asyncio.create_task(read())

@@ -26,7 +26,8 @@ DATATYPES: dict[str, tuple[Any, str]] = {
     "BYTES": (np.dtype(object), "bytes_contents"),
 }
 # Parameters with which Triton's extensions ask for an output as names of classes, or where the caller looks for it.
-OTHER_FORMS = ("classification", "shared_memory_region")
+SHARED = "shared_memory_region"
+OTHER_FORMS = ("classification", SHARED)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def read_tensors(request: pb.ModelInferRequest, specs: Sequence[TensorSpec], mos
             raise InvalidInput(f"{field}.name", f"one of {', '.join(known)}", repr(short(tensor.name)))
         if tensor.name in found:
             raise InvalidInput(f"{field}.name", "every input at most once", f"{tensor.name!r} again")
+        if SHARED in tensor.parameters:
+            raise InvalidInput(f"{field}.parameters", "the tensor itself", SHARED)
         if raw and tensor.HasField("contents"):
             raise InvalidInput(f"{field}.contents", "no contents beside raw_input_contents", "both")
         spec = known[tensor.name]

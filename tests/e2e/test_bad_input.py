@@ -143,6 +143,11 @@ HOSTILE = {
         "at most 256 items in a call, got 400",
     ),
     "strength above 1": (edit(replace_with(strength=1.5)), "edits[0].replace.strength", "[0, 1], got 1.5"),
+    "strength a little above 1": (
+        edit(replace_with(strength=1.0000001)),
+        "edits[0].replace.strength",
+        "[0, 1], got 1.0000001",
+    ),
     "strength below 0": (edit(replace_with(strength=-0.1)), "edits[0].replace.strength", "[0, 1]"),
     "strength NaN": (edit(replace_with(strength=np.nan)), "edits[0].replace.strength", "got nan"),
     "no source": (edit(replace_with(pb.Input())), "edits[0].replace.source", "got nothing"),

@@ -318,7 +318,7 @@ def test_an_analysis_under_way_does_not_hold_up_streams(analysis, rpcs, monkeypa
         call = asyncio.create_task(responded(rpcs, request))
         while not rpcs._answering.room._bytes:
             await asyncio.sleep(0)
-        kept = answering.Kept(rpcs._answering)
+        kept = room.Kept(rpcs._answering.room)
         assert rpcs._answering.room._fits(size - request.ByteSize(), 0, kept)
         gate.set()
         await call

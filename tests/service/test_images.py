@@ -68,9 +68,11 @@ def test_grey_models_take_and_give_grey():
     np.testing.assert_array_equal(read(encode_picture(values, spec, "PNG"), spec=spec), values)
 
 
-def test_values_out_of_range_are_clipped_on_writing():
-    bright = np.full((3, 24, 32), 7, np.float32)
-    assert np.asarray(Image.open(io.BytesIO(encode_picture(bright, SPEC, "PNG")))).min() == 255
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("value", "level"), [(7, 255), (3e38, 255), (-3e38, 0)])
+def test_values_out_of_range_are_clipped_on_writing(value, level):
+    image = np.full((3, 24, 32), value, np.float32)
+    assert (np.asarray(Image.open(io.BytesIO(encode_picture(image, SPEC, "PNG")))) == level).all()
 
 
 def test_transparent_parts_are_black():
@@ -291,6 +293,7 @@ REFUSED = {
     "animation": (animation(), "a still picture, got 2 frames"),
     "one row of 24": (png((32, 24), 8, 2, BLACK[:97]), "rows are missing"),
     "half of the last row": (png((32, 24), 8, 2, BLACK[:-40]), "do not decode"),
+    "no palette": (png((32, 24), 8, 3, bytes(33 * 24)), r"do not decode \(\w"),
     "bomb": (png((30_000, 30_000), 8, 2), "pixels"),
     "long": (png((65_536, 1), 8, 0), "at most 65535 pixels a side, got 65536x1; cut it into pieces"),
     "tall": (png((1, 65_536), 8, 0), "at most 65535 pixels a side, got 1x65536"),

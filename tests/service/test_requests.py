@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 import threading
 import time
@@ -15,11 +16,11 @@ from iin_service.errors import InvalidInput
 from iin_service.graphs import CODECS, Compute
 from iin_service.images import MAX_PIXELS
 from iin_service.inputs import InputReader
-from iin_service.items import Trace
+from iin_service.items import Given, Trace
 from iin_service.requests import RequestReader
 from PIL import Image, PngImagePlugin
 
-from .fakes import picture
+from .fakes import picture, quick_graphs, rpcs_of
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,16 @@ def test_of_a_long_name_a_part_is_told(reader):
     assert caught.value.field == "edits[0].factor"
 
 
+@pytest.mark.parametrize(("targets", "told"), [(1, "expected 1 item, got 3"), (2, "1 item or 2, one a target")])
+def test_a_source_of_another_number_of_items_than_the_targets_is_refused(targets, told, reader):
+    size = reader.manifest.size
+    edit = pb.EditOperation(factor="digit")
+    edit.replace.source.factors.CopyFrom(pb.Tensor(shape=[3, size], data=bytes(12 * size)))
+    with pytest.raises(InvalidInput, match=told) as caught:
+        asyncio.run(RequestReader(reader).edits([edit], targets, resize=False, trace=Trace()))
+    assert caught.value.field == "edits[0].replace.source"
+
+
 def test_large_files_are_not_opened_in_the_event_loop(reader, monkeypatch):
     seen, open_picture = [], reading.open_picture
 
@@ -101,6 +112,41 @@ def test_large_files_are_not_opened_in_the_event_loop(reader, monkeypatch):
     large = pb.Input(encoded_image=picture(32).encoded_image + bytes(reading.BYTES_DECODED_AT_ONCE // 2))
     read(reader, [large, large, large])
     assert seen == [True, False, False], "together more bytes than one call may have decoded at once"
+
+
+def test_small_pictures_that_become_large_are_not_decoded_in_the_event_loop(bundle, monkeypatch):
+    seen, decode_picture = [], reading.decode_picture
+
+    def decoding(*arguments, **options):
+        seen.append(threading.current_thread() is threading.main_thread())
+        return decode_picture(*arguments, **options)
+
+    monkeypatch.setattr(reading, "decode_picture", decoding)
+    image = dataclasses.replace(bundle.manifest.image, height=256, width=256)
+    (given,) = read(
+        InputReader(dataclasses.replace(bundle.manifest, image=image), Compute()), [picture(1), picture(1), picture(1)]
+    )
+    assert given.items.shape == (3, 3, 256, 256)
+    assert seen == [True, False, False], "together more pixels than one call may have decoded at once"
+
+
+def test_large_arrays_are_not_joined_in_the_event_loop(bundle, reader, monkeypatch):
+    seen, joined = [], Given.joined
+
+    def joining(parts):
+        seen.append(threading.current_thread() is threading.main_thread())
+        return joined(parts)
+
+    monkeypatch.setattr(Given, "joined", joining)
+    few, many = read(reader, [picture()] * 3), read(reader, [picture()] * 100)
+    assert [len(one.items) for one in (*few, *many)] == [3, 100]
+    assert seen == [True, False]
+
+    async def factors():
+        return await rpcs_of(bundle, quick_graphs(bundle))._engine.factors([*many, *few], Trace())
+
+    assert asyncio.run(factors()).shape == (103, bundle.manifest.size)
+    assert seen == [True, False, False]
 
 
 def test_calls_that_are_given_up_do_not_free_a_decoder_that_still_works(reader, monkeypatch):

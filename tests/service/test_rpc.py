@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections import Counter
 
 import grpc
@@ -190,6 +191,27 @@ def test_a_stream_that_ends_while_its_messages_wait_leaves_nothing_behind(bundle
         return held.room._waiting, held.room._bytes
 
     assert asyncio.run(run()) == (0, 3000)
+
+
+def test_the_time_of_a_message_counts_from_its_arrival_and_not_from_when_there_is_room(bundle, monkeypatch):
+    monkeypatch.setattr(room, "MAX_BYTES_HELD", 4000)
+
+    async def run():
+        rpcs = rpcs_of(bundle, quick_graphs(bundle))
+        held = rpcs._answering.room
+        held._bytes += 3000
+        answer = asyncio.create_task(anext(rpcs.interpret_stream(messages(bundle, 1, []), Context())))
+        while not held._waiting:
+            await asyncio.sleep(0)
+        since = time.perf_counter()
+        await asyncio.sleep(0.05)
+        waited = time.perf_counter() - since
+        held._bytes -= 3000
+        held._left.set()
+        return (await answer).response.timing.total_ms, 1e3 * waited
+
+    total, waited = asyncio.run(run())
+    assert total >= waited
 
 
 def test_samples_that_nobody_takes_leave_room_for_the_others(bundle, monkeypatch):

@@ -111,6 +111,18 @@ def test_more_items_than_a_batch_holds_come_back_whole():
     assert [one.batch_size for one in passes] == [8, 8, 4]
 
 
+def test_the_parts_of_a_large_call_are_not_put_together_in_the_event_loop(monkeypatch):
+    seen, concatenate = [], np.concatenate
+
+    def watched(*arguments):
+        seen.append(threading.current_thread() is threading.main_thread())
+        return concatenate(*arguments)
+
+    monkeypatch.setattr(np, "concatenate", watched)
+    asyncio.run(make_stage(Doubler(), max_batch_size=8)(rows(*range(20, 40))))
+    assert seen == [False, False], "one for each output"
+
+
 def test_the_parts_of_a_large_call_do_not_count_each_other_as_waiting():
     async def scenario():
         stage = make_stage(Doubler(), max_batch_size=2)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +47,43 @@ def test_no_port_is_taken_twice(digits_bundle, process, monkeypatch, given):
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("b", "--replicas", "33"), "--replicas: expected 1 to 32 of each, got 33"),
+        (("--address", "auto", "--replicas", "0"), "--replicas: expected at least 1 of each, got 0"),
+        (("--address", "auto", "--update", "--", "iin", "describe"), "--update: expected no command behind --"),
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_usage(words, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["a", *words])
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_cluster_may_have_more_replicas_than_a_machine(capsys):
+    assert cli.main(["nothing", "--address", "auto", "--replicas", "100"]) == 1
+    assert "expected a bundle directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["zähler", "two\nlines"])
+def test_a_name_that_no_caller_can_send_is_told_before_anything_starts(name, digits_bundle, capsys):
+    assert cli.main([str(digits_bundle), "--name", name]) == 1
+    assert "expected a name of printable ASCII" in capsys.readouterr().err
+
+
+def test_a_host_that_cannot_be_listened_on_is_not_told_as_a_port_in_use(digits_bundle, capsys):
+    assert cli.main([str(digits_bundle), "--host", "::1", "--port", "9000"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("iin-serve: ::1:9000: expected an IPv4 address and a port to listen on: ")
+
+
+@pytest.mark.parametrize(("end", "code"), [("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137)])
+def test_a_command_that_a_signal_ended_has_the_code_that_shells_give_it(end, code):
+    assert cli._until_done([sys.executable, "-c", end], "127.0.0.1:1", os.environ.copy(), []) == code
+
+
+@pytest.mark.parametrize(
     ("replicas", "gpus", "whole"),
     [(3, 0.6, 3), (3, 0.5, 2), (4, 0.3, 2), (10, 0.1, 1), (11, 0.1, 2), (3, 1.0, 3), (3, 2.0, 6), (3, 0.0, None)],
 )
@@ -55,6 +93,15 @@ def test_there_are_gpus_for_all_replicas(tmp_path, monkeypatch, replicas, gpus, 
     app.start_ray(tmp_path, replicas=replicas, cpus=2, gpus=gpus)
     assert given["num_gpus"] == whole
     assert given["num_cpus"] == 2 * replicas
+
+
+def test_a_ray_that_does_not_start_is_told(tmp_path, monkeypatch):
+    def late(**_):
+        raise Exception("The current node timed out during startup.")  # as Ray's own does
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(RuntimeError, match=r"Ray did not start: .* timed out"):
+        app.start_ray(tmp_path, replicas=1, cpus=1, gpus=0)
 
 
 @pytest.mark.parametrize(

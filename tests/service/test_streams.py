@@ -1,6 +1,7 @@
 """Answering a stream of requests: order, the window, and what happens when either side leaves."""
 
 import asyncio
+import time
 
 import pytest
 from iin_service.errors import Idle
@@ -107,6 +108,29 @@ def test_a_caller_who_sends_nothing_is_given_up():
         return given_up
 
     assert asyncio.run(run()) == [True]
+
+
+def test_a_caller_who_ends_in_the_turn_in_which_he_is_given_up_is_told():
+    async def run():
+        ended = asyncio.Event()
+
+        async def silent():
+            await ended.wait()
+            return
+            yield
+
+        def both():
+            time.sleep(0.1)  # the loop is held: in its next turn the stream ends, and the time is over
+            ended.set()
+
+        answers = asyncio.create_task(anext(in_order(silent(), echo, 4, idle_seconds=0.05)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(both)
+        with pytest.raises(Idle):
+            await asyncio.wait_for(answers, 10)
+
+    asyncio.run(run())
 
 
 def test_a_caller_who_takes_nothing_is_given_up_and_told_when_it_does():

@@ -90,6 +90,15 @@ def test_an_output_in_a_form_that_is_not_served_is_refused_and_not_given_in_anot
     assert caught.value.field == "outputs[1].parameters"
 
 
+def test_an_input_that_lies_in_shared_memory_is_refused():
+    where = {"shared_memory_region": pb.InferParameter(string_param="there")}
+    given = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 4], parameters=where)
+    request = pb.ModelInferRequest(inputs=[given], raw_input_contents=[bytes(16)])
+    with pytest.raises(InvalidInput, match="expected the tensor itself, got shared_memory_region") as caught:
+        read_tensors(request, [TensorSpec("x", "FP32", (ANY, 4))], 256)
+    assert caught.value.field == "inputs[0].parameters"
+
+
 def test_of_a_million_outputs_none_is_read_behind_the_first_wrong_one():
     class Counted(list):
         read = 0

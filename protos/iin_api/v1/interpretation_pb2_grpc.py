@@ -36,6 +36,8 @@ class InterpretationServiceStub:
     overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
     the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
     that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
+    Behind Serve's own proxy in Python, in place of HAProxy, refused streams carry no violations, and with one model
+    served `application` is not looked at.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -105,6 +107,8 @@ class InterpretationServiceServicer:
     overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
     the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
     that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
+    Behind Serve's own proxy in Python, in place of HAProxy, refused streams carry no violations, and with one model
+    served `application` is not looked at.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -250,6 +254,8 @@ class InterpretationService:
     overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
     the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
     that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
+    Behind Serve's own proxy in Python, in place of HAProxy, refused streams carry no violations, and with one model
+    served `application` is not looked at.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).

@@ -37,6 +37,8 @@ class InterpretationServiceStub:
     overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
     the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
     that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
+    Behind Serve's own proxy in Python, in place of HAProxy, refused streams carry no violations, and with one model
+    served `application` is not looked at.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -91,6 +93,8 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
     overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
     the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
     that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
+    Behind Serve's own proxy in Python, in place of HAProxy, refused streams carry no violations, and with one model
+    served `application` is not looked at.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -141,6 +145,8 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
     overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
     the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
     that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
+    Behind Serve's own proxy in Python, in place of HAProxy, refused streams carry no violations, and with one model
+    served `application` is not looked at.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
