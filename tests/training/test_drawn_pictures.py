@@ -54,6 +54,12 @@ def test_rows_bear_the_names_of_what_they_show(tmp_path, monkeypatch):
     assert written == ["pictures", "decoded", "residual", "digit", "colour"]
 
 
+@pytest.mark.parametrize("decoder", [True, False], ids=["swaps", "maps"])
+def test_dollars_in_a_name_are_no_formula(tmp_path, decoder):
+    layout = FactorLayout.from_sizes({"residual": 2, "in $x^$": 2})
+    assert page(tmp_path / "page.png", decoder=decoder, layout=layout).shape[2] == 3
+
+
 def test_places_in_an_order_are_spread_however_far_a_single_one_is():
     values = torch.tensor([[1.0, 0.0], [1e6, 0.0], [2.0, 5.0], [3.0, -5.0]])
     assert pictures._ranks(values).tolist() == [[0, 1], [3, 1], [1, 2], [2, 0]]

@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from iin_bundle import BundleError, Figure, read_bundle
@@ -169,6 +171,19 @@ def test_a_new_bundle_replaces_the_old_one_whole(old):
     assert manifest["provenance"]["seed"] == 5
     assert manifest["provenance"]["versions"]["torch"] == torch.__version__
     assert manifest["log_likelihood_quantiles"]["values"][0] == -9
+
+
+def test_onnxruntime_may_come_from_its_package_for_gpus(tmp_path, monkeypatch):
+    installed = export.version
+
+    def without(library):
+        if library == "onnxruntime":  # onnxruntime-gpu is in its place
+            raise PackageNotFoundError(library)
+        return installed(library)
+
+    monkeypatch.setattr(export, "version", without)
+    bundle = export_bundle(tmp_path / "bundle", encoder(), flow(), what())
+    assert bundle.manifest.provenance.versions["onnxruntime"] == onnxruntime.__version__
 
 
 class Louder(Autoencoder):

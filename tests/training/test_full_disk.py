@@ -10,10 +10,12 @@ import torch
 from iin_training import checkpoint, cli
 from iin_training.checkpoint import load_checkpoint, save_checkpoint
 from iin_training.flows import interpretation_flow
-from iin_training.graphs import write_graph
+from iin_training.graphs import check_exportable, write_graph
+from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
 from rich.console import Console
 from safetensors import SafetensorError
+from torch import nn
 
 from tests.training.test_resuming import equal
 
@@ -83,6 +85,16 @@ def test_a_graph_that_does_not_fit_is_no_fault_of_the_network(small_disk):
     with pytest.raises(OSError, match="No space left") as caught:
         write_graph("transform", flow, small_disk / "t.onnx", torch.randn(32, 16), "latent", ("factors", "log_abs_det"))
     assert caught.value.errno == errno.ENOSPC
+    assert caught.value.__cause__ is None  # a chain that leads back to the error has no end
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+def test_a_disk_too_small_for_the_model_is_told_before_anything_is_trained(small_disk):
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 4000))
+    model = FrozenModel(encoder, image_shape=(1, 8, 8), value_range=(0.0, 1.0))
+    with pytest.raises(OSError, match="No space left"):
+        check_exportable(model, torch.rand(32, 1, 8, 8), small_disk)
+    assert not [*small_disk.iterdir()]
 
 
 @pytest.mark.parametrize(

@@ -35,17 +35,18 @@ class OtherInGraph(nn.Module):
         return 3 * latents[:, :4] if torch.compiler.is_exporting() else latents[:, :4]
 
 
-def checked(encoder, **parts):
+def checked(directory, encoder, **parts):
     model = FrozenModel(encoder, image_shape=SHAPE, value_range=(0.0, 1.0), **parts)
-    check_exportable(model, torch.rand(32, *SHAPE))
+    check_exportable(model, torch.rand(32, *SHAPE), directory)
     return model
 
 
-def test_a_model_that_exports_passes_and_is_left_as_it_was():
+def test_a_model_that_exports_passes_and_is_left_as_it_was(tmp_path):
     head = nn.Linear(60, 3)
     before = FrozenModel(nn.Flatten(), image_shape=SHAPE, value_range=(0.0, 1.0), head=head).digest()
-    assert checked(nn.Flatten(), head=head).digest() == before
-    checked(nn.Flatten(), decoder=nn.Unflatten(1, SHAPE), head=head)
+    assert checked(tmp_path, nn.Flatten(), head=head).digest() == before
+    checked(tmp_path, nn.Flatten(), decoder=nn.Unflatten(1, SHAPE), head=head)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -59,9 +60,9 @@ def test_a_model_that_exports_passes_and_is_left_as_it_was():
         ({"head": OtherInGraph()}, r"head: onnxruntime differs from torch by 0\.\d+ at batch 1, allowed 0\.0001"),
     ],
 )
-def test_what_does_not_export_is_refused(parts, words):
+def test_what_does_not_export_is_refused(parts, words, tmp_path):
     with pytest.raises(ExportError, match=words):
-        checked(**({"encoder": nn.Flatten()} | parts))
+        checked(tmp_path, **({"encoder": nn.Flatten()} | parts))
 
 
 def test_onnxruntime_sends_no_telemetry(tmp_path):

@@ -184,11 +184,13 @@ def test_pairs_that_are_none_for_the_model_are_refused_before_it_is_tried(watche
 
 
 @pytest.mark.parametrize(
-    "weights", [{"digit": -1.0}, {"digit": 0.0, "colour": 0.0}], ids=["negative weight", "no pairs"]
+    "weights",
+    [{"digit": -1.0}, {"digit": math.inf}, {"digit": 0.0, "colour": 0.0}],
+    ids=["negative", "infinite", "no pairs"],
 )
 def test_weights_of_pairs_that_mean_nothing_are_refused(brief_recipe, tmp_path, weights):
     digits, pairs = write_digits(tmp_path / "digits", seed=0), replace(brief_recipe.pairs, **weights)
-    with pytest.raises(ValueError, match=r"pairs: expected weights of at least 0, not all 0, got \{"):
+    with pytest.raises(ValueError, match=r"pairs: expected finite weights of at least 0, not all 0, got \{"):
         run_recipe(tiny(brief_recipe, digits, pairs=pairs, sizes=BY_HAND), tmp_path / "run", Console(quiet=True))
 
 

@@ -132,6 +132,18 @@ def test_a_users_names_are_no_html(digits_bundle, tmp_path):
     assert "<b>" in page.pictures
 
 
+def test_a_users_names_are_no_formatting_of_the_terminal(digits_bundle, capsys, tmp_path):
+    bundle = shutil.copytree(digits_bundle, tmp_path / "bundle")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["name"] = "mine [v2]"
+    manifest["evaluation"]["rate [/s]_shared"] = manifest["evaluation"].pop("digit_shared")
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["report", str(bundle)]) == 0
+    told = words(capsys.readouterr())
+    assert "mine [v2]: held-out quality" in told
+    assert "rate [/s]_shared" in told
+
+
 MARKDOWN = [
     "p(a | b) *is* so",
     "![a](https://elsewhere/a.png) [b](https://elsewhere)",

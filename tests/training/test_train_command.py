@@ -4,12 +4,15 @@ import errno
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from iin_bundle import read_bundle
 from iin_training import cli
 from iin_training.cli import main
 from iin_training.recipes import RECIPES
+from iin_training.stages.transform import SizeScores
 
 
 def words(captured):
@@ -97,6 +100,23 @@ def test_brackets_in_a_message_are_not_taken_for_formatting(capsys, tmp_path, mo
     assert "my[bold]data" in words(capsys.readouterr())
 
 
+def test_brackets_in_a_users_concept_are_not_taken_for_formatting(capsys, tmp_path, monkeypatch):
+    scores = {"residual": 1.0, "speed [m/s]": 0.5, "rate [/s]": 0.5}
+    monkeypatch.setattr(cli, "score_recipe", lambda *_: SizeScores(scores, scores, 32))
+    assert main(["scores", "digits", "--run-dir", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "│ speed [m/s] │" in told
+    assert "│ rate [/s]   │" in told
+
+
+def test_what_to_run_next_is_told_in_one_line_however_long_the_path(digits_bundle, capsys, tmp_path, monkeypatch):
+    far = Path("/", *["a folder"] * 20, "runs [v2]", "bundle")
+    bundle = replace(read_bundle(digits_bundle), directory=far)
+    monkeypatch.setattr(cli, "run_recipe", lambda *_: bundle)
+    assert main(["run", "digits", "--run-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith(f"meanings: {far}/MODEL_CARD.md\nserve it with: iin-serve {far}\n")
+
+
 def test_a_failure_is_told_on_the_error_stream(capsys, tmp_path):
     assert main(["run", "digits", "--run-dir", str(tmp_path), "--data.held-out", "0"]) == 1
     assert "data.held_out" in capsys.readouterr().err
@@ -154,6 +174,16 @@ def test_a_mistake_in_a_users_file_that_we_describe_is_told_with_its_line(own, c
     assert main(["run", own("raise RuntimeError('no luck')"), "--run-dir", "run"]) == 1
     told = capsys.readouterr().err
     assert "got: no luck; check them\n  own_mine.py:9, in draw: raise RuntimeError('no luck')\n" in told
+
+
+def test_an_error_that_was_raised_from_itself_is_told_all_the_same(own, capsys, monkeypatch):
+    def circular(*_):
+        error = OSError("no luck")
+        raise error from error
+
+    monkeypatch.setattr(cli, "run_recipe", circular)
+    assert main(["run", own("pass"), "--run-dir", "run"]) == 1
+    assert capsys.readouterr().err == "iin-train: no luck\n"
 
 
 def test_a_refusal_that_no_line_of_the_users_led_to_names_none(own, capsys):

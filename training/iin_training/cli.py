@@ -106,7 +106,7 @@ class Command(Generic[R]):
 
 
 def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: list[str]) -> int:
-    console = Console(quiet=not leads())
+    console = _console(quiet=not leads())
     run_dir = Path("build")
     try:
         default = recipe()
@@ -140,7 +140,7 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
             told = f"interrupted; run the same command again to go on from the last checkpoint in {run_dir}"
         else:
             told = f"interrupted before the first checkpoint in {run_dir}; run the same command again"
-        console.print(told, soft_wrap=True, markup=False)
+        console.print(told)
         return 130
     console.print(quality_table(bundle.manifest))
     console.print(f"meanings: {bundle.directory / 'MODEL_CARD.md'}\nserve it with: iin-serve {bundle.directory}")
@@ -152,11 +152,16 @@ def _report(arguments: list[str]) -> int:
         _fail(f"RUN_DIR: expected nothing after it, got {' '.join(arguments[1:])}")
         return 2
     try:
-        show_report(Path(arguments[0]), Console())
+        show_report(Path(arguments[0]), _console())
     except (ValueError, BundleError, OSError) as error:
         _fail(str(error))
         return 1
     return 0
+
+
+def _console(*, quiet: bool = False) -> Console:
+    """Shows a user's names and paths as they are: brackets are no formatting, and lines do not break in between."""
+    return Console(quiet=quiet, markup=False, soft_wrap=True)
 
 
 def _fail(told: str) -> None:
@@ -182,8 +187,10 @@ def _lines(error: BaseException, name: str) -> str:
     """The lines of a user's own code, for the recipe `name`, that led to `error`, where it does not tell them yet."""
     if name in RECIPES:
         return ""
-    told, cause = "", cast(BaseException | None, error)
-    while cause is not None and not told:  # what we say of a failure in a user's code is raised from that failure
-        told = told_of(ValueError().with_traceback(cause.__traceback__), name)  # without a text of its own
-        cause = cause.__cause__
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:  # nothing forbids `raise error from error`
+        chain.append(cause)
+    # What we say of a failure in a user's code is raised from that failure; without a text of its own.
+    found = (told_of(ValueError().with_traceback(one.__traceback__), name) for one in chain)
+    told = next(filter(None, found), "")
     return "" if told in str(error) else told

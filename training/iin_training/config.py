@@ -281,6 +281,8 @@ class AnyRun:
 
     def __post_init__(self) -> None:
         """Refuse what no run can do."""
+        if self.seed < 0:
+            raise ValueError(f"seed: expected at least 0, got {self.seed}")
         if self.checkpoint_every < 1:
             raise ValueError(f"checkpoint_every: expected at least 1 step, got {self.checkpoint_every}")
 

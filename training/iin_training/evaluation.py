@@ -128,8 +128,7 @@ def evaluate(
     if before - after > BY_HEART * layout.size:
         run.console.print(
             f"warning: training pictures are much likelier than held-out ones ({before:.1f} and {after:.1f} nats): T "
-            "knows them by heart. More pictures, --transform.noise or fewer --transform.optimiser.steps help",
-            soft_wrap=True,
+            "knows them by heart. More pictures, --transform.noise or fewer --transform.optimiser.steps help"
         )
     different = len(latents.unique(dim=0))
     figures = {

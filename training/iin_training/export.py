@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from iin_bundle import (
     FORMAT_VERSION,
@@ -46,7 +47,7 @@ INT8_ROUND_TRIP_SHARE = 0.25  # of the latents' root mean square: past it int8 i
 INT8_ROUND_TRIP_ROOM = 1.5  # tolerance over the largest error measured
 GOLDEN_ROWS = 4
 TRIED = 256  # latents among which there are enough that stay off the edges between int8 codes
-LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+LIBRARIES = ("torch", "onnx", "onnxscript", "numpy")
 Array = NDArray[np.float32]
 
 
@@ -62,7 +63,7 @@ class Exported:
     """Held-out latents for the round trip, `(N, *latent_shape)`, N >= 32."""
     images: Tensor
     """Held-out pictures for parity, golden inputs and previews, `(M, C, H, W)`, M >= 32."""
-    captions: list[str]
+    captions: tuple[str, ...]
     """What each of the first pictures shows, for file names; previews are written for these."""
     recipe: str
     seed: int
@@ -220,7 +221,7 @@ def _spec(name: str, array: Tensor) -> TensorSpec:
     return TensorSpec(name=name, dtype="float32", shape=("batch", *array.shape[1:]))
 
 
-def _write_samples(folder: Path, images: Tensor, captions: list[str], spec: ImageSpec) -> None:
+def _write_samples(folder: Path, images: Tensor, captions: tuple[str, ...], spec: ImageSpec) -> None:
     folder.mkdir()
     levels = (images - spec.minimum) * (255 / (spec.maximum - spec.minimum))
     for index, caption in enumerate(captions):
@@ -235,7 +236,8 @@ def _provenance(what: Exported) -> Provenance:
         seed=what.seed,
         git_commit=git_commit(Path(__file__)),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions={library: version(library) for library in LIBRARIES},
+        # A package of another name may bring it: onnxruntime-gpu.
+        versions={library: version(library) for library in LIBRARIES} | {"onnxruntime": onnxruntime.__version__},
         data_set=what.data_set,
         data_set_sha256=what.data_set_sha256,
     )

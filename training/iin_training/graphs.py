@@ -36,19 +36,21 @@ class ExportError(RuntimeError):
     """A graph that does not reproduce its network; nothing is left behind that could be served."""
 
 
-def check_exportable(model: FrozenModel, images: Tensor) -> None:
+def check_exportable(model: FrozenModel, images: Tensor, directory: Path) -> None:
     """Export a frozen model's networks to a folder that is thrown away, so that none fails after T is trained.
 
     Args:
         model: on the CPU.
         images: real ones, `(N, C, H, W)`, N >= 32.
+        directory: where the folder is made; that of the run, whose disk has to hold the bundle.
 
     Raises:
         ExportError: as `write_graph`.
+        OSError: where they cannot be written.
 
     """
     latents = model.encode(images)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="tried-", dir=directory) as folder:
         for role, network in model.networks().items():
             given, found = TENSORS[role]
             write_graph(
@@ -112,7 +114,7 @@ def _export(
             )
         except Exception as error:  # the exporter raises classes of its own for every fault
             if isinstance(cause := error.__cause__ or error, OSError):
-                raise cause from error  # a full disk is no fault of the network
+                raise cause from None  # a full disk is no fault of the network
             raise _not_exported(role, " ".join(str(error.__cause__ or error).split())[:300]) from error
     onnx.checker.check_model(path, full_check=True)
     shape = onnx.load(path).graph.input[0].type.tensor_type.shape

@@ -1,5 +1,6 @@
 """An independent classifier as the judge of whole sets of pictures, and what it says of samples from the prior."""
 
+import numpy as np
 import torch
 from iin_bundle import FactorLayout, Figure
 from torch import Tensor
@@ -89,9 +90,10 @@ def prior_figures(
         ),
         "rarest": Figure(
             value=float(found.min() * len(classes) / SAMPLES),
-            ceiling=1.0,
+            ceiling=_rarest_of_equal(len(classes)),
             floor=0.0,
-            meaning=f"share of samples with the {concept} seen least often, relative to an equal share",
+            meaning=f"share of samples with the {concept} seen least often, relative to an equal share; "
+            "ceiling: mean where all are as likely",
         ),
     }
     if concept in layout:
@@ -103,6 +105,12 @@ def prior_figures(
             meaning=f"two samples with the same {concept} factor, all else drawn anew: judge sees the same {concept}",
         )
     return figures
+
+
+def _rarest_of_equal(classes: int) -> float:
+    """`rarest` of samples from a prior that favours no class: below 1, since some class is the rarest by chance."""
+    drawn = np.random.default_rng(0).multinomial(SAMPLES, [1 / classes] * classes, size=1000)
+    return float(drawn.min(axis=1).mean() * classes / SAMPLES)
 
 
 def _confidence(logits: Tensor) -> float:

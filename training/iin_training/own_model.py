@@ -117,7 +117,7 @@ class OwnModel(AnyRun):
             pairs=self.pairs,
             held_out=self.held_out,
             examples=images,
-            captions=("held-out",) * min(PREVIEWS, len(images)),
+            captions=("held-out",) * PREVIEWS,
             data_set=f"pairs of {self.name}",
             data_set_sha256=fingerprint(self.pairs),
             measure=self.measure,
@@ -138,9 +138,7 @@ class OwnModel(AnyRun):
             run.console.print(
                 f"warning: {len(copies)} of {len(known)} different pictures of held_out are in pairs too, such as "
                 f"{known[one]} (there {there}); what is measured of them is flattered; take them out of one of both",
-                markup=False,
                 highlight=False,
-                soft_wrap=True,
             )
 
     def _check_range(self, field: str, source: PairSource) -> None:
@@ -199,7 +197,7 @@ def _told(measure: Measure | None) -> str | None:
     """What can be said of a measure: its name, and its text where there is one."""
     if measure is None:
         return None
-    name = f"{getattr(measure, '__qualname__', type(measure).__qualname__)}"
+    name: str = getattr(measure, "__qualname__", type(measure).__qualname__)
     try:
         return f"{name} {hashlib.sha256(inspect.getsource(measure).encode()).hexdigest()}"
     except (OSError, TypeError):

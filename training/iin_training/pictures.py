@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ INCHES = 10.0  # width of the page
 TITLE = 0.35  # inches above a panel
 SIDE = 0.1  # inches at the left of the page
 LETTER = 0.065  # inches that a letter of a row's name takes
+PLAIN: dict[str, Any] = {"parse_math": False}  # a concept's name is text, dollars included
 Pixels = NDArray[np.float32]
 
 
@@ -138,10 +140,10 @@ def _draw_page(path: Path, page: Sequence[Panel]) -> None:
             axis = figure.add_axes(place)
             axis.imshow(panel.pixels, interpolation="nearest")
             axis.set_axis_off()
-            axis.set_title(panel.title, fontsize=8, loc="left")
+            axis.set_title(panel.title, fontsize=8, loc="left", **PLAIN)
             for row, name in enumerate(panel.rows):
                 middle = (row + 0.5) / len(panel.rows) * panel.pixels.shape[0]
-                axis.text(-GAP, middle, name, fontsize=8, ha="right", va="center")
+                axis.text(-GAP, middle, name, fontsize=8, ha="right", va="center", **PLAIN)
         top -= height
     figure.savefig(path, dpi=150)
 
@@ -162,7 +164,7 @@ def _draw_maps(path: Path, model: FrozenModel, layout: FactorLayout, images: Ten
         plane = torch.zeros(len(values), 2, dtype=torch.float64)
         plane[:, :count] = values @ torch.linalg.svd(values, full_matrices=False).Vh[:count].T
         _scatter(axis, _ranks(plane).numpy(), levels)
-        axis.set_title(f"{part.name} ({part.size} dimensions)", fontsize=9, loc="left")
+        axis.set_title(f"{part.name} ({part.size} dimensions)", fontsize=9, loc="left", **PLAIN)
         axis.set_xlabel("rank in the 1st principal component", fontsize=7)
         axis.set_ylabel("rank in the 2nd" if count > 1 else "", fontsize=7)
     for axis in axes[len(parts) :]:

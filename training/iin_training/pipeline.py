@@ -29,11 +29,12 @@ from iin_training.quantised_flow import QuantisedFlow, calibration_latents, quan
 from iin_training.run import Run
 from iin_training.stages.latents import PairLatents, at_once, in_parts
 from iin_training.stages.transform import SizeScores, choose_sizes, score_concepts, train_transform
-from iin_training.subject import TRIED, Subject
+from iin_training.subject import Subject
 
 __all__ = ["run_recipe", "score_recipe"]
 
 SETTINGS = "settings.json"
+TRIED = 512  # pairs that show, by their first pictures, whether a model can be interpreted
 MEASURED = "return for example {'swapped': Figure(value=0.5, meaning='what was measured')}"
 Plan: TypeAlias = DigitsPlan | PicturesPlan | OwnModel
 
@@ -56,7 +57,7 @@ def run_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> Bundle:
     subject, findings = _prepared(plan, run)
     if isinstance(recipe, OwnModel):  # ours are known to export
         with console.status("trying the model's export"):
-            check_exportable(subject.model.cpu(), subject.examples)
+            check_exportable(subject.model.cpu(), subject.examples, run.directory)
     _interpret(recipe, subject, findings, run)
     if leads():
         draw_curves(run.metrics_path, directory / "curves.png")
@@ -97,8 +98,7 @@ def _prepared(plan: Plan, run: Run) -> tuple[Subject, Findings]:
         run.console.print(
             f"latents: {findings.constant} of {model.size} dimensions are constant and {findings.repeated} often take "
             "one value; T is trained with a little noise there. Where they are many, try another layer (one before an "
-            "activation that is mostly off)",
-            soft_wrap=True,
+            "activation that is mostly off)"
         )
     return subject, findings
 
@@ -159,7 +159,7 @@ def _export(recipe: AnyRecipe, subject: Subject, transform: Flow, layout: Factor
                 evaluation=evaluation,
                 latents=latents,
                 images=subject.examples,
-                captions=list(subject.captions),
+                captions=subject.captions,
                 recipe=recipe.name,
                 seed=recipe.seed,
                 data_set=subject.data_set,

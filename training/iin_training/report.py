@@ -55,7 +55,7 @@ def show_report(directory: Path, console: Console) -> None:
         page, bundle = whole.with_name(whole.name + ".html"), read_bundle(directory)
         console.print(quality_table(bundle.manifest))
         write_page(page, title=bundle.manifest.name, bundle=bundle)
-        console.print(f"page: {page}", soft_wrap=True, markup=False)
+        console.print(f"page: {page}")
     else:
         _show_run(directory, console)
 
@@ -80,11 +80,11 @@ def _show_run(directory: Path, console: Console) -> None:
     state = _state(directory, stages)
     if bundle is not None:
         console.print(quality_table(bundle.manifest))
-        console.print(f"meanings: {bundle.directory / 'MODEL_CARD.md'}", soft_wrap=True, markup=False)
+        console.print(f"meanings: {bundle.directory / 'MODEL_CARD.md'}")
     else:
         sizes = [stage.settings["factors"] for stage in stages if "factors" in stage.settings]
         told = ", ".join(f"{name} {size}" for part in sizes for name, size in part.items())
-        console.print(f"factor sizes: {told or 'not known yet'}", markup=False)
+        console.print(f"factor sizes: {told or 'not known yet'}")
     drawn = {heading: directory / name for name, heading in DRAWN.items() if (directory / name).is_file()}
     title = directory.resolve().name
     written = _try(
@@ -93,9 +93,9 @@ def _show_run(directory: Path, console: Console) -> None:
         console,
     )
     if written:
-        console.print(f"page: {page}", soft_wrap=True, markup=False)
-    console.print(f"drawn: {', '.join(sorted(map(str, drawn.values()))) or 'nothing'}", soft_wrap=True, markup=False)
-    console.print(state, soft_wrap=True, markup=False)
+        console.print(f"page: {page}")
+    console.print(f"drawn: {', '.join(sorted(map(str, drawn.values()))) or 'nothing'}")
+    console.print(state)
 
 
 def _try(write: Callable[[], None], otherwise: str, console: Console) -> bool:
@@ -103,7 +103,7 @@ def _try(write: Callable[[], None], otherwise: str, console: Console) -> bool:
     try:
         write()
     except OSError as error:
-        console.print(f"warning: {otherwise}: {error}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"warning: {otherwise}: {error}", highlight=False)
         return False
     return True
 
@@ -123,12 +123,10 @@ def _state(directory: Path, stages: Sequence[Stage]) -> str:
 
 def _stages(directory: Path) -> list[Stage]:
     """The stages that wrote metrics, in the order in which they began."""
-    lines = read_metrics(directory / "metrics.jsonl")
-    return [_stage(directory, name, [line for line in lines if line["stage"] == name]) for name in _names(lines)]
-
-
-def _names(lines: Sequence[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(line["stage"] for line in lines))
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for line in read_metrics(directory / "metrics.jsonl"):
+        lines.setdefault(line["stage"], []).append(line)
+    return [_stage(directory, name, of_stage) for name, of_stage in lines.items()]
 
 
 def _stage(directory: Path, name: str, lines: Sequence[dict[str, Any]]) -> Stage:

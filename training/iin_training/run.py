@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -70,7 +70,7 @@ class Run:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.metrics_path = directory / "metrics.jsonl"
         self._note: Callable[..., None] = lambda note: None
-        self._model: nn.Module | None = None  # of the stage that is trained now
+        self._model = nn.Module()  # of the stage that is trained now
         directory.mkdir(parents=True, exist_ok=True)
 
     def seed_of(self, stage: str, step: int = 0) -> int:
@@ -158,22 +158,17 @@ class Run:
 
     def _check_weights(self, stage: str, step: int) -> None:
         """Stop before a good checkpoint is replaced by one that nothing can go on from."""
-        if self._broken_weights():
+        if told := _told_of_broken(self._model.state_dict().items()):
             raise FloatingPointError(
-                f"{stage}: {_told(self._broken_weights())} after step {step}, though the loss was finite; the last "
-                "checkpoint is kept. Lower the learning rate and run again with another --run-dir"
+                f"{stage}: {told} after step {step}, though the loss was finite; the last checkpoint is kept. Lower "
+                "the learning rate and run again with another --run-dir"
             )
-
-    def _broken_weights(self) -> list[str]:
-        named = self._model.state_dict().items() if self._model is not None else ()
-        return [name for name, value in named if not value.isfinite().all()]
 
     def _told_of_weights(self) -> str:
         """Which part of the network is at fault, or that none is."""
-        named = self._model.named_parameters() if self._model is not None else ()
         # Statistics of the batch may have suffered from the images; weights are as the last update left them.
-        broken = [name for name, value in named if not value.isfinite().all()]
-        return _told(broken) if broken else "all weights are finite, so look at the images of this step"
+        told = _told_of_broken(self._model.named_parameters())
+        return told or "all weights are finite, so look at the images of this step"
 
     def _drop_metrics(self, stage: str, done: int) -> None:
         """Forget lines of steps that an interruption undid."""
@@ -188,7 +183,7 @@ class Run:
         """A line for a file or a pipe, where the progress bar shows at the end only."""
         left = "?" if task.time_remaining is None else timedelta(seconds=round(task.time_remaining))
         line = f"{task.description}: update {task.completed:.0f} of {task.total:.0f}, {left} left"
-        self.console.print(f"{line}  {task.fields['note']}".rstrip(), markup=False, highlight=False, soft_wrap=True)
+        self.console.print(f"{line}  {task.fields['note']}".rstrip(), highlight=False, soft_wrap=True)
 
     def _progress(self) -> Progress:
         return Progress(
@@ -203,8 +198,10 @@ class Run:
         )
 
 
-def _told(broken: list[str]) -> str:
-    return f"{len(broken)} of the network's tensors are not finite, the first is {broken[0]}"
+def _told_of_broken(named: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """How many of the tensors are not finite, and which; nothing where all are."""
+    broken = [name for name, value in named if not value.isfinite().all()]
+    return f"{len(broken)} of the network's tensors are not finite, the first is {broken[0]}" if broken else ""
 
 
 def learning_rate(schedule: Optimiser, step: int) -> float:

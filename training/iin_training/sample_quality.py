@@ -98,7 +98,7 @@ def measure_samples(model: FrozenModel, transform: Flow, pictures: PictureSet, r
         figures[f"{kind}-lite0_reconstructed"] = Figure(
             value=found["reconstructed"],
             ceiling=found["training"],
-            meaning=f"{count} plain reconstructions of other held-out pictures {on}",
+            meaning=f"{count} plain reconstructions of other held-out pictures {on}; ceiling: training pictures",
         )
     return figures
 

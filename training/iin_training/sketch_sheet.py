@@ -1,5 +1,6 @@
 """A picture of what sketches make of pictures, to look at before anything is trained on it."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ INK, PAPER = "#222222", "#ffffff"
 
 
 def show_sketches(recipe: AnyRecipe, directory: Path, console: Console) -> None:
-    """Write a sheet, see `draw_sheet`, for each concept of `recipe` that sketches show: `sketches-CONCEPT.png`.
+    """Write a sheet, see `draw_sheet`, for each pair of sketches of `recipe`: `sketches-CONCEPT.png`.
+
+    Further ones of a concept are `sketches-CONCEPT-2.png` and so on; a slash in its name is no folder.
 
     Raises:
         ValueError: where the pairs of the recipe are not from sketches.
@@ -31,9 +34,12 @@ def show_sketches(recipe: AnyRecipe, directory: Path, console: Console) -> None:
     if not found:
         raise ValueError(f"pairs: expected Sketches in the recipe {recipe.name}, alone or in Mixed, got none")
     directory.mkdir(parents=True, exist_ok=True)
+    drawn = Counter[str]()
     for source in found:
         (concept,) = source.concepts
-        path = directory / f"sketches-{concept}.png"
+        drawn[concept] += 1
+        again = f"-{drawn[concept]}" if drawn[concept] > 1 else ""
+        path = directory / f"sketches-{concept.replace('/', '-')}{again}.png"
         draw_sheet(source).save(path)
         console.print(f"{concept}: {path}")
 

@@ -10,14 +10,12 @@ from iin_training.flows import Flow
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.base import PairSource
 
-__all__ = ["EXAMPLES", "PREVIEWS", "TRIED", "Measure", "Subject"]
+__all__ = ["EXAMPLES", "PREVIEWS", "Measure", "Subject"]
 
 EXAMPLES = 64
 """Held-out pictures that the exported graphs are tried on."""
 PREVIEWS = 12
 """Of them, written beside the graphs."""
-TRIED = 512
-"""Pairs that show whether a model can be interpreted: by their first pictures."""
 
 Measure = Callable[[FrozenModel, Flow, FactorLayout], dict[str, Figure]]
 """Further figures of a trained interpretation, by name."""

@@ -48,7 +48,7 @@ class Dead(nn.Module):
 def test_scores_tell_of_units_that_never_fire(recipe, networks, tmp_path):
     model = FrozenModel(Dead(opened(networks["digit"]).encoder), image_shape=SHAPE, value_range=(0.0, 1.0))
     shown = io.StringIO()
-    score_recipe(replace(recipe, model=model), tmp_path, Console(file=shown))
+    score_recipe(replace(recipe, model=model), tmp_path, Console(file=shown, width=1000))
     assert re.search(
         r"latents: 1 of 8 dimensions are constant and \d often take one value;.*another layer", shown.getvalue()
     )

@@ -1,5 +1,6 @@
 """Pairs of coloured digits that share the digit, the colour, or everything but the colour."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -36,8 +37,8 @@ class DigitPairs:
             ValueError: where weights are negative or all 0, or too few digits have another of their class.
 
         """
-        if min(weights.values()) < 0 or not sum(weights.values()) > 0:
-            raise ValueError(f"pairs: expected weights of at least 0, not all 0, got {dict(weights)}")
+        if min(weights.values()) < 0 or not 0 < sum(weights.values()) < math.inf:
+            raise ValueError(f"pairs: expected finite weights of at least 0, not all 0, got {dict(weights)}")
         self._data, self._weights = data, dict(weights)
         if weights.get("digit"):
             labels = data.labels.numpy()

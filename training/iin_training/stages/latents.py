@@ -173,7 +173,7 @@ class _Encoder:
             try:
                 _write(path, posteriors)
             except (OSError, SafetensorError) as error:  # only the next start is slower for it
-                console.print(f"warning: latents are not kept for a next start: {error}", markup=False, soft_wrap=True)
+                console.print(f"warning: latents are not kept for a next start: {error}")
         return posteriors
 
     @torch.no_grad()
