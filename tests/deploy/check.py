@@ -36,7 +36,7 @@ def problems(objects: list[Object]) -> Iterator[str]:
         try:
             yield from rule(objects)
         except ValueError as error:
-            yield str(error)
+            yield f"{rule.__name__}: {error}"
         except KeyError as error:
             yield f"{rule.__name__}: expected the field {error}"
 
@@ -57,17 +57,19 @@ def _schema_problems(objects: list[Object]) -> Iterator[str]:
     yield from (f"serve.yaml: {found}" for found in serve_schema.problems(ray_service(objects)["serveConfigV2"]))
 
 
-KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+OPERATED = {version.partition("/")[0] for version, _ in custom_resources.KINDS}
 
 
 def core_problem(one: Object) -> str | None:
-    """What is wrong with an object of Kubernetes' own."""
+    """What is wrong with an object of Kubernetes' own; of other operators', such as an ExternalSecret, nothing."""
     try:
         kubernetes_validate.validate(one, VERSION, strict=True)
     except kubernetes_validate.ValidationError as error:
         return str(error)
     except kubernetes_validate.SchemaNotFoundError:
-        return f"expected a kind that is known, got {one['kind']} of {one['apiVersion']}"
+        group = one["apiVersion"].rpartition("/")[0]
+        if group in OPERATED or "." not in group or group.endswith(".k8s.io"):
+            return f"expected a kind that is known, got {one['kind']} of {one['apiVersion']}"
     return None
 
 
@@ -81,6 +83,9 @@ def _alert_problems(rules: Object) -> Iterator[str]:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode != 0:
         yield f"PrometheusRule: {done.stderr.strip()}"
+
+
+KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 
 
 def _idle_patches(folder: Path, objects: list[Object]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Custom resources, strictly: an API server refuses what their definitions do not know, or drops it without a word.
 
 Fields and their kinds are those of KubeRay 1.7.0 (all of a RayService's own), and those used here of Gateway API v1,
-Envoy Gateway v1alpha1 and the Prometheus operator's v1; look a further one up there before it is added.
+Envoy Gateway v1alpha1 (and what load balancers of clouds take) and the Prometheus operator's v1; look a further one up
+there before it is added.
 """
 
 # ruff: noqa: N815 (the fields bear the names that Kubernetes gives them)
@@ -159,7 +160,7 @@ class Reference(Strict):
 
 
 class ListenerTls(Strict):
-    mode: Literal["Terminate", "Passthrough"]
+    mode: Literal["Terminate"]  # who passes TLS through cannot ask for keys
     certificateRefs: list[Reference]
 
 
@@ -178,10 +179,13 @@ class Listener(Strict):
 
 
 class Infrastructure(Strict):
+    annotations: Names = {}
+    labels: Names = {}
     parametersRef: Reference
 
 
 class Gateway(Strict):
+    addresses: list[dict[Literal["type", "value"], str]] = []
     gatewayClassName: str
     infrastructure: Infrastructure
     listeners: list[Listener]
@@ -238,9 +242,19 @@ class EnvoyDeployment(Strict):
     pod: dict[Literal["topologySpreadConstraints"], list[Core]]
 
 
+class EnvoyService(Strict):
+    annotations: Names = {}
+    externalTrafficPolicy: Literal["Cluster", "Local"] = "Local"
+    labels: Names = {}
+    loadBalancerClass: str = ""
+    loadBalancerSourceRanges: list[str] = []
+    type: Literal["ClusterIP", "LoadBalancer", "NodePort"] = "LoadBalancer"
+
+
 class EnvoyKubernetes(Strict):
     envoyDeployment: EnvoyDeployment
     envoyPDB: dict[Literal["minAvailable", "maxUnavailable"], Count]
+    envoyService: EnvoyService = EnvoyService()
 
 
 class EnvoyProvider(Strict):

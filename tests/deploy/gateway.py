@@ -1,5 +1,7 @@
 """The gateway as it must be, where there is one: who calls from outside comes through it."""
 
+import fnmatch
+
 from .manifests import named, of_kind, only, ray_service, seconds, serve_config
 
 SERVICES = {"iin_api.v1.InterpretationService", "inference.GRPCInferenceService", "grpc.health.v1.Health"}
@@ -13,9 +15,9 @@ def the_gateway_leads_to_the_service(objects):
         backends = [(one["name"], one["port"]) for one in rule["backendRefs"]]
         if backends != [(service, 9000)]:
             yield f"GRPCRoute: expected {service}:9000, got {backends}"
-        served = {match["method"].get("service") for match in rule["matches"]}
-        if served != SERVICES:
-            yield f"GRPCRoute: expected the services of the port, got {served}"
+        served = [match["method"] for match in rule["matches"]]
+        if {tuple(one.items()) for one in served} != {(("service", name),) for name in SERVICES}:
+            yield f"GRPCRoute: expected the services of the port, each as a whole, got {served}"
         gateway = only("Gateway", of_kind(objects, "Gateway"))
         listeners = [(gateway["metadata"]["name"], one["name"]) for one in gateway["spec"]["listeners"]]
         whole = (gateway["metadata"]["name"], None)
@@ -24,7 +26,7 @@ def the_gateway_leads_to_the_service(objects):
         for listener in gateway["spec"]["listeners"]:
             if listener["protocol"] != "HTTPS" or not listener.get("tls", {}).get("certificateRefs"):
                 yield f"Gateway: expected TLS on {listener['name']}"
-            if listener["hostname"] not in route["spec"]["hostnames"]:
+            if not fnmatch.filter(route["spec"]["hostnames"], listener["hostname"]):  # which may be *.example.com
                 yield "GRPCRoute: expected the host name of the Gateway"
         target = {"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "name": route["metadata"]["name"]}
         keys = of_kind(objects, "SecurityPolicy")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from urllib.parse import urlsplit
 
 from .manifests import Object, of_kind, selects, templates
 
@@ -61,8 +62,11 @@ def only_known_peers(objects):
     """A policy too many lets somebody in, as policies add up."""
     found = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "NetworkPolicy")}
     needed = {name for name, kind in NEEDED.items() if of_kind(objects, kind)}
-    if any("BUNDLE_URL" in one.get("data", ()) for one in of_kind(objects, "ConfigMap")):
+    data = [one.get("data", {}) for one in of_kind(objects, "ConfigMap")]
+    for url in (one["BUNDLE_URL"] for one in data if "BUNDLE_URL" in one):
         needed.add("iin-bundle")  # an init container downloads, with components/bundle-init
+        if (urlsplit(url).scheme, urlsplit(url).port or 443) != ("https", 443):
+            yield f"BUNDLE_URL: expected https on port 443, as no policy lets workers out to another, got {url}"
     if missing := needed - set(found):
         yield f"expected the NetworkPolicies {sorted(missing)}"
     for name, spec in found.items():

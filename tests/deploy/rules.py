@@ -3,6 +3,7 @@
 import itertools
 import operator
 
+import click
 import ray
 from ray.scripts.scripts import start
 
@@ -53,11 +54,17 @@ def pods_are_scraped(objects):
 
 
 def ray_start_knows_its_options(objects):
-    """KubeRay makes options of them, and with one that is unknown no pod comes up."""
-    known = {name.removeprefix("--") for option in start.params for name in option.opts}
+    """KubeRay makes options of them, and with one that is unknown, or has no such value, no pod comes up."""
+    known = {name.removeprefix("--"): option for option in start.params for name in option.opts}
     for group in groups(objects):
-        if unknown := group["rayStartParams"].keys() - known:
-            yield f"{container(group)['name']}: expected rayStartParams that `ray start` has, got {sorted(unknown)}"
+        for name, value in group["rayStartParams"].items():
+            if name not in known:
+                yield f"{container(group)['name']}: expected rayStartParams that `ray start` has, got {name}"
+                continue
+            try:
+                known[name].type.convert(value, known[name], None)
+            except click.BadParameter as error:
+                yield f"{container(group)['name']}: rayStartParams.{name}: {error.message}"
 
 
 def callers_see_every_pod(objects):
@@ -94,6 +101,8 @@ def some_fields_stay_unset(objects):
         yield "headService.metadata.name: expected unset"
     if "externalStorageNamespace" in cluster(objects).get("gcsFaultToleranceOptions", {}):
         yield "externalStorageNamespace: expected unset"
+    if head(objects).get("enableIngress") or head(objects).get("serviceType", "ClusterIP") != "ClusterIP":
+        yield "headGroupSpec: expected no enableIngress and no other serviceType: its job API runs any code"
     for group in groups(objects):
         for field in ("readinessProbe", "livenessProbe", "lifecycle", "command", "args"):
             if field in container(group):  # KubeRay's probes know of draining, and SIGTERM must reach `ray start`
@@ -159,16 +168,22 @@ def workers_are_spread(objects):
 
 def rights(name, spec):
     """What a pod may do that it need not."""
-    context = spec.get("securityContext", {})
-    if context.get("runAsNonRoot") is not True or context.get("runAsUser") != 1000:
-        yield f"{name}: expected to run as user 1000"
-    if context.get("seccompProfile") != {"type": "RuntimeDefault"}:
-        yield f"{name}: expected seccompProfile RuntimeDefault"
-    if any(spec.get(field) for field in ("hostNetwork", "hostPID", "hostIPC")):
+    containers = spec["containers"] + spec.get("initContainers", [])
+    ports = [port for one in containers for port in one.get("ports", ())]
+    if (
+        any(spec.get(field) for field in ("hostNetwork", "hostPID", "hostIPC"))
+        or any("hostPath" in volume for volume in spec.get("volumes", ()))
+        or any("hostPort" in port for port in ports)
+    ):
         yield f"{name}: expected nothing of the host"
-    for one in spec["containers"] + spec.get("initContainers", []):
-        own = one.get("securityContext", {})
-        if own.get("allowPrivilegeEscalation") is not False or own.get("capabilities") != {"drop": ["ALL"]}:
+    for one in containers:
+        own = spec.get("securityContext", {}) | one.get("securityContext", {})
+        if own.get("runAsNonRoot") is not True or own.get("runAsUser") != 1000:
+            yield f"{name}.{one['name']}: expected to run as user 1000"
+        if own.get("seccompProfile") != {"type": "RuntimeDefault"}:
+            yield f"{name}.{one['name']}: expected seccompProfile RuntimeDefault"
+        locked = own.get("allowPrivilegeEscalation") is False and own.get("capabilities") == {"drop": ["ALL"]}
+        if not locked or own.get("privileged"):
             yield f"{name}.{one['name']}: expected no privileges"
         if own.get("readOnlyRootFilesystem") is not True:
             yield f"{name}.{one['name']}: expected readOnlyRootFilesystem"
@@ -199,6 +214,29 @@ def pods_have_the_volumes_that_they_mount(objects):
     for group in groups(objects):
         if "/tmp" not in {mount["mountPath"] for mount in container(group).get("volumeMounts", ())}:
             yield f"{container(group)['name']}: expected a volume at /tmp, as Ray can write nowhere else"
+
+
+PULLED = ("Always", "IfNotPresent", "Never")
+WORDS = {
+    "effect": ("NoSchedule", "PreferNoSchedule", "NoExecute"),
+    "imagePullPolicy": PULLED,
+    "pullPolicy": PULLED,
+    "whenUnsatisfiable": ("DoNotSchedule", "ScheduleAnyway"),
+}
+
+
+def words_are_those_of_kubernetes(objects):
+    """Schemas take any text here. The API server does not; of KubeRay's pods only the operator's log tells."""
+    for name, template in templates(objects):
+        yield from (f"{name}: {found}" for found in _misspelt(template["spec"]))
+
+
+def _misspelt(value):
+    for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+        if key in WORDS and one not in WORDS[key]:
+            yield f"{key}: expected one of {WORDS[key]}, got {one!r}"
+        elif isinstance(one, dict | list):
+            yield from _misspelt(one)
 
 
 def the_head_finds_its_memory(objects):
@@ -241,6 +279,7 @@ RULES = [
     workers_are_spread,
     pods_have_no_rights,
     pods_have_the_volumes_that_they_mount,
+    words_are_those_of_kubernetes,
     the_head_finds_its_memory,
     *serving.RULES,
     *policies.RULES,

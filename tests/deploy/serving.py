@@ -93,9 +93,10 @@ def _ray_reads(name):
 
 
 def calls_end_before_pods(objects):
-    """Longest call < replica's shutdown < drain of the node < grace of the pod < deletion of an old cluster."""
+    """0 < longest call < replica's shutdown < drain of the node < grace of the pod < deletion of an old cluster."""
     config, environment = serve_config(objects), settings(objects)
     steps = [
+        ("0", 0),  # which Ray takes for no bound
         ("request_timeout_s", config["grpc_options"]["request_timeout_s"]),
         ("graceful_shutdown_timeout_s", deployment(config)["graceful_shutdown_timeout_s"]),
         ("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", float(environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])),
@@ -109,14 +110,16 @@ def calls_end_before_pods(objects):
 
 def _slots(objects):
     """Replicas that a worker pod holds, as Ray counts."""
-    options = deployment(serve_config(objects))["ray_actor_options"]
+    one = deployment(serve_config(objects))
+    options = one["ray_actor_options"]
     limits = container(workers(objects))["resources"]["limits"]
     has = {
         "num_cpus": float(workers(objects)["rayStartParams"]["num-cpus"]),
         "num_gpus": float(limits.get("nvidia.com/gpu", 0)),
         "memory": quantity(limits["memory"]),
     }
-    return min(int(has[key] / options[key]) for key in has if options[key])
+    slots = min(int(has[key] / options[key]) for key in has if options[key])
+    return min(slots, one.get("max_replicas_per_node", slots))
 
 
 def replicas_fit_the_workers(objects):

@@ -58,6 +58,24 @@ patches:
 """
 
 
+SECRETS = """
+{apiVersion: external-secrets.io/v1, kind: ExternalSecret, metadata: {name: iin-callers}, spec: {}}
+"""
+
+INTERNAL = """
+patches:
+  - target: {kind: Gateway}
+    patch: |
+      - {op: add, path: /spec/infrastructure/annotations, value: {networking.gke.io/load-balancer-type: Internal}}
+      - {op: add, path: /spec/addresses, value: [{type: IPAddress, value: 10.0.0.7}]}
+  - target: {kind: EnvoyProxy}
+    patch: |
+      - op: add
+        path: /spec/provider/kubernetes/envoyService
+        value: {annotations: {service.beta.kubernetes.io/aws-load-balancer-scheme: internal}, loadBalancerClass: nlb}
+"""
+
+
 @pytest.mark.parametrize(
     "edits",
     [
@@ -78,6 +96,8 @@ patches:
         [("components/gateway/network-policy.yaml", "envoy-gateway-system", "gateways")],
         [(OWN, r"\Z", ELSEWHERE)],
         [(OWN, r"\Z", SETTINGS)],
+        [(OWN, r"\Z", INTERNAL)],
+        [("base/accounts.yaml", r"\Z", "---" + SECRETS)],
     ],
     ids=[
         "max_replicas",
@@ -91,6 +111,8 @@ patches:
         "Envoy's namespace",
         "Redis elsewhere",
         "a generated name",
+        "an internal load balancer",
+        "another operator's",
     ],
 )
 def test_what_an_operator_may_change_is_right(copied, edits, capsys):
@@ -128,6 +150,9 @@ def test_what_an_operator_may_change_is_right(copied, edits, capsys):
             ),
         ),
         ([("base/disruption.yaml", "kind: PodDisruptionBudget", "kind: PodDisruptionBudgets")], "known, got PodDisr"),
+        ([("components/gateway/gateway.yaml", "kind: Gateway$", "kind: Gateways")], "known, got Gateways"),
+        ([("base/rayservice.yaml", 'num-cpus: "2"', 'num-cpus: "2.5"')], "num-cpus: '2.5' is not a valid integer"),
+        ([("base/serve.env", "(?<=DRAIN_TIMEOUT_S=).*", '"90"')], "calls_end_before_pods: could not convert"),
         ([("base/disruption.yaml", "name: iin-workers", "name: workers")], "PodDisruptionBudget iin-workers, got 0"),
         ([("base/rayservice.yaml", "^  upgradeStrategy:\n    type: .*\n", "")], "expected the field 'upgradeStrategy'"),
         ([("base/rayservice.yaml", "^  serveService:\n(    .*\n)+", "")], "expected the field 'serveService'"),

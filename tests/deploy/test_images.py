@@ -59,6 +59,10 @@ def test_what_runs_has_no_compiler_and_no_root(target):
     assert any("ORT_DISABLE_TELEMETRY=1" in line for line in stages()["base"]), "onnxruntime sends some by default"
 
 
+def test_workers_may_read_a_bundle_that_was_written_under_another_umask():
+    assert "COPY --chmod=755 . /" in (IMAGE / "bundle.Dockerfile").read_text().splitlines()
+
+
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
 def test_the_image_lists_what_it_installs(target):
     (install,) = [line for line in stages()[f"build-{target}"] if "pip install" in line]

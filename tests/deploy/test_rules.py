@@ -127,7 +127,11 @@ MISTAKES = {
         lambda o: first(o, "PodMonitor")["selector"].update(matchLabels={"app": "iin"}),
     ],
     rules.ray_is_the_images: [lambda o: cluster(o).update(rayVersion="2.9.0")],
-    rules.ray_start_knows_its_options: [lambda o: workers(o)["rayStartParams"].update({"num-cpu": "2"})],
+    rules.ray_start_knows_its_options: [
+        lambda o: workers(o)["rayStartParams"].update({"num-cpu": "2"}),
+        lambda o: workers(o)["rayStartParams"].update({"num-cpus": "2.5"}),
+        lambda o: head(o)["rayStartParams"].update({"object-store-memory": "100Mi"}),
+    ],
     rules.callers_see_every_pod: [
         lambda o: ray_service(o)["serveService"]["spec"].pop("clusterIP"),
         lambda o: ray_service(o)["serveService"]["spec"].update(type="LoadBalancer"),
@@ -145,6 +149,8 @@ MISTAKES = {
     rules.some_fields_stay_unset: [
         lambda o: head(o).update(headService={"metadata": {"name": "head"}}),
         lambda o: cluster(o)["gcsFaultToleranceOptions"].update(externalStorageNamespace="iin"),
+        lambda o: head(o).update(serviceType="LoadBalancer"),
+        lambda o: head(o).update(enableIngress=True),
         lambda o: container(workers(o)).update(lifecycle={"preStop": {}}),
         lambda o: container(workers(o)).update(readinessProbe={"grpc": {"port": 9000}}),
     ],
@@ -168,6 +174,7 @@ MISTAKES = {
         serve(autoscaling_config__max_replicas=1000),
         lambda o: workers(o).update(minReplicas=1),
         serve(max_surge_percent=100),
+        serve(max_replicas_per_node=1),
         serve(ray_actor_options__memory=1000 * GIB),
         lambda o: workers(o).update(maxReplicas=workers(o)["minReplicas"]),
     ],
@@ -179,6 +186,7 @@ MISTAKES = {
     ],
     serving.calls_end_before_pods: [
         serve(graceful_shutdown_timeout_s=20),
+        anywhere_in_serve("request_timeout_s: 60", "request_timeout_s: 0"),
         lambda o: settings(o).update(RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="30"),
         lambda o: pod(workers(o)).update(terminationGracePeriodSeconds=30),
         lambda o: ray_service(o).update(rayClusterDeletionDelaySeconds=60),
@@ -240,6 +248,11 @@ MISTAKES = {
         lambda o: container(workers(o)).update(image="registry.example.com:5000/iin-serve"),
         lambda o: cluster(o)["autoscalerOptions"].pop("securityContext"),
         lambda o: pod(workers(o)).update(hostNetwork=True),
+        lambda o: pod(workers(o))["volumes"].append({"name": "a", "hostPath": {"path": "/"}}),
+        lambda o: container(workers(o))["ports"][-1].update(hostPort=9000),
+        lambda o: container(workers(o))["securityContext"].update(runAsUser=0),
+        lambda o: container(workers(o))["securityContext"].update(seccompProfile={"type": "Unconfined"}),
+        lambda o: container(workers(o))["securityContext"].update(privileged=True),
         lambda o: o.append({"kind": "Secret"}),
     ],
     serving.the_bundle_is_mounted: [
@@ -253,6 +266,11 @@ MISTAKES = {
         lambda o: container(head(o))["volumeMounts"][0].update(name="temp"),
         lambda o: cluster(o)["autoscalerOptions"].update(volumeMounts=[{"name": "temp", "mountPath": "/tmp"}]),
         lambda o: container(workers(o))["volumeMounts"].pop(0),
+    ],
+    rules.words_are_those_of_kubernetes: [
+        lambda o: container(head(o)).update(imagePullPolicy="IfNotPresnt"),
+        lambda o: pod(workers(o))["topologySpreadConstraints"][0].update(whenUnsatisfiable="Schedule"),
+        lambda o: pod(workers(o)).update(tolerations=[{"operator": "Exists", "effect": "NoSchedul"}]),
     ],
     rules.the_head_finds_its_memory: [
         lambda o: first(o, "StatefulSet").update(replicas=3),
@@ -282,6 +300,7 @@ MISTAKES = {
         lambda o: first(o, "BackendTrafficPolicy").update(apiKeyAuth=first(o, "SecurityPolicy").pop("apiKeyAuth")),
         lambda o: first(o, "SecurityPolicy")["targetRefs"][0].update(kind="HTTPRoute"),
         lambda o: first(o, "GRPCRoute")["rules"][0].update(matches=[]),
+        lambda o: first(o, "GRPCRoute")["rules"][0]["matches"][0]["method"].update(method="Interpret"),
         lambda o: first(o, "BackendTrafficPolicy")["timeout"]["http"].update(requestTimeout="15s"),
     ],
     gateway.the_gateway_outlives_a_proxy: [
@@ -294,6 +313,8 @@ MISTAKES = {
 }
 
 RIGHT = {
+    rules.ray_start_knows_its_options: [lambda o: head(o)["rayStartParams"].update({"no-monitor": "true"})],
+    serving.no_pod_holds_all_replicas: [lambda o: (large_pods(o), serve(max_replicas_per_node=2)(o))],
     rules.pods_have_the_volumes_that_they_mount: [lambda o: pod(workers(o)).update(initContainers=[{"name": "a"}])],
     policies.only_known_peers: [lambda o: pod(workers(o)).update(initContainers=[{"name": "a"}])],
     rules.the_head_finds_its_memory: [
@@ -304,6 +325,7 @@ RIGHT = {
     ],
     gateway.the_gateway_leads_to_the_service: [
         lambda o: first(o, "GRPCRoute")["parentRefs"][0].pop("sectionName"),
+        lambda o: first(o, "Gateway")["listeners"][0].update(hostname="*.example.com"),
         lambda o: first(o, "BackendTrafficPolicy")["timeout"]["http"].update(requestTimeout="1m15s"),
     ],
     rules.ports_have_their_names: [
@@ -350,6 +372,16 @@ def test_replicas_may_share_a_gpu_that_holds_them():
     objects = render("gpu")
     shared_gpu(5 * GIB, 24 * 1024)(objects)
     assert not list(serving.shared_gpus_hold_their_replicas(objects))
+
+
+@pytest.mark.parametrize("url", ["http://a.example.com/b.tar", "https://minio.models:9000/b.tar"])
+def test_workers_are_let_out_to_where_their_bundle_is(url):
+    objects = render("init")
+    (source,) = [one for one in of_kind(objects, "ConfigMap") if "BUNDLE_URL" in one["data"]]
+    assert list(policies.only_known_peers(objects)) == []
+    source["data"]["BUNDLE_URL"] = url
+    (found,) = policies.only_known_peers(objects)
+    assert url in found
 
 
 def images(head_image, workers_image):

@@ -46,6 +46,12 @@ def spec(kind):
         ("RayService", ray_service, {"serveConfigV2": {}}, "serveConfigV2: Input should be a valid string"),
         ("Gateway", spec("Gateway"), {"listener": []}, "spec.listener: Extra inputs"),
         ("GRPCRoute", spec("GRPCRoute"), {"hostname": ["a"]}, "spec.hostname: Extra inputs"),
+        (
+            "Gateway",
+            lambda o: spec("Gateway")(o)["listeners"][0]["tls"],
+            {"mode": "Passthrough"},
+            "tls.mode: Input should be",
+        ),
         ("Gateway", spec("Gateway"), {"infrastructure": {"parameters": {}}}, "infrastructure.parameters: Extra"),
         ("EnvoyProxy", spec("EnvoyProxy"), {"shutdown": {"drainTimeout": "90"}}, "shutdown.drainTimeout: String"),
         ("EnvoyProxy", spec("EnvoyProxy"), {"provider": {"type": "Host"}}, "provider.type: Input should be 'Kub"),
