@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from iin_bundle import Figure
 from iin_training.config import Judge, Optimiser, Transform
-from iin_training.data.colour import STILL
+from iin_training.data.augmentation import STILL
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digits import load_digits
 from iin_training.data.images import ImageArray

@@ -7,7 +7,7 @@ import pytest
 import torch
 from iin_training import config
 from iin_training.data import fetch
-from iin_training.data.colour import Augmentation
+from iin_training.data.augmentation import Augmentation
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.models.autoencoder import Autoencoder, freeze
 from iin_training.pairs.digits import DigitPairs

@@ -1,17 +1,12 @@
-"""Drawing in colour, distorting, and measuring the colour of a picture."""
-
-import math
-from dataclasses import replace
+"""Drawing in colour, and measuring the colour of a picture."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iin_training.data.colour import Augmentation, draw, jitter, measure_colour, pad_to, random_colours
-from torch.nn import functional
+from iin_training.data.colour import draw, measure_colour, pad_to, random_colours
 
-STILL = Augmentation(rotation=0, zoom=0, shear=0, shift=0)
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 
@@ -61,37 +56,6 @@ def test_random_colours_are_uniform_and_reproducible():
     torch.testing.assert_close(colours.std(dim=0), torch.full((3,), 12**-0.5), rtol=0, atol=0.01)
 
 
-def test_jitter_by_nothing_returns_the_picture_itself():
-    grey = torch.rand(3, 1, 8, 8)
-    before = generator()
-    assert torch.equal(jitter(grey, STILL, before), grey)
-    assert torch.equal(before.get_state(), generator().get_state())
-
-
-@pytest.mark.parametrize("field", ["rotation", "zoom", "shear", "shift"])
-def test_every_distortion_moves_pixels_within_range_and_repeats_with_its_generator(field):
-    how = Augmentation(**{"rotation": 0, "zoom": 0, "shear": 0, "shift": 0, field: 0.3})
-    grey = blobs(4)
-    first, again, other = (jitter(grey, how, generator(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert not torch.equal(first, grey)
-    assert float(first.min()) >= 0
-    assert float(first.max()) <= 1 + 1e-6
-    assert how.nothing is False
-
-
-def test_a_shift_is_measured_in_pixels():
-    """A picture with one bright pixel keeps it within the largest displacement."""
-    grey = torch.zeros(64, 1, 17, 17)
-    grey[:, :, 8, 8] = 1
-    moved = jitter(grey, Augmentation(rotation=0, zoom=0, shear=0, shift=2), generator())
-    where = (moved.flatten(1)[:, :, None] * torch.cartesian_prod(torch.arange(17.0), torch.arange(17.0))).sum(1)
-    offset = where / moved.flatten(1).sum(1, keepdim=True) - 8
-    assert float(offset.abs().max()) <= 2 + 1e-3
-    assert float(offset.abs().max()) > 1.5
-
-
 @PROPERTY
 @given(height=st.integers(1, 12), width=st.integers(1, 12))
 def test_padding_centres_the_picture_and_adds_black(height, width):
@@ -107,59 +71,3 @@ def test_padding_centres_the_picture_and_adds_black(height, width):
 def test_a_picture_larger_than_its_square_is_refused():
     with pytest.raises(ValueError, match=r"data\.image_size: expected at least 28 for pictures of 28x20, got 16"):
         pad_to(np.zeros((1, 28, 20), dtype=np.uint8), 16)
-
-
-def test_empty_corners_take_the_background():
-    white = torch.ones(8, 3, 16, 16)
-    how = Augmentation(rotation=45.0, zoom=0.5, shear=0.3, shift=4.0, background=1.0)
-    assert torch.equal(jitter(white, how, torch.Generator().manual_seed(0)), white)
-    assert jitter(white, replace(how, background=0.0), torch.Generator().manual_seed(0)).min() == 0
-
-
-def before_it_knew_of_heights(grey, how, generator):
-    """The distortion as it was written for square pictures."""
-    count, size = len(grey), grey.shape[-1]
-
-    def uniform(limit):
-        return (2 * torch.rand(count, generator=generator) - 1) * limit
-
-    angle, scale, shear = uniform(math.radians(how.rotation)), 1 + uniform(how.zoom), uniform(how.shear)
-    shift_x, shift_y = (uniform(2 * how.shift / size) for _ in range(2))
-    rows = [
-        torch.stack([scale * angle.cos(), shear - scale * angle.sin(), shift_x], dim=1),
-        torch.stack([scale * angle.sin(), scale * angle.cos(), shift_y], dim=1),
-    ]
-    grid = functional.affine_grid(torch.stack(rows, dim=1), list(grey.shape), align_corners=False)
-    moved = functional.grid_sample(grey - how.background, grid, mode="bicubic", align_corners=False)
-    return (moved + how.background).clamp(0, 1)
-
-
-@pytest.mark.parametrize("size", [8, 28, 64])
-def test_square_pictures_are_distorted_to_the_bit_as_ever(size):
-    grey = torch.rand(6, 3, size, size, generator=generator())
-    how = Augmentation(background=0.3)
-    assert torch.equal(jitter(grey, how, generator(1)), before_it_knew_of_heights(grey, how, generator(1)))
-
-
-@pytest.mark.parametrize(("height", "width"), [(20, 60), (60, 20)])
-@pytest.mark.parametrize("field", ["rotation", "shear", "shift"])
-def test_a_picture_that_is_not_square_is_distorted_as_the_square_that_holds_it(field, height, width):
-    """In pixels, with black around, so that only the middle of the canvas is lit and nothing leaves either."""
-    limits = {"rotation": 30.0, "shear": 0.3, "shift": 4.0}
-    how = replace(STILL, **{field: limits[field]})
-    grey = torch.zeros(16, 1, 60, 60)
-    grey[:, :, 26:34, 24:36] = torch.rand(16, 1, 8, 12, generator=generator())
-    top, left = (60 - height) // 2, (60 - width) // 2
-    part = (..., slice(top, top + height), slice(left, left + width))
-    if field == "shift":  # of each axis, in its own pixels: 4 at most, both ways
-        draws = torch.Generator().manual_seed(2)
-        *_, across, down = ((2 * torch.rand(16, generator=draws) - 1) * 4 for _ in range(5))
-        moved = jitter(grey[part], how, generator(2))[:, 0]
-        light = grey[part][:, 0]
-        for axis, by in ((1, down), (2, across)):
-            where = torch.arange(float(moved.shape[axis]))
-            found, before = ((picture.sum(3 - axis) * where).sum(1) / picture.sum((1, 2)) for picture in (moved, light))
-            torch.testing.assert_close(before - found, by, atol=0.05, rtol=0)  # what overshoots is cut off
-        return
-    expected = jitter(grey, how, generator(2))[part]
-    torch.testing.assert_close(jitter(grey[part], how, generator(2)), expected, atol=1e-4, rtol=0)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from iin_bundle import FactorLayout
-from iin_training.data.colour import STILL, Augmentation, draw, measure_colour
+from iin_training.data.augmentation import STILL, Augmentation
+from iin_training.data.colour import draw, measure_colour
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.images import ImageArray
 from iin_training.evaluation import DRAWN, Interpreter, _correlation, drawn_latents, evaluate

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from iin_training import config
-from iin_training.data.colour import Augmentation
+from iin_training.data.augmentation import Augmentation
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.models.discriminator import PatchDiscriminator
 from iin_training.models.perceptual import PerceptualDistance

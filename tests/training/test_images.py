@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from iin_training.data import picture_files
-from iin_training.data.colour import STILL, Augmentation
+from iin_training.data.augmentation import STILL, Augmentation
 from iin_training.data.images import ImageArray, image_folder, labels_of_folders, printable
 from PIL import Image, ImageOps
 from rich.console import Console

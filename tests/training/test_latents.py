@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from iin_training import config
-from iin_training.data.colour import Augmentation
+from iin_training.data.augmentation import Augmentation
 from iin_training.data.images import ImageArray
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs import ListedPairs, Mixed, SameAttribute, SameLabel, Unrelated, read_attributes

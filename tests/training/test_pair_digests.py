@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from iin_training.data.colour import STILL, Augmentation
+from iin_training.data.augmentation import STILL, Augmentation
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digests import digest_of
 from iin_training.data.images import ImageArray, ImageFiles, image_folder

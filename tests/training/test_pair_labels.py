@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iin_training.data.colour import Augmentation
+from iin_training.data.augmentation import Augmentation
 from iin_training.data.images import ImageArray, ImageFiles, image_folder, labels_of_folders
 from iin_training.pairs import MIN_PAIRS, SameLabel, Unrelated, Variants
 from PIL import Image

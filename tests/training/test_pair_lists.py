@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iin_training.data.colour import Augmentation
+from iin_training.data.augmentation import Augmentation
 from iin_training.data.images import ImageArray, ImageFiles
 from iin_training.pairs import MIN_PAIRS, ListedPairs, Shares
 from iin_training.pairs.pair_lists import ListedPair, read_pair_list

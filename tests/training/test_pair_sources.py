@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from iin_training.data.colour import Augmentation
+from iin_training.data.augmentation import Augmentation
 from iin_training.data.images import ImageArray, ImageFiles, image_folder
 from iin_training.pairs import (
     EverythingBut,

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from iin_training.data.colour import Augmentation, measure_colour
+from iin_training.data.augmentation import Augmentation
+from iin_training.data.colour import measure_colour
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.pairs.digits import PAIR_KINDS, DigitPairs
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from iin_training.data.colour import STILL
+from iin_training.data.augmentation import STILL
 from iin_training.data.images import ImageArray
 from iin_training.data.picture_sets import PictureSet
 from iin_training.pipeline import run_recipe, score_recipe

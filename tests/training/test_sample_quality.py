@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from iin_training.data.colour import Augmentation
+from iin_training.data.augmentation import Augmentation
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digits import load_digits
 from iin_training.data.picture_sets import PictureSet

@@ -8,7 +8,8 @@ import pytest
 import torch
 from iin_bundle.factors import RESIDUAL
 from iin_training.cli import main
-from iin_training.data.colour import Augmentation, draw, pad_to, random_colours
+from iin_training.data.augmentation import Augmentation
+from iin_training.data.colour import draw, pad_to, random_colours
 from iin_training.data.digits import load_digits
 from iin_training.data.images import ImageArray
 from iin_training.models.frozen import FrozenModel

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from iin_training.data.colour import Augmentation
+from iin_training.data.augmentation import Augmentation
 
 __all__ = [
     "Adversary",
@@ -193,7 +193,8 @@ class Transform:
     depth: int = 3
     """Hidden layers of each subnet."""
     similarity: float = 0.975
-    """Correlation of shared factors in a pair, in [0, 1)."""
+    """Correlation of shared factors in a pair, in [0, 1): a higher one swaps more cleanly, a lower one samples
+    better (docs/RECIPES.md)."""
     size_estimator: Literal["reference", "paper"] = "reference"
     """How factor sizes are estimated from pairs: as the authors' code does, or by the formula that the paper prints."""
     sizes: dict[str, int] | None = None

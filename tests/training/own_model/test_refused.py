@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from iin_training.data.colour import STILL, Augmentation
+from iin_training.data.augmentation import STILL, Augmentation
 from iin_training.data.images import ImageArray, ImageFiles
 from iin_training.own_model import OwnModel
 from iin_training.pairs import (

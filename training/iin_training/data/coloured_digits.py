@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iin_training.data.colour import Augmentation, draw, jitter, pad_to, random_colours
+from iin_training.data.augmentation import Augmentation, jitter
+from iin_training.data.colour import draw, pad_to, random_colours
 from iin_training.data.digests import digest_of
 
 __all__ = ["ColouredDigits"]

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from iin_training.data.colour import STILL, Augmentation, jitter
+from iin_training.data.augmentation import STILL, Augmentation, jitter
 from iin_training.data.picture_files import ENDINGS, PictureShape, check_pictures, decode_levels, decoders
 
-__all__ = ["Augmentation", "ImageArray", "ImageFiles", "Images", "image_folder", "labels_of_folders", "printable"]
+__all__ = ["ImageArray", "ImageFiles", "Images", "image_folder", "labels_of_folders", "printable"]
 
 NAMED = 5  # broken files that a message names
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from iin_training.data.colour import draw, jitter, random_colours
+from iin_training.data.augmentation import jitter
+from iin_training.data.colour import draw, random_colours
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digests import digest_of
 from iin_training.pairs.base import PairBatch, draw_numbers

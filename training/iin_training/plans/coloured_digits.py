@@ -7,7 +7,8 @@ import torch
 from iin_bundle import FactorLayout, Figure
 
 from iin_training.config import ClassifierRecipe, Recipe, deciding
-from iin_training.data.colour import STILL, draw, random_colours
+from iin_training.data.augmentation import STILL
+from iin_training.data.colour import draw, random_colours
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digits import load_digits
 from iin_training.flows import Flow

@@ -12,7 +12,7 @@ from iin_training.config import (
     PictureRecipe,
     Transform,
 )
-from iin_training.data.colour import STILL, Augmentation
+from iin_training.data.augmentation import STILL, Augmentation
 from iin_training.recipes.digits import paper_autoencoder, paper_transform
 
 __all__ = ["animals", "emoji", "fashion", "fashion_paper", "mnist", "mnist_paper"]
