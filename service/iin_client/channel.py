@@ -12,7 +12,7 @@ __all__ = ["CHANNEL_OPTIONS", "MAX_MESSAGE_BYTES", "Tls", "channel_options", "op
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
-_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")  # not asked for at the proxy of the variable http_proxy
+_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")  # called past the proxy of https_proxy and http_proxy
 
 _SERVICE_CONFIG = json.dumps(
     {

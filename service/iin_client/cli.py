@@ -220,8 +220,9 @@ def _traverse(client: Client, options: argparse.Namespace, file: IO[bytes]) -> t
 
 
 def _respond(client: Client, options: argparse.Namespace) -> None:
-    names = [picture.path for picture in options.pictures]
-    files = _one_call(client.get_model(), options, [picture.data for picture in options.pictures])
+    names, files = [picture.path for picture in options.pictures], [picture.data for picture in options.pictures]
+    if options.resize:
+        files = [*fitted(files, client.get_model())]
     found = client.respond(files, draws=options.draws, seed=options.seed, resize=options.resize)
     if options.json:
         timing = dataclasses.asdict(found.timing)

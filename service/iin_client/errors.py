@@ -14,8 +14,8 @@ _OWN_DEADLINE = ("Deadline Exceeded", "Stream removed (Deadline Exceeded)")
 # Of the name in the metadata `application`; only Ray knows the calls that it advises.
 _RAYS_ADVICE = " Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
 _RAYS_UNNAMED = "Application metadata not set"
-# What gRPC says of files of `Tls` that it cannot use, as late as when it connects.
-_BAD_TLS_FILES = "Failed to create security handshaker"
+# What gRPC says of parts of `Tls` that it cannot use, as late as when it connects.
+_BAD_TLS = "Failed to create security handshaker"
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ def call_error(error: Any, *, address: str, timeout: float) -> CallError:
     details = error.details() or "no details"
     violations = _violations(error)
     match code:
-        case grpc.StatusCode.UNAVAILABLE if _BAD_TLS_FILES in details:
+        case grpc.StatusCode.UNAVAILABLE if _BAD_TLS in details:
             message = (
-                "tls: expected certificates, and a key that belongs to client_certificate, got files that gRPC cannot "
-                f"use; name others ({details})"
+                "tls: expected certificates, a key that belongs to client_certificate, and a host as server_name, got "
+                f"some that gRPC cannot use; give others ({details})"
             )
         case grpc.StatusCode.UNAVAILABLE:
             message = (

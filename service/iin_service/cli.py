@@ -109,6 +109,7 @@ def _wrong(given: argparse.Namespace, command: list[str]) -> str | None:
     """What is wrong with the first option that cannot be as it was given."""
     private, most = given.address is None, PORTS_PER_KIND // len(given.bundles)
     checks = (
+        (most >= 1 or not private, f"BUNDLE: expected at most {PORTS_PER_KIND}, got {len(given.bundles)}"),
         (
             given.replicas >= 1 and (given.replicas <= most or not private),
             f"--replicas: expected {f'1 to {most}' if private else 'at least 1'} of each, got {given.replicas}",

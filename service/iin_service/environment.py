@@ -27,7 +27,7 @@ def serve_settings(*, haproxy: bool) -> dict[str, str]:
     """
     settings = {
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # the RPCs never block the loop
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # the RPCs hold the loop seldom, and briefly
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
         "RAY_SERVE_LOG_TO_STDERR": "0",
     }

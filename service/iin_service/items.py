@@ -1,6 +1,5 @@
 """What passes between requests, engine and responses: items, results, limits; no transport."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iin_service.stage import Array, Pass
+from iin_service.stage import Array, Pass, copied
 
 __all__ = [
     "Decoded",
@@ -24,7 +23,6 @@ __all__ = [
 ]
 
 Kind = Literal["image", "latent", "factors"]
-BYTES_JOINED_AT_ONCE = 1 << 20  # in the event loop itself: about a millisecond at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +67,9 @@ class Given:
 
     @classmethod
     async def together(cls, parts: "Sequence[Given]") -> "Given":
-        """Parts of one kind `joined`, in a thread if they are large: 256 pictures may have 200 MB."""
-        if sum(one.items.nbytes for one in parts) <= BYTES_JOINED_AT_ONCE:
-            return cls.joined(parts)
-        return await asyncio.to_thread(cls.joined, parts)
+        """Parts of one kind `joined`, without holding the event loop."""
+        size = sum(one.items.nbytes for one in parts) if len(parts) > 1 else 0
+        return await copied(size, lambda: cls.joined(parts))
 
     def field_of(self, row: int) -> str:
         """Where item `row` stands."""

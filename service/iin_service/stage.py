@@ -7,20 +7,23 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iin_service.recording import Recorder
 
-__all__ = ["Array", "Outputs", "Pass", "Run", "Stage"]
+__all__ = ["Array", "Outputs", "Pass", "Run", "Stage", "copied"]
 
 Array = NDArray[np.float32]
 Outputs = tuple[NDArray[Any], ...]
 Run = Callable[[Array], Outputs]
+T = TypeVar("T")
 QUIET_TURNS = 4  # of the event loop without an arrival, before a batch is taken; fewer were measured to be too few
+BYTES_COPIED_AT_ONCE = 1 << 20  # by the event loop itself: about a millisecond at most
 
 
 class Pass(NamedTuple):
@@ -105,9 +108,9 @@ class Stage:
         except BaseException:
             self._abandon(parts)
             raise
-        # In a thread: the pictures of 256 items may have 200 MB.
-        outputs = await asyncio.to_thread(_joined, [outputs for outputs, _ in finished])
-        return outputs, [one for _, passes in finished for one in passes]
+        parted = [outputs for outputs, _ in finished]
+        size = sum(output.nbytes for outputs in parted for graph in outputs for output in graph)
+        return await copied(size, partial(_joined, parted)), [one for _, passes in finished for one in passes]
 
     def _abandon(self, parts: list[_Waiting]) -> None:
         """Take back what has not been started."""
@@ -196,6 +199,11 @@ class Stage:
             finite = all(bool(np.isfinite(output).all()) for output in outputs[-1])  # once a batch, not once a call
             passes.append(Pass(name, 0.0, time.perf_counter() - started, count, finite))
         return outputs, passes
+
+
+async def copied(size: int, copy: Callable[[], T]) -> T:
+    """What `copy` gives; in a thread if its `size`, bytes, would hold the event loop: 256 pictures may have 200 MB."""
+    return copy() if size <= BYTES_COPIED_AT_ONCE else await asyncio.to_thread(copy)
 
 
 def _joined(parts: list[list[Outputs]]) -> list[Outputs]:

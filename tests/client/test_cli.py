@@ -242,7 +242,7 @@ def test_certificates_that_are_none_are_told_as_such(tmp_path, capsys):
     junk.write_text("-----BEGIN CERTIFICATE-----\njunk\n-----END CERTIFICATE-----\n")
     with serving(Drawing()) as address:
         assert main(["describe", "--root-certificates", str(junk), "--address", address]) == 1
-    assert capsys.readouterr().err.startswith("iin: tls: expected certificates, and a key that belongs to")
+    assert capsys.readouterr().err.startswith("iin: tls: expected certificates, a key that belongs to")
 
 
 def test_a_picture_at_fault_is_named_whichever_call_it_was_in(picture, tmp_path, monkeypatch, capsys):

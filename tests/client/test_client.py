@@ -204,6 +204,8 @@ def test_calls_spread_over_all_addresses(service, address):
 
 @both
 def test_a_service_on_this_machine_is_not_behind_the_proxy(ask, address, monkeypatch):
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", "http://localhost:1")
     assert ask(address, "get_model").name == "identity"
 
@@ -359,19 +361,26 @@ def test_a_wrong_argument_of_sample_is_reported_before_iteration(address):
         client.sample(-1)
 
 
-def edit_stream(address, targets, edits):
+def edit_stream(address, targets, edits, taken=None):
+    taken = [] if taken is None else taken
     with Client(address) as client:
-        return list(client.edit_stream(targets, edits))
+        for answer in client.edit_stream(targets, edits):
+            taken.append(answer)
+    return taken
 
 
-def edit_stream_async(address, targets, edits):
+def edit_stream_async(address, targets, edits, taken=None):
+    taken = [] if taken is None else taken
+
     async def items():
         for item in targets:
             yield item
 
     async def call():
         async with AsyncClient(address) as client:
-            return [answer async for answer in client.edit_stream(items(), edits)]
+            async for answer in client.edit_stream(items(), edits):
+                taken.append(answer)
+        return taken
 
     return asyncio.run(call())
 
@@ -440,9 +449,10 @@ def test_items_without_an_id_are_refused(stream, item, got, address):
 def test_an_item_too_large_to_send_is_named_after_the_answers_before_it(stream, service, address, monkeypatch):
     """gRPC would end the call, and drop the answers on their way."""
     monkeypatch.setattr(streaming, "MAX_MESSAGE_BYTES", 1000)
-    with pytest.raises(ValueError, match=r"items: expected at most 1000 bytes a message, got 10.. for '2'; "):
-        stream(address, [("1", b"target"), ("2", bytes(1000)), ("3", b"target")], Resample("digit"))
-    assert service.answered == 1
+    items, taken = [("1", b"target"), ("2", b"target"), ("3", bytes(1000)), ("4", b"target")], []
+    with pytest.raises(ValueError, match=r"items: expected at most 1000 bytes a message, got 10.. for '3'; "):
+        stream(address, items, Resample("digit"), taken)
+    assert [answer.item_id for answer in taken] == ["1", "2"]
 
 
 def many_targets():

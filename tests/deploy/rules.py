@@ -102,7 +102,7 @@ def some_fields_stay_unset(objects):
     if "externalStorageNamespace" in cluster(objects).get("gcsFaultToleranceOptions", {}):
         yield "externalStorageNamespace: expected unset"
     if head(objects).get("enableIngress") or head(objects).get("serviceType", "ClusterIP") != "ClusterIP":
-        yield "headGroupSpec: expected no enableIngress and no other serviceType: its job API runs any code"
+        yield "headGroupSpec: expected no enableIngress, and no serviceType but ClusterIP: its job API runs any code"
     for group in groups(objects):
         for field in ("readinessProbe", "livenessProbe", "lifecycle", "command", "args"):
             if field in container(group):  # KubeRay's probes know of draining, and SIGTERM must reach `ray start`
@@ -218,7 +218,7 @@ def pods_have_the_volumes_that_they_mount(objects):
 
 PULLED = ("Always", "IfNotPresent", "Never")
 WORDS = {
-    "effect": ("NoSchedule", "PreferNoSchedule", "NoExecute"),
+    "effect": ("", "NoSchedule", "PreferNoSchedule", "NoExecute"),
     "imagePullPolicy": PULLED,
     "pullPolicy": PULLED,
     "whenUnsatisfiable": ("DoNotSchedule", "ScheduleAnyway"),

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from iin_service import stage
 from iin_service.recording import Recorder
 from iin_service.stage import Stage
 
@@ -111,7 +112,9 @@ def test_more_items_than_a_batch_holds_come_back_whole():
     assert [one.batch_size for one in passes] == [8, 8, 4]
 
 
-def test_the_parts_of_a_large_call_are_not_put_together_in_the_event_loop(monkeypatch):
+@pytest.mark.parametrize(("at_once", "in_loop"), [(stage.BYTES_COPIED_AT_ONCE, True), (100, False)])
+def test_the_parts_of_a_large_call_alone_are_put_together_outside_the_event_loop(at_once, in_loop, monkeypatch):
+    monkeypatch.setattr(stage, "BYTES_COPIED_AT_ONCE", at_once)
     seen, concatenate = [], np.concatenate
 
     def watched(*arguments):
@@ -120,7 +123,7 @@ def test_the_parts_of_a_large_call_are_not_put_together_in_the_event_loop(monkey
 
     monkeypatch.setattr(np, "concatenate", watched)
     asyncio.run(make_stage(Doubler(), max_batch_size=8)(rows(*range(20, 40))))
-    assert seen == [False, False], "one for each output"
+    assert seen == [in_loop, in_loop], "one for each output"
 
 
 def test_the_parts_of_a_large_call_do_not_count_each_other_as_waiting():

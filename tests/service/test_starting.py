@@ -67,9 +67,9 @@ def test_a_cluster_may_have_more_replicas_than_a_machine(capsys):
 
 
 @pytest.mark.parametrize("name", ["zähler", "two\nlines"])
-def test_a_name_that_no_caller_can_send_is_told_before_anything_starts(name, digits_bundle, capsys):
-    assert cli.main([str(digits_bundle), "--name", name]) == 1
-    assert "expected a name of printable ASCII" in capsys.readouterr().err
+def test_a_name_that_no_caller_can_send_is_refused(name, digits_bundle):
+    with pytest.raises(ValueError, match="expected a name of printable ASCII"):
+        cli._by_name([digits_bundle], name)
 
 
 def test_a_host_that_cannot_be_listened_on_is_not_told_as_a_port_in_use(digits_bundle, capsys):
