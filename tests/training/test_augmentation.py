@@ -1,5 +1,6 @@
 """Random distortion of pictures."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -30,6 +31,34 @@ def test_every_distortion_moves_pixels_within_range_and_repeats_with_its_generat
     assert float(first.min()) >= 0
     assert float(first.max()) <= 1 + 1e-6
     assert how.nothing is False
+
+
+def test_every_pixel_comes_from_where_rotation_zoom_shear_and_shift_say():
+    """On ramps, whose values tell the place that they come from; x to the right and y down from the middle."""
+    count, height, width = 8, 18, 26
+    how = Augmentation(rotation=20.0, zoom=0.2, shear=0.3, shift=2.0)
+    limits, draws = (math.radians(20), 0.2, 0.3, 2.0, 2.0), generator(3)
+    uniform = [(2 * torch.rand(count, generator=draws) - 1)[:, None, None] * limit for limit in limits]
+    angle, zoom, shear, across, down = uniform
+    y, x = torch.meshgrid(torch.arange(height) - (height - 1) / 2, torch.arange(width) - (width - 1) / 2, indexing="ij")
+    ramps = torch.stack([0.5 + x / 64, 0.5 + y / 64]).expand(count, 2, height, width)
+    from_x = (1 + zoom) * (angle.cos() * x - angle.sin() * y) + shear * y + across
+    from_y = (1 + zoom) * (angle.sin() * x + angle.cos() * y) + down
+    inside = (from_x.abs() < width / 2 - 2) & (from_y.abs() < height / 2 - 2)
+    assert inside.float().mean() > 0.5
+    moved = jitter(ramps, how, generator(3))
+    for channel, place in enumerate((from_x, from_y)):
+        torch.testing.assert_close((moved[:, channel] - 0.5)[inside] * 64, place[inside], atol=0.15, rtol=0)
+
+
+def test_thin_strokes_stay_brighter_than_bilinear_interpolation_leaves_them():
+    strokes = torch.zeros(64, 1, 17, 17)
+    strokes[..., 8] = 1
+    draws = generator(5)
+    *_, across, _ = (2 * torch.rand(64, generator=draws) - 1 for _ in range(5))
+    peaks = jitter(strokes, replace(STILL, shift=1.0), generator(5))[:, 0, 8].amax(dim=1)
+    bilinear = torch.maximum(across.abs(), 1 - across.abs())
+    assert float((peaks - bilinear).mean()) > 0.05
 
 
 def test_a_shift_is_measured_in_pixels():

@@ -97,6 +97,15 @@ def test_a_disk_too_small_for_the_model_is_told_before_anything_is_trained(small
     assert not [*small_disk.iterdir()]
 
 
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+def test_what_a_killed_trial_left_is_gone_after_the_next(tmp_path):
+    (tmp_path / "tried-0").mkdir()
+    (tmp_path / "tried-0" / "encoder.onnx").touch()
+    model = FrozenModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), image_shape=(1, 8, 8), value_range=(0.0, 1.0))
+    check_exportable(model, torch.rand(32, 1, 8, 8), tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize(
     "error",
     [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), OSError(f"weights: not written ({os.strerror(errno.ENOSPC)})")],

@@ -160,6 +160,11 @@ def test_variants_are_augmented_alike():
     assert len({image.numpy().tobytes() for image in pairs.images_a}) == 50
 
 
+def test_groups_of_variants_come_as_often_whatever_their_size():
+    first, _, _ = drawn(Variants(numbered(len(RARE)), RARE, "digit"), 6000)
+    np.testing.assert_allclose(frequencies(torch.from_numpy(RARE)[first], 3), 1 / 3, atol=0.03)
+
+
 def test_groups_of_one_image_have_no_variants_and_can_be_left_out():
     groups = np.array([0] * 6 + [1] * 6 + [2])
     with pytest.raises(ValueError, match=r"digit: expected at least two images of each group, .*set drop_single"):

@@ -100,13 +100,14 @@ def test_brackets_in_a_message_are_not_taken_for_formatting(capsys, tmp_path, mo
     assert "my[bold]data" in words(capsys.readouterr())
 
 
-def test_brackets_in_a_users_concept_are_not_taken_for_formatting(capsys, tmp_path, monkeypatch):
-    scores = {"residual": 1.0, "speed [m/s]": 0.5, "rate [/s]": 0.5}
+def test_a_users_concept_is_not_taken_for_formatting(capsys, tmp_path, monkeypatch):
+    scores = {"residual": 1.0, "speed [m/s]": 0.5, "rate [/s]": 0.5, "a:x:b": 0.5}
     monkeypatch.setattr(cli, "score_recipe", lambda *_: SizeScores(scores, scores, 32))
     assert main(["scores", "digits", "--run-dir", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "│ speed [m/s] │" in told
     assert "│ rate [/s]   │" in told
+    assert "│ a:x:b       │" in told, "no emoji"
 
 
 def test_what_to_run_next_is_told_in_one_line_however_long_the_path(digits_bundle, capsys, tmp_path, monkeypatch):

@@ -121,7 +121,7 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
         run_dir = command.run_dir
         if action == "scores":
             scores = score_recipe(command.recipe, run_dir, console)
-            console.print(score_table(scores.reference, scores.paper, scores.size))
+            console.print(score_table(scores.reference, scores.paper, scores.size), soft_wrap=False)
             return 0
         if action == "sketches":
             show_sketches(command.recipe, run_dir, console)
@@ -142,7 +142,7 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
             told = f"interrupted before the first checkpoint in {run_dir}; run the same command again"
         console.print(told)
         return 130
-    console.print(quality_table(bundle.manifest))
+    console.print(quality_table(bundle.manifest), soft_wrap=False)
     console.print(f"meanings: {bundle.directory / 'MODEL_CARD.md'}\nserve it with: iin-serve {bundle.directory}")
     return 0
 
@@ -160,8 +160,8 @@ def _report(arguments: list[str]) -> int:
 
 
 def _console(*, quiet: bool = False) -> Console:
-    """Shows a user's names and paths as they are: brackets are no formatting, and lines do not break in between."""
-    return Console(quiet=quiet, markup=False, soft_wrap=True)
+    """Shows a user's names and paths as they are: nothing in them is formatting, and lines do not break in between."""
+    return Console(quiet=quiet, markup=False, emoji=False, soft_wrap=True)
 
 
 def _fail(told: str) -> None:

@@ -1,7 +1,7 @@
 """One network as an ONNX graph that does as the network does."""
 
 import logging
-import tempfile
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from iin_training.models.frozen import FrozenModel
 from iin_training.models.onnx_model import OnnxModule
+from iin_training.processes import rank
 
 __all__ = [
     "PARITY_BATCHES",
@@ -50,12 +51,17 @@ def check_exportable(model: FrozenModel, images: Tensor, directory: Path) -> Non
 
     """
     latents = model.encode(images)
-    with tempfile.TemporaryDirectory(prefix="tried-", dir=directory) as folder:
+    folder = directory / f"tried-{rank()}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed meanwhile
+    folder.mkdir()
+    try:
         for role, network in model.networks().items():
             given, found = TENSORS[role]
             write_graph(
-                role, network, Path(folder) / f"{role}.onnx", images if role == "encoder" else latents, given, (found,)
+                role, network, folder / f"{role}.onnx", images if role == "encoder" else latents, given, (found,)
             )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_graph(

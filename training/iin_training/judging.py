@@ -93,7 +93,7 @@ def prior_figures(
             ceiling=_rarest_of_equal(len(classes)),
             floor=0.0,
             meaning=f"share of samples with the {concept} seen least often, relative to an equal share; "
-            "ceiling: mean where all are as likely",
+            "ceiling: mean where all are equally likely",
         ),
     }
     if concept in layout:

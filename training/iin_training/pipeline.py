@@ -42,7 +42,8 @@ Plan: TypeAlias = DigitsPlan | PicturesPlan | OwnModel
 def run_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> Bundle:
     """Train, evaluate and export `recipe` in `directory`; the bundle is `directory/bundle`.
 
-    What an earlier run of the same recipe made there is reused, down to the last checkpoint.
+    What an earlier run of the same recipe made there is reused, down to the last checkpoint. A `console` made with
+    `markup=False, emoji=False` shows names and paths as they are.
     """
     plan = _plan(recipe)
     identity = json.loads(json.dumps(plan.identity(), default=str))

@@ -19,6 +19,7 @@ __all__ = [
     "of_all",
     "of_share",
     "processes",
+    "rank",
     "same_everywhere",
     "share",
     "wait",
@@ -63,9 +64,14 @@ def processes() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def rank() -> int:
+    """Which of the processes this one is, from 0."""
+    return distributed.get_rank() if processes() > 1 else 0
+
+
 def leads() -> bool:
     """Whether this process is the one that writes files and speaks."""
-    return processes() == 1 or distributed.get_rank() == 0
+    return rank() == 0
 
 
 def wait() -> None:
@@ -96,7 +102,7 @@ def share(*batch: Tensor) -> list[Tensor]:
         return list(batch)
     for tensor in batch:
         check_divides(len(tensor))
-    return [tensor.chunk(count)[distributed.get_rank()] for tensor in batch]
+    return [tensor.chunk(count)[rank()] for tensor in batch]
 
 
 def of_all(function: Callable[[Tensor], Tensor], *sides: Tensor) -> Tensor:
@@ -112,7 +118,7 @@ def of_share(function: Callable[[Tensor], Tensor], *sides: Tensor) -> Tensor:
         return found
     own = len(found) // len(sides)
     rows = found.new_zeros(len(sides), count, own, *found.shape[1:])
-    rows[:, distributed.get_rank()] = found.view(len(sides), own, *found.shape[1:])
+    rows[:, rank()] = found.view(len(sides), own, *found.shape[1:])
     return rows.flatten(0, 2)
 
 

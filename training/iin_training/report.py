@@ -42,7 +42,8 @@ def show_report(directory: Path, console: Console) -> None:
     """Print what the run or the bundle in `directory` is worth, and write it as a page of HTML with pictures.
 
     Of a run also how far it got, and its `curves.png` is drawn anew; its page is `report.html` in `directory`. That of
-    a bundle, which stays as it was checked, is beside it: `BUNDLE.html`.
+    a bundle, which stays as it was checked, is beside it: `BUNDLE.html`. A `console` made with `markup=False,
+    emoji=False` shows names and paths as they are.
 
     Raises:
         ValueError: where `directory` is neither that of a run nor a bundle.
@@ -53,7 +54,7 @@ def show_report(directory: Path, console: Console) -> None:
     if (directory / "manifest.json").is_file():
         whole = directory.resolve()
         page, bundle = whole.with_name(whole.name + ".html"), read_bundle(directory)
-        console.print(quality_table(bundle.manifest))
+        console.print(quality_table(bundle.manifest), soft_wrap=False)
         write_page(page, title=bundle.manifest.name, bundle=bundle)
         console.print(f"page: {page}")
     else:
@@ -75,11 +76,11 @@ def _show_run(directory: Path, console: Console) -> None:
         table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    console.print(table, soft_wrap=False)
     bundle = read_bundle(directory / "bundle") if (directory / "bundle").is_dir() else None
     state = _state(directory, stages)
     if bundle is not None:
-        console.print(quality_table(bundle.manifest))
+        console.print(quality_table(bundle.manifest), soft_wrap=False)
         console.print(f"meanings: {bundle.directory / 'MODEL_CARD.md'}")
     else:
         sizes = [stage.settings["factors"] for stage in stages if "factors" in stage.settings]

