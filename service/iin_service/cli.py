@@ -112,7 +112,7 @@ def _wrong(given: argparse.Namespace, command: list[str]) -> str | None:
         (most >= 1 or not private, f"BUNDLE: expected at most {PORTS_PER_KIND}, got {len(given.bundles)}"),
         (
             given.replicas >= 1 and (given.replicas <= most or not private),
-            f"--replicas: expected {f'1 to {most}' if private else 'at least 1'} of each, got {given.replicas}",
+            f"--replicas: expected {f'1 to {most}' if private else 'at least 1'} of each bundle, got {given.replicas}",
         ),
         (given.cpus >= 1, f"--cpus: expected at least 1, got {given.cpus}"),
         (

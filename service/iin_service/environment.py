@@ -91,7 +91,7 @@ def port_is_free(port: int, host: str = "") -> bool:
     """True where a server could listen on `port` of `host` (by default of every interface).
 
     Raises:
-        OSError: where none could, whether or not another one does: it is no address of this machine, or not allowed.
+        OSError: where no server could, even if none does: it is no address of this machine, or not allowed.
 
     """
     with closing(socket.socket()) as probe:

@@ -25,8 +25,8 @@ DATATYPES: dict[str, tuple[Any, str]] = {
     "UINT64": (np.dtype("<u8"), "uint64_contents"),
     "BYTES": (np.dtype(object), "bytes_contents"),
 }
-# Parameters with which Triton's extensions ask for an output as names of classes, or where the caller looks for it.
-SHARED = "shared_memory_region"
+SHARED = "shared_memory_region"  # where a tensor is, by one of Triton's extensions
+# Parameters with which these ask for an output in another form than its numbers, or in another place than the answer.
 OTHER_FORMS = ("classification", SHARED)
 
 

@@ -49,8 +49,8 @@ def test_no_port_is_taken_twice(digits_bundle, process, monkeypatch, given):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("b", "--replicas", "33"), "--replicas: expected 1 to 32 of each, got 33"),
-        (("--address", "auto", "--replicas", "0"), "--replicas: expected at least 1 of each, got 0"),
+        (("b", "--replicas", "33"), "--replicas: expected 1 to 32 of each bundle, got 33"),
+        (("--address", "auto", "--replicas", "0"), "--replicas: expected at least 1 of each bundle, got 0"),
         (("--address", "auto", "--update", "--", "iin", "describe"), "--update: expected no command behind --"),
     ],
 )
