@@ -9,6 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 # onnxruntime tells Microsoft of every session otherwise; our packages set it too.
 export ORT_DISABLE_TELEMETRY := 1
+# buf would write into the home directory, which may be read only.
+export BUF_CACHE_DIR := $(CURDIR)/build/buf
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve bundle test test-deploy test-cluster lint locks bench bench-method protos release-protos clean
@@ -20,7 +22,9 @@ setup: $(READY) ## make .venv with the pinned dependencies
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# One that was interrupted while it was made has no pip.
+	$(BIN)/python -c 'import pip, sys; assert sys.version_info >= (3, 11)' 2> /dev/null || \
+		{ echo "making $(VENV) anew"; $(PYTHON) -m venv $(if $(wildcard $(VENV)/pyvenv.cfg),--clear) $(VENV); }
 	$(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -21,7 +21,7 @@ from deploy.capacity.arrivals import Arrivals, Closed, Daily, Poisson
 from deploy.capacity.hardware import ASSUMED_PRICE_DATE, MACHINES, Machine
 from deploy.capacity.inputs import CALLS, Stages, read_autoscaling, read_stages
 from deploy.capacity.model import Scenario, simulate
-from deploy.capacity.plan import capacity, comfortable, day, need, scaled, under_way
+from deploy.capacity.plan import capacity, comfortable, day, need, under_way
 
 HERE = Path(__file__).parent
 STAGES = HERE / "stages.json"
@@ -147,9 +147,8 @@ def scenario(given: argparse.Namespace, stages: Stages, machine: Machine, sharin
     stages.for_call(call)
     if given.times_larger <= 0:
         raise ValueError(f"--times-larger: expected more than 0, got {given.times_larger}")
-    wanted = {name: stages.rows[name] for name, _ in call}
     return Scenario(
-        rows={name: machine.row(row) for name, row in scaled(wanted, given.times_larger).items()},
+        rows={name: machine.row(stages.rows[name].larger(given.times_larger)) for name, _ in call},
         call=call,
         overhead_ms=stages.overhead_ms,
         wake_ms=stages.wake_ms,
@@ -222,9 +221,8 @@ def plan_machine(given: argparse.Namespace, stages: Stages, machine: Machine, sh
         return
     usd, curve = machine.usd_a_replica(sharing), under_way(one, each.rate, told)
     for rate in given.rates:
-        found = need(one, rate, given.p99_ms, each, told)
-        count, result = max(found.replicas, given.least), found.result
-        count = -(-count // sharing) * sharing  # whole GPUs
+        needed, result = need(one, rate, given.p99_ms, each, told)
+        count = -(-max(needed, given.least) // sharing) * sharing  # whole GPUs
         settings = replace(
             read_autoscaling(SERVE, given.start_s),
             min_replicas=given.least,

@@ -63,13 +63,11 @@ class Closed:
 
     callers: int
     """How many."""
-    think_s: float = 0.0
-    """Seconds between an answer and the next call."""
 
     def __post_init__(self) -> None:
         """Refuse a crowd of none."""
-        if self.callers < 1 or self.think_s < 0:
-            raise ValueError(f"callers, think_s: expected 1 or more and 0 or more, got {self.callers}, {self.think_s}")
+        if self.callers < 1:
+            raise ValueError(f"callers: expected 1 or more, got {self.callers}")
 
 
 Arrivals = Poisson | Daily | Closed

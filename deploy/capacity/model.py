@@ -83,9 +83,6 @@ class Scenario:
                 raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
         if not 0 <= self.warm_up_s < self.seconds:
             raise ValueError(f"seconds: expected more than the warm-up of {self.warm_up_s} s, got {self.seconds}")
-        for name in ("overhead_ms", "wake_ms", "spread"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         for name, items in self.call:
             if name not in self.rows or not 1 <= items <= self.max_batch:
                 raise ValueError(f"call: expected known rows with 1 to {self.max_batch} items, got {name!r}, {items}")
@@ -307,13 +304,11 @@ class _World:
             yield self.env.timeout(moment - self.env.now)
             self.send()
 
-    def caller(self, think_s: float) -> Events:
+    def caller(self) -> Events:
         while self.env.now < self.scenario.seconds:
             answered = self.env.event()
             self.send(answered.succeed)
             yield answered
-            if think_s:
-                yield self.env.timeout(think_s)
 
     def autoscale(self, scaler: Autoscaler) -> Events:
         while self.env.now < self.scenario.seconds:
@@ -348,7 +343,7 @@ def simulate(scenario: Scenario, told: Callable[[float], None] = lambda share: N
         env.process(world.autoscale(Autoscaler(scenario.autoscaling)))
     if isinstance(arrivals, Closed):
         for _ in range(arrivals.callers):
-            env.process(world.caller(arrivals.think_s))
+            env.process(world.caller())
     else:
         env.process(world.open_loop(arrivals.times(world.random)))
     env.process(world.tell())

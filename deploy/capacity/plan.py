@@ -13,21 +13,19 @@ import numpy as np
 
 from deploy.capacity.arrivals import Daily, Poisson
 from deploy.capacity.autoscaler import Autoscaler
-from deploy.capacity.inputs import Autoscaling, Row
+from deploy.capacity.inputs import Autoscaling
 from deploy.capacity.model import Result, Scenario, simulate
 
 __all__ = [
     "SLICE",
     "Curve",
     "Day",
-    "Need",
     "Slice",
     "capacity",
     "comfortable",
     "day",
     "need",
     "optimistic_capacity",
-    "scaled",
     "under_way",
 ]
 
@@ -50,16 +48,6 @@ class Slice:
     """Calls a second of one replica."""
     result: Result
     """What SLICE of them did."""
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a rate needs."""
-
-    replicas: int
-    """How many."""
-    result: Result
-    """What they did, or the slice that stands for them."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +74,11 @@ class Day:
 
 def optimistic_capacity(scenario: Scenario) -> float:
     """Calls a second of one replica with full batches and no waiting; what it does is below."""
-    milliseconds = {
-        name: scenario.rows[name].milliseconds(scenario.max_batch) / scenario.max_batch * items
-        for name, items in _items(scenario).items()
-    }
-    graphs = sum(milliseconds.values())
+    full = scenario.max_batch
+    graphs = sum(scenario.rows[name].milliseconds(full) / full * items for name, items in scenario.call)
     if scenario.accelerated:  # the event loop is one thread, and replicas take turns on the GPU
         return 1e3 / max(scenario.own_ms, graphs * scenario.replicas_a_gpu)
     return 1e3 / max(scenario.own_ms, graphs, (scenario.own_ms + graphs) / scenario.cores)
-
-
-def _items(scenario: Scenario) -> dict[str, int]:
-    items: dict[str, int] = {}
-    for name, count in scenario.call:
-        items[name] = items.get(name, 0) + count
-    return items
 
 
 def run(scenario: Scenario, replicas: int, rate: float) -> Result:
@@ -111,7 +89,6 @@ def run(scenario: Scenario, replicas: int, rate: float) -> Result:
             scenario,
             replicas=replicas,
             arrivals=Poisson(rate),
-            autoscaling=None,
             seconds=seconds,
             warm_up_s=WARM_UP_S,
         )
@@ -137,19 +114,21 @@ def capacity(scenario: Scenario, p99_ms: float, told: Told = lambda text: None) 
     return best
 
 
-def need(scenario: Scenario, rate: float, p99_ms: float, each: Slice, told: Told = lambda text: None) -> Need:
+def need(
+    scenario: Scenario, rate: float, p99_ms: float, each: Slice, told: Told = lambda text: None
+) -> tuple[int, Result]:
     """Replicas for `rate` calls a second: by the slice where there are many, tried one by one where there are few.
 
-    `each` is what `capacity` found for the same scenario and target.
+    `each` is what `capacity` found for the same scenario and target. Beside them what they did, or their slice.
     """
     replicas = math.ceil(rate / each.rate)
     while replicas <= SLICE:
         told(f"{rate:g} calls a second on {replicas} replicas")
         result = run(scenario, replicas, rate)
         if meets(result, rate, p99_ms):
-            return Need(replicas, result)
+            return replicas, result
         replicas += 1
-    return Need(replicas, each.result)
+    return replicas, each.result
 
 
 def comfortable(curve: Curve) -> float:
@@ -194,8 +173,3 @@ def day(curve: Curve, wave: Daily, settings: Autoscaling) -> Day:
         running = min(running, target)
         held, most, rates, late = held + running, max(most, running), rates + rate, late + rate * (backlog > 0)
     return Day(held / steps, most, late / rates)
-
-
-def scaled(rows: dict[str, Row], times: float) -> dict[str, Row]:
-    """The rows of a model `times` as large."""
-    return {name: row.larger(times) for name, row in rows.items()}

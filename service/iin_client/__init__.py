@@ -1,6 +1,7 @@
 """A small typed client of the interpretation service."""
 
 from iin_client.async_client import AsyncClient
+from iin_client.base import Application
 from iin_client.channel import Tls
 from iin_client.client import Client
 from iin_client.errors import CallError, Violation
@@ -36,7 +37,6 @@ from iin_client.results import (
     StageTiming,
     Timing,
 )
-from iin_client.settings import Application
 
 __all__ = [
     "Answer",

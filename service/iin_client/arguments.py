@@ -3,9 +3,10 @@
 import argparse
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -14,6 +15,9 @@ from iin_client.inputs import LinearWalk, Replace, Resample, SetValue, Shift
 __all__ = ["Picture", "build_parser"]
 
 _DEFAULT_ADDRESS = "localhost:9000"
+_LINE = "FACTOR=DISTANCE:V1,V2,..."
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -48,39 +52,36 @@ def _add_interpret(command: argparse.ArgumentParser) -> None:
 def _add_edit(command: argparse.ArgumentParser) -> None:
     _add_pictures(command, "TARGET", "picture to edit (PNG, JPEG or WebP)")
     operations = command.add_argument_group("operations (at least one, each as often as needed)")
-    # One destination for all of them keeps the order of the command line.
-    operations.add_argument(
-        "--replace",
-        dest="edits",
-        action="append",
-        type=_replace,
-        metavar="FACTOR=SOURCE",
-        help="take the factor over from the picture SOURCE",
-    )
-    operations.add_argument(
-        "--set",
-        dest="edits",
-        action="append",
-        type=_set_value,
-        metavar="FACTOR=V1,V2,...",
-        help="give the factor these values, in standard deviations, one a dimension",
-    )
-    operations.add_argument(
-        "--resample",
-        dest="edits",
-        action="append",
-        type=_resample,
-        metavar="FACTOR=SEED",
-        help="draw the factor from the prior; a seed repeats its draw",
-    )
-    operations.add_argument(
-        "--shift",
-        dest="edits",
-        action="append",
-        type=_shift,
-        metavar="FACTOR=DISTANCE:V1,V2,...",
-        help="move the factor DISTANCE standard deviations along the direction V1,V2,...",
-    )
+    for option, form, read, text in (
+        (
+            "--replace",
+            "FACTOR=SOURCE",
+            lambda factor, path: Replace(factor, _picture(path).data),
+            "take the factor over from the picture SOURCE",
+        ),
+        (
+            "--set",
+            "FACTOR=V1,V2,...",
+            lambda factor, values: SetValue(factor, _numbers(values)),
+            "give the factor these values, in standard deviations, one a dimension",
+        ),
+        (
+            "--resample",
+            "FACTOR=SEED",
+            lambda factor, seed: Resample(factor, _seed(seed)),
+            "draw the factor from the prior; a seed repeats its draw",
+        ),
+        (
+            "--shift",
+            _LINE,
+            lambda factor, line: Shift(factor, *_line(line)),
+            "move the factor DISTANCE standard deviations along the direction V1,V2,...",
+        ),
+    ):
+        # One destination for all of them keeps the order of the command line.
+        operations.add_argument(
+            option, dest="edits", action="append", type=_assigned(form, read), metavar=form, help=text
+        )
     command.add_argument(
         "--strength", type=float, metavar="S", help="how far every --replace goes, from 0 (no change) to 1 (default)"
     )
@@ -109,7 +110,7 @@ def _add_sample(command: argparse.ArgumentParser) -> None:
         dest="fixed",
         action="append",
         default=[],
-        type=_fix,
+        type=_assigned("FACTOR=IMAGE", lambda factor, path: (factor, _picture(path))),
         metavar="FACTOR=IMAGE",
         help="take the factor from this picture instead of drawing it; once a factor",
     )
@@ -123,8 +124,8 @@ def _add_traverse(command: argparse.ArgumentParser) -> None:
     paths.add_argument("--to", type=_picture, metavar="IMAGE", help="in a straight line to this picture")
     paths.add_argument(
         "--line",
-        type=_line,
-        metavar="FACTOR=DISTANCE:V1,V2,...",
+        type=_assigned(_LINE, lambda factor, line: LinearWalk(factor, *_line(line))),
+        metavar=_LINE,
         help="DISTANCE standard deviations along the direction V1,V2,... of a factor",
     )
     paths.add_argument(
@@ -280,61 +281,37 @@ def _picture(path: str) -> Picture:
             return Picture(path, data)
     except UnidentifiedImageError:
         raise OSError(f"{path}: expected a PNG, JPEG or WebP file, got something else") from None
-    except Image.DecompressionBombError as error:
-        raise OSError(f"{path}: {error}") from None
-    except OSError as error:
-        raise OSError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:  # Pillow's, of a part that is too large; to argparse it would be wrong usage
-        raise OSError(f"cannot read {path}: {error}") from None
+    # Pillow's errors of parts that are too large are none of the system's: to argparse they would be wrong usage.
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise OSError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _replace(text: str) -> Replace:
-    factor, path = _assignment(text, "SOURCE")
-    return Replace(factor, _picture(path).data)
+def _assigned(form: str, read: Callable[[str, str], Value]) -> Callable[[str], Value]:
+    """Reads an option of the form `FACTOR=...`; what `read` cannot read is wrong usage."""
+
+    def value_of(text: str) -> Value:
+        factor, _, value = text.partition("=")
+        try:
+            if factor and value:
+                return read(factor, value)
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"expected {form}, got {text}")
+
+    return value_of
 
 
-def _set_value(text: str) -> SetValue:
-    factor, values = _assignment(text, "V1,V2,...")
-    return SetValue(factor, _numbers(values, text))
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError
+    return int(text)
 
 
-def _resample(text: str) -> Resample:
-    factor, seed = _assignment(text, "SEED")
-    if not seed.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at least 0, as seed, got {seed}")
-    return Resample(factor, seed=int(seed))
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
 
 
-def _shift(text: str) -> Shift:
-    factor, value = _assignment(text, "DISTANCE:V1,V2,...")
-    distance, colon, direction = value.partition(":")
-    if not colon:
-        raise argparse.ArgumentTypeError(f"{text}: expected FACTOR=DISTANCE:V1,V2,..., got no direction")
-    distances = _numbers(distance, text)
-    if len(distances) != 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected one distance before the colon, got {distance}")
-    return Shift(factor, direction=_numbers(direction, text), distance=distances[0])
-
-
-def _line(text: str) -> LinearWalk:
-    shift = _shift(text)
-    return LinearWalk(shift.factor, shift.direction, shift.distance)
-
-
-def _fix(text: str) -> tuple[str, Picture]:
-    factor, path = _assignment(text, "IMAGE")
-    return factor, _picture(path)
-
-
-def _assignment(text: str, expected: str) -> tuple[str, str]:
-    factor, equals, value = text.partition("=")
-    if not (factor and equals and value):
-        raise argparse.ArgumentTypeError(f"expected FACTOR={expected}, got {text}")
-    return factor, value
-
-
-def _numbers(values: str, text: str) -> Sequence[float]:
-    try:
-        return [float(value) for value in values.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: expected numbers between commas, got {values}") from None
+def _line(text: str) -> tuple[list[float], float]:
+    """Direction and distance."""
+    distance, _, direction = text.partition(":")
+    return _numbers(direction), float(distance)

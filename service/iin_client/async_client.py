@@ -4,45 +4,18 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import grpc
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_api.v1.interpretation_pb2_grpc import InterpretationServiceStub
 
-from iin_client.channel import Tls, open_async_channel
+from iin_client import request_messages, result_messages, streaming
+from iin_client.base import KEPT_BY_GATEWAY, NOT_READY, PAUSE_S, BaseClient
 from iin_client.errors import CallError
 from iin_client.inputs import Edit, Fixed, Input, Inputs, Output, Walk
 from iin_client.model import Model, ServedModel
-from iin_client.request_messages import (
-    edit_request,
-    edits_request,
-    interpret_request,
-    respond_request,
-    sample_request,
-    traverse_request,
-)
-from iin_client.result_messages import (
-    application_names,
-    edited,
-    interpretations,
-    model_description,
-    responses,
-    samples,
-    served_models,
-)
-from iin_client.result_messages import frames as frames_of
 from iin_client.results import Answer, Edited, Frames, Interpretations, Responses, Samples
-from iin_client.settings import KEPT_BY_GATEWAY, LIST_APPLICATIONS, NOT_READY, PAUSE_S, Application, Settings
-from iin_client.streaming import (
-    AHEAD,
-    Sending,
-    answer,
-    as_they_come_async,
-    edit_message,
-    interpret_message,
-    messages_async,
-)
 
 __all__ = ["AsyncClient"]
 
@@ -51,22 +24,10 @@ Result = TypeVar("Result")
 _STATUS_LOST = (grpc.StatusCode.INTERNAL, "Internal error from Core (INTERNAL)")
 
 
-class AsyncClient:
+class AsyncClient(BaseClient):
     """Client for asyncio: the same arguments, calls and errors. Create it inside the event loop."""
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        timeout: float = 30.0,
-        application: Application = None,
-        tls: Tls | None = None,
-        token: str | None = None,
-    ) -> None:
-        self._settings = Settings(address, timeout, application, tls, token)
-        self._channel = open_async_channel(address, tls)
-        self._stub = InterpretationServiceStub(self._channel)
-        self._list_applications: Any = self._channel.unary_unary(LIST_APPLICATIONS)
+    _grpc = grpc.aio
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,8 +41,8 @@ class AsyncClient:
 
     async def interpret(self, inputs: Inputs, *, resize: bool = False) -> Interpretations:
         """See `Client.interpret`."""
-        request = interpret_request(inputs, resize=resize)
-        return await self._answer(self._stub.Interpret, request, interpretations)
+        request = request_messages.interpret_request(inputs, resize=resize)
+        return await self._answer(self._stub.Interpret, request, result_messages.interpretations)
 
     async def edit(
         self,
@@ -93,8 +54,8 @@ class AsyncClient:
         latents: bool = False,
     ) -> Edited:
         """See `Client.edit`."""
-        request = edit_request(targets, edits, output=output, resize=resize, latents=latents)
-        return await self._answer(self._stub.Edit, request, edited)
+        request = request_messages.edit_request(targets, edits, output=output, resize=resize, latents=latents)
+        return await self._answer(self._stub.Edit, request, result_messages.edited)
 
     def sample(
         self,
@@ -109,7 +70,7 @@ class AsyncClient:
         latents: bool = False,
     ) -> AsyncGenerator[Samples, None]:
         """See `Client.sample`; iterate with `async for`."""
-        request = sample_request(
+        request = request_messages.sample_request(
             count,
             seed=seed,
             temperature=temperature,
@@ -119,7 +80,7 @@ class AsyncClient:
             truncation=truncation,
             latents=latents,
         )
-        return self._answers(self._stub.Sample, request, samples)
+        return self._answers(self._stub.Sample, request, result_messages.samples)
 
     def traverse(
         self,
@@ -132,8 +93,8 @@ class AsyncClient:
         latents: bool = False,
     ) -> AsyncGenerator[Frames, None]:
         """See `Client.traverse`; iterate with `async for`."""
-        request = traverse_request(start, path, frames, output=output, resize=resize, latents=latents)
-        return self._answers(self._stub.Traverse, request, frames_of)
+        request = request_messages.traverse_request(start, path, frames, output=output, resize=resize, latents=latents)
+        return self._answers(self._stub.Traverse, request, result_messages.frames)
 
     async def respond(
         self,
@@ -146,17 +107,17 @@ class AsyncClient:
         resize: bool = False,
     ) -> Responses:
         """See `Client.respond`."""
-        request = respond_request(
+        request = request_messages.respond_request(
             inputs, factors=factors, draws=draws, seed=seed, temperature=temperature, resize=resize
         )
-        return await self._answer(self._stub.Respond, request, responses)
+        return await self._answer(self._stub.Respond, request, result_messages.responses)
 
     def interpret_stream(
         self, items: AsyncIterable[tuple[str, Inputs]], *, resize: bool = False
     ) -> AsyncGenerator[Answer[Interpretations], None]:
         """See `Client.interpret_stream`; `items` is asynchronous too."""
-        message = interpret_message(resize=resize)
-        return self._streamed(self._stub.InterpretStream, items, message, interpretations)
+        message = partial(request_messages.interpret_stream_request, resize=resize)
+        return self._streamed(self._stub.InterpretStream, items, message, result_messages.interpretations)
 
     def edit_stream(
         self,
@@ -168,32 +129,31 @@ class AsyncClient:
         latents: bool = False,
     ) -> AsyncGenerator[Answer[Edited], None]:
         """See `Client.edit_stream`; `items` is asynchronous too."""
-        message = edit_message(edits_request(edits, output=output, resize=resize, latents=latents))
-        return self._streamed(self._stub.EditStream, items, message, edited)
+        request = request_messages.edit_request([], edits, output=output, resize=resize, latents=latents)
+        message = partial(request_messages.edit_stream_request, edits=request)
+        return self._streamed(self._stub.EditStream, items, message, result_messages.edited)
 
     async def list_models(self) -> tuple[ServedModel, ...]:
         """See `Client.list_models`."""
-        options = self._settings.options()
+        options = self._options()
         with self._errors():
             try:
-                return served_models(await self._stub.ListModels(pb.ListModelsRequest(), **options))
+                return result_messages.served_models(await self._stub.ListModels(pb.ListModelsRequest(), **options))
             except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.NOT_FOUND or self._settings.applications:
+                if error.code() is not grpc.StatusCode.NOT_FOUND or self._applications:
                     raise
                 try:
-                    names = application_names(await self._list_applications(b"", **options))
+                    names = result_messages.application_names(await self._list_applications(b"", **options))
                 except grpc.RpcError as refused:
-                    if refused.code() in KEPT_BY_GATEWAY:
-                        raise error from None
-                    raise
+                    raise error if refused.code() in KEPT_BY_GATEWAY else refused from None
             if not names:
                 return ()
             options["metadata"] += (("application", names[0]),)
-            return served_models(await self._stub.ListModels(pb.ListModelsRequest(), **options))
+            return result_messages.served_models(await self._stub.ListModels(pb.ListModelsRequest(), **options))
 
     async def get_model(self) -> Model:
         """See `Client.get_model`."""
-        return await self._answer(self._stub.GetModel, pb.GetModelRequest(), model_description)
+        return await self._answer(self._stub.GetModel, pb.GetModelRequest(), result_messages.model_description)
 
     async def wait_until_ready(self, timeout: float = 60.0) -> Model:
         """See `Client.wait_until_ready`."""
@@ -201,8 +161,8 @@ class AsyncClient:
         while True:
             try:
                 with self._errors(timeout):
-                    options = self._settings.attempt(end - time.monotonic())
-                    return model_description(await self._stub.GetModel(pb.GetModelRequest(), **options))
+                    options = self._attempt(end - time.monotonic())
+                    return result_messages.model_description(await self._stub.GetModel(pb.GetModelRequest(), **options))
             except CallError as error:
                 if error.code not in NOT_READY or time.monotonic() + PAUSE_S >= end:
                     raise
@@ -210,33 +170,32 @@ class AsyncClient:
 
     @contextmanager
     def _errors(self, timeout: float | None = None) -> Iterator[None]:
-        """Those of `Settings`, and of a closed client, whose calls gRPC ends as if their tasks were cancelled."""
+        """As of `BaseClient`, and of a closed client, whose calls gRPC ends as if their tasks were cancelled."""
         try:
-            with self._settings.errors(timeout):
+            with super()._errors(timeout):
                 yield
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise CallError(grpc.StatusCode.CANCELLED, f"the client of {self._settings.address} was closed") from error
+            raise CallError(grpc.StatusCode.CANCELLED, f"the client of {self._address} was closed") from error
         except grpc.aio.UsageError as error:
             raise ValueError(f"client: expected an open one, got one that is closed; make another ({error})") from error
 
     async def _answer(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Result:
         """See `Client._answer`."""
         with self._errors():
-            return read(await call(request, **self._settings.options()))
+            return read(await call(request, **self._options()))
 
     async def _answers(self, call: Any, request: Any, read: Callable[[Any], Result]) -> AsyncGenerator[Result, None]:
         """See `Client._answers`."""
         with self._errors():
-            received = call(request, **self._settings.options())
-        try:
-            with self._errors():
+            received = call(request, **self._options())
+            try:
                 async for response in received:
                     yield read(response)
-        finally:
-            received.cancel()
+            finally:
+                received.cancel()
 
     async def _streamed(
         self,
@@ -246,20 +205,20 @@ class AsyncClient:
         read: Callable[[Any], Result],
     ) -> AsyncGenerator[Answer[Result], None]:
         """See `Client._streamed`."""
-        sending = Sending(asyncio.Semaphore(AHEAD))
+        sending = streaming.Sending(asyncio.Semaphore(streaming.AHEAD))
         with self._errors():
-            received = call(messages_async(items, message, sending), metadata=self._settings.metadata())
+            received = call(streaming.messages_async(items, message, sending), metadata=self._metadata())
         try:
             with self._errors():
-                async for response in as_they_come_async(received):
+                async for response in streaming.as_they_come_async(received):
                     sending.answered()
-                    yield answer(response, read)
+                    yield streaming.answer(response, read)
         except CallError as error:
             if (error.code, error.message) != _STATUS_LOST:
                 raise
             raise CallError(
                 grpc.StatusCode.UNAVAILABLE,
-                f"{self._settings.address} refused the stream, or broke it off, while this client was sending, and its "
+                f"{self._address} refused the stream, or broke it off, while this client was sending, and its "
                 "status is lost; try again, and if it persists use Client, which tells the status",
             ) from error
         finally:

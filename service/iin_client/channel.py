@@ -3,12 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from iin_client.credentials import read_pem
 
-__all__ = ["CHANNEL_OPTIONS", "MAX_MESSAGE_BYTES", "Tls", "channel_options", "open_async_channel", "open_channel"]
+__all__ = ["CHANNEL_OPTIONS", "MAX_MESSAGE_BYTES", "Tls", "channel_options", "open_channel"]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
@@ -20,7 +21,10 @@ _SERVICE_CONFIG = json.dumps(
         "methodConfig": [
             {
                 # Without a method's name it holds for all of the service; every one of them is idempotent.
-                "name": [{"service": "iin_api.v1.InterpretationService"}],
+                "name": [
+                    {"service": "iin_api.v1.InterpretationService"},
+                    {"service": "ray.serve.RayServeAPIService"},
+                ],
                 "retryPolicy": {
                     "maxAttempts": 4,
                     "initialBackoff": "0.1s",
@@ -67,21 +71,16 @@ class Tls:
             raise ValueError(f"tls: expected client_key and client_certificate, got {given} only; give the other too")
 
 
-def open_channel(address: str, tls: Tls | None) -> grpc.Channel:
-    """Channel to `address` (`host:port` or a gRPC target); plaintext without `tls`.
+# Any: gRPC's two modules have no common type, nor have their channels.
+def open_channel(module: Any, address: str, tls: Tls | None) -> Any:
+    """Channel of `module`, `grpc` or `grpc.aio`, to `address` (`host:port` or a gRPC target); plaintext without `tls`.
 
     OSError for a file of `tls` that cannot be read, ValueError for one that is no PEM file.
     """
+    options = channel_options(address, tls)
     if tls is None:
-        return grpc.insecure_channel(address, options=channel_options(address, tls))
-    return grpc.secure_channel(address, _credentials(tls), options=channel_options(address, tls))
-
-
-def open_async_channel(address: str, tls: Tls | None) -> grpc.aio.Channel:
-    """The same for asyncio."""
-    if tls is None:
-        return grpc.aio.insecure_channel(address, options=channel_options(address, tls))
-    return grpc.aio.secure_channel(address, _credentials(tls), options=channel_options(address, tls))
+        return module.insecure_channel(address, options=options)
+    return module.secure_channel(address, _credentials(tls), options=options)
 
 
 def channel_options(address: str, tls: Tls | None) -> list[tuple[str, int | str]]:

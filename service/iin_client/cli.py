@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import Image
 
@@ -26,12 +26,13 @@ from iin_client.gallery import draw_gallery
 from iin_client.inputs import Edit, Interpolation, RandomWalk, Replace, Walk
 from iin_client.model import Model
 from iin_client.results import Edited, Interpretations, Responses
-from iin_client.sheet import contact_sheet, save_film
+from iin_client.sheet import contact_sheet, scaled
 from iin_client.tables import describe_interpretations, describe_model, describe_models, describe_responses
 
 __all__ = ["main"]
 
 _TELL_S = 2.0  # between two lines that say how far a command is
+_FRAME_MS = 80  # of a film
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,59 +133,40 @@ def _drawing_model(client: Client, options: argparse.Namespace) -> Model:
     return model
 
 
-def _one_call(model: Model, options: argparse.Namespace, files: Sequence[bytes]) -> Sequence[bytes]:
-    """`files` as they go into one call that cannot be split: seeds and sources hold for all of it."""
-    return fitted(files, model) if options.resize else files
-
-
-def _edit(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:
+def _edit(client: Client, options: argparse.Namespace) -> Sequence[Image.Image]:
     edits: list[Edit] = options.edits
     if not edits:
         raise ValueError("edit: expected at least one of --replace, --set, --resample, --shift, got none")
-    if options.strength is not None:
-        if not any(isinstance(edit, Replace) for edit in edits):
-            raise ValueError("--strength: expected a --replace for it to apply to, got none; leave it out")
-        edits = [
-            dataclasses.replace(edit, strength=options.strength) if isinstance(edit, Replace) else edit
-            for edit in edits
-        ]
-    model = _drawing_model(client, options)
     targets = [picture.data for picture in options.pictures]
     sources = [edit.source for edit in edits if isinstance(edit, Replace) and isinstance(edit.source, bytes)]
-    files = iter(_one_call(model, options, [*targets, *sources]))
+    if options.strength is not None and not sources:
+        raise ValueError("--strength: expected a --replace for it to apply to, got none; leave it out")
+    strength = Replace.strength if options.strength is None else options.strength
+    files = iter(fitted([*targets, *sources], _drawing_model(client, options), resize=options.resize))
     targets = [next(files) for _ in targets]
-    edits = [dataclasses.replace(edit, source=next(files)) if isinstance(edit, Replace) else edit for edit in edits]
-    images = client.edit(targets, edits, resize=options.resize).images
-    if len(images.files) > 1:
-        return _save_sheet(images.pictures, file)
-    file.write(images.files[0])
-    return images.pictures[0].size
+    edits = [
+        dataclasses.replace(edit, source=next(files), strength=strength) if isinstance(edit, Replace) else edit
+        for edit in edits
+    ]
+    pictures = client.edit(targets, edits, resize=options.resize).images.pictures
+    return pictures if len(pictures) == 1 else [contact_sheet(pictures)]
 
 
-def _save_sheet(pictures: Sequence[Image.Image], file: IO[bytes]) -> tuple[int, int]:
-    """Write pictures as one grid; gives its size."""
-    sheet = contact_sheet(pictures)
-    sheet.save(file, format="PNG")
-    return sheet.size
-
-
-def _sample(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:
+def _sample(client: Client, options: argparse.Namespace) -> Sequence[Image.Image]:
     factors = [factor for factor, _ in options.fixed]
     if len(set(factors)) < len(factors):
         raise ValueError(f"--fix: expected every factor at most once, got {', '.join(factors)}; drop one")
-    if options.count < 1:
-        raise ValueError(f"--count: expected at least 1, got {options.count}; leave it out for 64")
-    model = _drawing_model(client, options)
-    files = _one_call(model, options, [picture.data for _, picture in options.fixed])
+    sources = [picture.data for _, picture in options.fixed]
+    files = fitted(sources, _drawing_model(client, options), resize=options.resize)
     chunks = client.sample(
         options.count,
         seed=options.seed,
         temperature=options.temperature,
-        fixed={factor: file for (factor, _), file in zip(options.fixed, files, strict=True)},
+        fixed=dict(zip(factors, files, strict=True)),
         resize=options.resize,
         truncation=options.truncation,
     )
-    return _save_sheet(_pictures(chunks, options.count), file)
+    return [contact_sheet(_pictures(chunks, options.count))]
 
 
 def _pictures(chunks: Iterable[Edited], expected: int) -> list[Image.Image]:
@@ -199,30 +181,30 @@ def _pictures(chunks: Iterable[Edited], expected: int) -> list[Image.Image]:
     return found
 
 
-def _traverse(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:
+def _traverse(client: Client, options: argparse.Namespace) -> Sequence[Image.Image]:
     if options.factors and options.line is not None:
         raise ValueError("--factor: expected --to or --random beside it, got --line, which names its own; drop one")
     if options.step is not None and options.random is None:
         raise ValueError("--step: expected --random beside it, got none; leave it out")
-    model = _drawing_model(client, options)
-    ends = [options.start] if options.to is None else [options.start, options.to]
-    start, *destination = _one_call(model, options, [picture.data for picture in ends])
+    ends = [picture.data for picture in (options.start, options.to) if picture is not None]
+    start, *destination = fitted(ends, _drawing_model(client, options), resize=options.resize)
     path: Walk
     if destination:
         path = Interpolation(destination[0], options.factors)
     elif options.line is not None:
         path = options.line
     else:
-        path = RandomWalk(options.factors, seed=options.random, step=0.1 if options.step is None else options.step)
-    chunks = client.traverse(start, path, options.frames, resize=options.resize)
-    pictures, format = _pictures(chunks, options.frames), options.output.suffix[1:].upper()
-    return _save_sheet(pictures, file) if format == "PNG" else save_film(pictures, file, format)
+        step = RandomWalk.step if options.step is None else options.step
+        path = RandomWalk(options.factors, seed=options.random, step=step)
+    frames = _pictures(client.traverse(start, path, options.frames, resize=options.resize), options.frames)
+    return [contact_sheet(frames)] if _format(options.output) == "PNG" else [scaled(frame) for frame in frames]
 
 
 def _respond(client: Client, options: argparse.Namespace) -> None:
-    names, files = [picture.path for picture in options.pictures], [picture.data for picture in options.pictures]
+    names = [picture.path for picture in options.pictures]
+    files: Sequence[bytes] = [picture.data for picture in options.pictures]
     if options.resize:
-        files = [*fitted(files, client.get_model())]
+        files = fitted(files, client.get_model(), resize=True)
     found = client.respond(files, draws=options.draws, seed=options.seed, resize=options.resize)
     if options.json:
         timing = dataclasses.asdict(found.timing)
@@ -253,7 +235,7 @@ def _models(client: Client, options: argparse.Namespace) -> None:
         print(describe_models(models) if models else "no model is served")
 
 
-def _gallery(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tuple[int, int]:
+def _gallery(client: Client, options: argparse.Namespace) -> Sequence[Image.Image]:
     if len(options.pictures) < 2:
         raise ValueError("gallery: expected at least 2 pictures, got 1; give another one to swap factors with")
     page = draw_gallery(
@@ -263,25 +245,34 @@ def _gallery(client: Client, options: argparse.Namespace, file: IO[bytes]) -> tu
         resize=options.resize,
         progress=lambda what: print(f"iin: {what}", file=sys.stderr),
     )
-    page.save(file, format="PNG")
-    return page.size
+    return [page]
 
 
-_Draw: TypeAlias = Callable[[Client, argparse.Namespace, IO[bytes]], tuple[int, int]]
-"""Writes a picture to a file and gives its size in pixels."""
+_Draw: TypeAlias = Callable[[Client, argparse.Namespace], Sequence[Image.Image]]
+"""Gives a picture, or the frames of a film."""
 
 
 def _draw(draw: _Draw, client: Client, options: argparse.Namespace, endings: Sequence[str] = (".png",)) -> None:
     """Run a command that writes a picture, which is there whole or not at all."""
     output: Path = options.output
     _check_output(output, endings)
+    first, *others = draw(client, options)
     file = io.BytesIO()
-    width, height = draw(client, options, file)
-    if _takes_as_written(output):
-        output.write_bytes(file.getvalue())
-    else:
-        _replace(_target(output), file.getvalue())
-    print(f"{output}: {width} x {height} pixels")
+    first.save(file, _format(output), save_all=bool(others), append_images=others, duration=_FRAME_MS, loop=0)
+    try:
+        if _takes_as_written(output):
+            output.write_bytes(file.getvalue())
+        else:
+            _replace(_target(output), file.getvalue())
+    except BrokenPipeError:  # whoever read it is gone
+        raise
+    except OSError as error:
+        raise OSError(f"--output: cannot write {output}: {error.strerror or error}") from None
+    print(f"{output}: {first.width} x {first.height} pixels")
+
+
+def _format(output: Path) -> str:
+    return output.suffix[1:].upper()
 
 
 def _check_output(output: Path, endings: Sequence[str]) -> None:
@@ -290,7 +281,7 @@ def _check_output(output: Path, endings: Sequence[str]) -> None:
         raise ValueError(f"--output: expected a name that ends in {' or '.join(endings)}, got {output}; choose one")
     if output.is_dir():
         raise ValueError(f"--output: expected a file, got the folder {output}; name another")
-    folder = (_target(output) if output.is_symlink() else output).parent
+    folder = _target(output).parent
     written = [output] if _takes_as_written(output) else [folder, output]
     if not (folder.is_dir() and all(os.access(one, os.W_OK) for one in written if one.exists())):
         raise ValueError(

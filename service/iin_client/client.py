@@ -3,44 +3,25 @@
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import grpc
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_api.v1.interpretation_pb2_grpc import InterpretationServiceStub
 
-from iin_client.channel import Tls, open_channel
+from iin_client import request_messages, result_messages, streaming
+from iin_client.base import KEPT_BY_GATEWAY, NOT_READY, PAUSE_S, BaseClient
 from iin_client.errors import CallError
 from iin_client.inputs import Edit, Fixed, Input, Inputs, Output, Walk
 from iin_client.model import Model, ServedModel
-from iin_client.request_messages import (
-    edit_request,
-    edits_request,
-    interpret_request,
-    respond_request,
-    sample_request,
-    traverse_request,
-)
-from iin_client.result_messages import (
-    application_names,
-    edited,
-    interpretations,
-    model_description,
-    responses,
-    samples,
-    served_models,
-)
-from iin_client.result_messages import frames as frames_of
 from iin_client.results import Answer, Edited, Frames, Interpretations, Responses, Samples
-from iin_client.settings import KEPT_BY_GATEWAY, LIST_APPLICATIONS, NOT_READY, PAUSE_S, Application, Settings
-from iin_client.streaming import AHEAD, Sending, answer, as_they_come, edit_message, interpret_message, messages
 
 __all__ = ["Client"]
 
 Result = TypeVar("Result")
 
 
-class Client:
+class Client(BaseClient):
     """Calls the service and waits for its answers; safe to share between threads.
 
     `address` is `host:port` or a gRPC target such as `dns:///iin.svc:9000`, `timeout` the deadline of a
@@ -53,20 +34,6 @@ class Client:
     Every call raises CallError when the service refuses or fails, ValueError for what cannot be sent and
     OSError for unreadable files.
     """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        timeout: float = 30.0,
-        application: Application = None,
-        tls: Tls | None = None,
-        token: str | None = None,
-    ) -> None:
-        self._settings = Settings(address, timeout, application, tls, token)
-        self._channel = open_channel(address, tls)
-        self._stub = InterpretationServiceStub(self._channel)
-        self._list_applications: Any = self._channel.unary_unary(LIST_APPLICATIONS)
 
     def __enter__(self) -> Self:
         return self
@@ -84,8 +51,8 @@ class Client:
         With `resize`, pictures of another size are resized (bicubic) and cropped around the centre; else the service
         rejects them.
         """
-        request = interpret_request(inputs, resize=resize)
-        return self._answer(self._stub.Interpret, request, interpretations)
+        request = request_messages.interpret_request(inputs, resize=resize)
+        return self._answer(self._stub.Interpret, request, result_messages.interpretations)
 
     def edit(
         self,
@@ -100,8 +67,8 @@ class Client:
 
         `resize` holds for targets and sources, as in `interpret`; `latents` gives those of the result too.
         """
-        request = edit_request(targets, edits, output=output, resize=resize, latents=latents)
-        return self._answer(self._stub.Edit, request, edited)
+        request = request_messages.edit_request(targets, edits, output=output, resize=resize, latents=latents)
+        return self._answer(self._stub.Edit, request, result_messages.edited)
 
     def sample(
         self,
@@ -123,7 +90,7 @@ class Client:
         when the first answer is asked for; the deadline is that of the whole stream; closing the generator,
         or letting go of it, cancels the call.
         """
-        request = sample_request(
+        request = request_messages.sample_request(
             count,
             seed=seed,
             temperature=temperature,
@@ -133,7 +100,7 @@ class Client:
             truncation=truncation,
             latents=latents,
         )
-        return self._answers(self._stub.Sample, request, samples)
+        return self._answers(self._stub.Sample, request, result_messages.samples)
 
     def traverse(
         self,
@@ -149,8 +116,8 @@ class Client:
 
         They arrive in order, several at a time; beginning, deadline and end as in `sample`.
         """
-        request = traverse_request(start, path, frames, output=output, resize=resize, latents=latents)
-        return self._answers(self._stub.Traverse, request, frames_of)
+        request = request_messages.traverse_request(start, path, frames, output=output, resize=resize, latents=latents)
+        return self._answers(self._stub.Traverse, request, result_messages.frames)
 
     def respond(
         self,
@@ -168,10 +135,10 @@ class Client:
         `Limits.max_samples`; needs a model with a head. `seed` in [0, 2^64) repeats the draws, the same for every
         item; `temperature` >= 0 is their standard deviation.
         """
-        request = respond_request(
+        request = request_messages.respond_request(
             inputs, factors=factors, draws=draws, seed=seed, temperature=temperature, resize=resize
         )
-        return self._answer(self._stub.Respond, request, responses)
+        return self._answer(self._stub.Respond, request, result_messages.responses)
 
     def interpret_stream(
         self, items: Iterable[tuple[str, Inputs]], *, resize: bool = False
@@ -184,8 +151,8 @@ class Client:
         stream after the answers before it. After a broken connection (CallError) go on with the item after the
         last one answered.
         """
-        message = interpret_message(resize=resize)
-        return self._streamed(self._stub.InterpretStream, items, message, interpretations)
+        message = partial(request_messages.interpret_stream_request, resize=resize)
+        return self._streamed(self._stub.InterpretStream, items, message, result_messages.interpretations)
 
     def edit_stream(
         self,
@@ -200,33 +167,32 @@ class Client:
 
         The sources of `edits` are read once, before this returns.
         """
-        message = edit_message(edits_request(edits, output=output, resize=resize, latents=latents))
-        return self._streamed(self._stub.EditStream, items, message, edited)
+        request = request_messages.edit_request([], edits, output=output, resize=resize, latents=latents)
+        message = partial(request_messages.edit_stream_request, edits=request)
+        return self._streamed(self._stub.EditStream, items, message, result_messages.edited)
 
     def list_models(self) -> tuple[ServedModel, ...]:
         """Lists the models that are served side by side, none where nothing is deployed."""
-        options = self._settings.options()
-        with self._settings.errors():
+        options = self._options()
+        with self._errors():
             try:
-                return served_models(self._stub.ListModels(pb.ListModelsRequest(), **options))
+                return result_messages.served_models(self._stub.ListModels(pb.ListModelsRequest(), **options))
             except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.NOT_FOUND or self._settings.applications:
+                if error.code() is not grpc.StatusCode.NOT_FOUND or self._applications:
                     raise
                 # Any of the models lists them all, and Ray knows their names, unless a gateway keeps Ray to itself.
                 try:
-                    names = application_names(self._list_applications(b"", **options))
+                    names = result_messages.application_names(self._list_applications(b"", **options))
                 except grpc.RpcError as refused:
-                    if refused.code() in KEPT_BY_GATEWAY:
-                        raise error from None
-                    raise
+                    raise error if refused.code() in KEPT_BY_GATEWAY else refused from None
             if not names:
                 return ()
             options["metadata"] += (("application", names[0]),)
-            return served_models(self._stub.ListModels(pb.ListModelsRequest(), **options))
+            return result_messages.served_models(self._stub.ListModels(pb.ListModelsRequest(), **options))
 
     def get_model(self) -> Model:
         """Describes the model and the service's limits."""
-        return self._answer(self._stub.GetModel, pb.GetModelRequest(), model_description)
+        return self._answer(self._stub.GetModel, pb.GetModelRequest(), result_messages.model_description)
 
     def wait_until_ready(self, timeout: float = 60.0) -> Model:
         """Waits up to `timeout` seconds for the model to be served; CallError past that.
@@ -236,9 +202,9 @@ class Client:
         end = time.monotonic() + timeout
         while True:
             try:
-                with self._settings.errors(timeout):
-                    options = self._settings.attempt(end - time.monotonic())
-                    return model_description(self._stub.GetModel(pb.GetModelRequest(), **options))
+                with self._errors(timeout):
+                    options = self._attempt(end - time.monotonic())
+                    return result_messages.model_description(self._stub.GetModel(pb.GetModelRequest(), **options))
             except CallError as error:
                 if error.code not in NOT_READY or time.monotonic() + PAUSE_S >= end:
                     raise
@@ -246,14 +212,14 @@ class Client:
 
     def _answer(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Result:
         """What `read` makes of the answer to a request."""
-        with self._settings.errors():
-            return read(call(request, **self._settings.options()))
+        with self._errors():
+            return read(call(request, **self._options()))
 
     def _answers(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Generator[Result, None, None]:
         """What `read` makes of each of the answers to a request."""
-        received = call(request, **self._settings.options())
+        received = call(request, **self._options())
         try:
-            with self._settings.errors():
+            with self._errors():
                 yield from map(read, received)
         finally:
             received.cancel()
@@ -266,13 +232,13 @@ class Client:
         read: Callable[[Any], Result],
     ) -> Generator[Answer[Result], None, None]:
         """The answers to a stream of what `message` makes of each item; ends with what went wrong in these."""
-        sending = Sending(threading.Semaphore(AHEAD))
-        received = call(messages(items, message, sending), metadata=self._settings.metadata())
+        sending = streaming.Sending(threading.Semaphore(streaming.AHEAD))
+        received = call(streaming.messages(items, message, sending), metadata=self._metadata())
         try:
-            with self._settings.errors():
-                for response in as_they_come(received):
+            with self._errors():
+                for response in streaming.as_they_come(received):
                     sending.answered()
-                    yield answer(response, read)
+                    yield streaming.answer(response, read)
         finally:
             received.cancel()
             sending.end()

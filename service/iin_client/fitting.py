@@ -1,13 +1,10 @@
 """Image files that keep to what a call may hold: split over several calls, or shrunk as the service would."""
 
-import functools
 import io
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from iin_client.arguments import Picture
@@ -17,16 +14,16 @@ from iin_client.model import Limits, Model
 from iin_client.results import Interpretations
 from iin_client.upright import upright
 
-__all__ = ["Size", "array_size", "as_seen", "file_size", "fitted", "interpreted", "parts"]
+__all__ = ["Size", "as_seen", "file_size", "fitted", "interpreted", "parts"]
 
-_FRAMING_BYTES = 64  # more than a message needs beside a file or an array: tags, lengths, shape
+_FRAMING_BYTES = 64  # more than a message needs beside a file: tags, lengths
 
 
 class Size(NamedTuple):
-    """What an item takes up of a call's limits."""
+    """What a picture takes up of a call's limits."""
 
     pixels: int
-    """Of an encoded image, as its header declares them; 0 for arrays."""
+    """As the file's header declares them."""
     bytes: int
     """In the message."""
 
@@ -37,31 +34,25 @@ def file_size(file: bytes) -> Size:
         return Size(image.width * image.height, len(file) + _FRAMING_BYTES)
 
 
-def array_size(*arrays: NDArray[np.float32]) -> Size:
-    """Size of an item that consists of `arrays`."""
-    return Size(0, sum(array.nbytes + _FRAMING_BYTES for array in arrays))
-
-
 def parts(sizes: Sequence[Size], limits: Limits) -> list[slice]:
     """Splits items over calls that keep to `limits`, in order; an item above them is alone in its call."""
     found, start = [], 0
-    total = Size(0, 0)
-    for index, item in enumerate(sizes):
-        total = _sum(total, item)
-        if index > start and (index - start == limits.max_items or _is_above(total, limits)):
-            found.append(slice(start, index))
-            start, total = index, item
-    return [*found, slice(start, len(sizes))] if sizes else []
+    for end in range(1, len(sizes) + 1):
+        if end == len(sizes) or end - start == limits.max_items or _is_above(sizes[start : end + 1], limits):
+            found.append(slice(start, end))
+            start = end
+    return found
 
 
-def fitted(files: Sequence[bytes], model: Model) -> Sequence[bytes]:
-    """`files` of one call, all resized to the model's size if together they have more pixels or bytes than it may.
+def fitted(files: Sequence[bytes], model: Model, *, resize: bool) -> Sequence[bytes]:
+    """`files` of one call; with `resize`, and if together they have more pixels or bytes than it may, all shrunk.
 
     The service would resize them in the same way. Those that it refuses at any size, of more than 8 bits a channel,
     of more than one frame or not whole, stay as they are. OSError where one is no picture.
     """
-    total = functools.reduce(_sum, map(file_size, files), Size(0, 0))
-    return [_shrunk(file, model) for file in files] if _is_above(total, model.limits) else files
+    if not (resize and _is_above([file_size(file) for file in files], model.limits)):
+        return files
+    return [_shrunk(file, model) for file in files]
 
 
 def interpreted(
@@ -71,7 +62,7 @@ def interpreted(
     for part in parts([file_size(picture.data) for picture in pictures], model.limits):
         names, files = [picture.path for picture in pictures[part]], [picture.data for picture in pictures[part]]
         try:
-            yield names, client.interpret(fitted(files, model) if resize else files, resize=resize)
+            yield names, client.interpret(fitted(files, model, resize=resize), resize=resize)
         except CallError as error:
             at = re.match(r"inputs\[(\d+)\]", error.message)  # in this call, not among all
             if at is None:
@@ -90,12 +81,9 @@ def as_seen(file: bytes, model: Model) -> Image.Image:
     return same_mode if same_mode.size == size else ImageOps.fit(same_mode, size, Image.Resampling.BICUBIC)
 
 
-def _sum(one: Size, other: Size) -> Size:
-    return Size(one.pixels + other.pixels, one.bytes + other.bytes)
-
-
-def _is_above(total: Size, limits: Limits) -> bool:
-    return total.pixels > limits.max_image_pixels or total.bytes > limits.max_message_bytes
+def _is_above(sizes: Sequence[Size], limits: Limits) -> bool:
+    pixels, length = sum(size.pixels for size in sizes), sum(size.bytes for size in sizes)
+    return pixels > limits.max_image_pixels or length > limits.max_message_bytes
 
 
 def _shrunk(file: bytes, model: Model) -> bytes:

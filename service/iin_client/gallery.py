@@ -8,23 +8,20 @@ from PIL import Image
 
 from iin_client.arguments import Picture
 from iin_client.client import Client
-from iin_client.fitting import array_size, as_seen, interpreted, parts
-from iin_client.inputs import Factors, Replace
+from iin_client.fitting import as_seen, interpreted
+from iin_client.inputs import Factors, Interpolation, Replace
 from iin_client.model import Model
 from iin_client.sheet import Section, contact_sheet, draw_grid, draw_page
 
-__all__ = ["STRENGTHS", "draw_gallery", "interpolation", "swaps"]
+__all__ = ["draw_gallery"]
 
-STRENGTHS = tuple(step / 8 for step in range(9))
-"""Steps of an interpolation, from the target's factor (0) to the source's (1)."""
-
+_STEPS = 8  # of an interpolation
 _SAMPLES, _SAMPLE_SEED = 64, 0
 _SWAPPED = 6
 _ACROSS = 16
-_PAGE_WIDTH = 1600
 
 _Array = NDArray[np.float32]
-_Pictures = list[Image.Image]
+_Pictures = Sequence[Image.Image]
 
 
 def draw_gallery(
@@ -45,35 +42,19 @@ def draw_gallery(
     progress("interpolations")
     sections.append(_interpolations(client, model, factors, seen))
     progress("samples")
-    sections.append(_samples(client, model))
+    sections.append(_samples(client))
     sizes = ", ".join(f"{part.name} {part.size}" for part in model.factors)
     subtitle = f"Factors and their dimensions: {sizes}. Trained on {model.data_set}."
-    return draw_page(f"{model.name} {model.version}", subtitle, sections, width=_PAGE_WIDTH)
-
-
-def swaps(factors: _Array) -> tuple[_Array, _Array]:
-    """Targets and sources `(n * n, D)` that swap `(n, D)` factors: a row a source, a column a target."""
-    count = len(factors)
-    return np.tile(factors, (count, 1)), np.repeat(factors, count, axis=0)
-
-
-def interpolation(target: _Array, source: _Array) -> tuple[_Array, _Array]:
-    """Targets and sources `(9, D)` that lead from `target` `(D,)` to `source` in the steps of `STRENGTHS`.
-
-    To take a factor over from `(1 - s) target + s source` is to replace it with strength `s`, and one call
-    does it for every strength.
-    """
-    strengths = np.array(STRENGTHS, dtype=np.float32)[:, None]
-    return np.tile(target, (len(STRENGTHS), 1)), (1 - strengths) * target + strengths * source
+    return draw_page(f"{model.name} {model.version}", subtitle, sections)
 
 
 def _reconstructions(client: Client, model: Model, factors: _Array, seen: _Pictures) -> Section:
-    # Every picture takes a factor over from itself, which changes nothing.
-    made = _replaced(client, model, model.factors[0].name, factors, factors)
-    panels = [
-        ("", draw_grid([seen[part], made[part]], row_heads=("image", "model")))
-        for part in (slice(start, start + _ACROSS) for start in range(0, len(seen), _ACROSS))
-    ]
+    panels = []
+    for start in range(0, len(seen), _ACROSS):
+        part = slice(start, start + _ACROSS)
+        unchanged = Replace(model.factors[0].name, Factors(factors[0]), strength=0)
+        made = client.edit(Factors(factors[part]), unchanged).images.pictures
+        panels.append(("", draw_grid([seen[part], made], row_heads=("image", "model"))))
     return Section(
         title="Reconstructions",
         caption="Above the image, below what is left of it after encoder, transform, inverse and decoder, "
@@ -85,8 +66,8 @@ def _reconstructions(client: Client, model: Model, factors: _Array, seen: _Pictu
 def _swap_grids(client: Client, model: Model, factors: _Array, seen: _Pictures) -> Section:
     panels = []
     for part in model.factors:
-        made = _replaced(client, model, part.name, *swaps(factors))
-        rows = [made[start : start + len(seen)] for start in range(0, len(made), len(seen))]
+        edits = [Replace(part.name, Factors(source)) for source in factors]
+        rows = [client.edit(Factors(factors), edit).images.pictures for edit in edits]
         panels.append((part.name, draw_grid(rows, row_heads=seen, column_heads=seen)))
     return Section(
         title="Swaps",
@@ -100,9 +81,10 @@ def _swap_grids(client: Client, model: Model, factors: _Array, seen: _Pictures) 
 def _interpolations(client: Client, model: Model, factors: _Array, seen: _Pictures) -> Section:
     rows = []
     for part in model.factors:
-        made = _replaced(client, model, part.name, *interpolation(factors[0], factors[-1]))
-        rows.append([seen[0], *made, seen[-1]])
-    heads = ["target", *(f"{strength:g}" for strength in STRENGTHS), "source"]
+        path = Interpolation(Factors(factors[-1]), [part.name])
+        frames = client.traverse(Factors(factors[0]), path, _STEPS + 1)
+        rows.append([seen[0], *(p for chunk in frames for p in chunk.images.pictures), seen[-1]])
+    heads = ["target", *(f"{step / _STEPS:g}" for step in range(_STEPS + 1)), "source"]
     names = [part.name for part in model.factors]
     return Section(
         title="Interpolations",
@@ -112,20 +94,11 @@ def _interpolations(client: Client, model: Model, factors: _Array, seen: _Pictur
     )
 
 
-def _samples(client: Client, model: Model) -> Section:
-    count = min(_SAMPLES, model.limits.max_samples)
-    pictures = [p for chunk in client.sample(count, seed=_SAMPLE_SEED) for p in chunk.images.pictures]
+def _samples(client: Client) -> Section:
+    pictures = [p for chunk in client.sample(_SAMPLES, seed=_SAMPLE_SEED) for p in chunk.images.pictures]
     return Section(
         title="Samples from the prior",
         caption=f"All factors drawn from the standard normal distribution (seed {_SAMPLE_SEED}), none left "
         "out. They should be as good and as varied as the reconstructions above.",
         panels=[("", contact_sheet(pictures, columns=_ACROSS))],
     )
-
-
-def _replaced(client: Client, model: Model, factor: str, targets: _Array, sources: _Array) -> _Pictures:
-    pictures: _Pictures = []
-    for part in parts([array_size(targets[0], sources[0])] * len(targets), model.limits):
-        edit = Replace(factor, Factors(sources[part]))
-        pictures += client.edit(Factors(targets[part]), edit).images.pictures
-    return pictures

@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from iin_api.v1 import interpretation_pb2 as pb
@@ -34,49 +34,46 @@ from iin_client.upright import upright
 
 __all__ = [
     "edit_request",
-    "edits_request",
-    "input_messages",
+    "edit_stream_request",
     "interpret_request",
+    "interpret_stream_request",
     "respond_request",
     "sample_request",
     "traverse_request",
 ]
 
-_FORMATS = {
-    "png": pb.IMAGE_FORMAT_PNG,
-    "jpeg": pb.IMAGE_FORMAT_JPEG,
-    "webp": pb.IMAGE_FORMAT_WEBP,
-    "raw": pb.IMAGE_FORMAT_RAW,
-    "none": pb.IMAGE_FORMAT_NONE,
-}
 _PNG_MODES = ("L", "LA", "P", "RGB", "RGBA")
 
 
 def interpret_request(inputs: Inputs, *, resize: bool) -> pb.InterpretRequest:
     """Request for `Client.interpret`."""
-    return pb.InterpretRequest(inputs=input_messages(inputs, "inputs"), resize=resize)
+    return pb.InterpretRequest(inputs=_inputs(inputs, "inputs"), resize=resize)
+
+
+def interpret_stream_request(item_id: str, inputs: Inputs, *, resize: bool) -> pb.InterpretStreamRequest:
+    """Request of `Client.interpret_stream` for one item."""
+    return pb.InterpretStreamRequest(item_id=item_id, request=interpret_request(inputs, resize=resize))
 
 
 def edit_request(
     targets: Inputs, edits: Edit | Sequence[Edit], *, output: Output, resize: bool, latents: bool = False
 ) -> pb.EditRequest:
     """Request for `Client.edit`."""
-    request = edits_request(edits, output=output, resize=resize, latents=latents)
-    request.targets.extend(input_messages(targets, "targets"))
-    return request
-
-
-def edits_request(edits: Edit | Sequence[Edit], *, output: Output, resize: bool, latents: bool) -> pb.EditRequest:
-    """Request for `Client.edit` that has no targets yet."""
-    edit_list = list(edits) if isinstance(edits, Sequence) and not isinstance(edits, str) else [edits]
-    if not edit_list:
-        raise ValueError("edits: expected at least one, got none; give a Replace, Shift, ...")
+    edit_list = edits if isinstance(edits, Sequence) else [edits]
     return pb.EditRequest(
+        targets=_inputs(targets, "targets"),
         edits=[_edit(edit, f"edits[{index}]") for index, edit in enumerate(edit_list)],
         format=_format(output),
         resize=resize,
         return_latents=latents,
     )
+
+
+def edit_stream_request(item_id: str, targets: Inputs, *, edits: pb.EditRequest) -> pb.EditStreamRequest:
+    """Request of `Client.edit_stream` for one item: `edits`, which has no targets, with those of the item."""
+    request = pb.EditStreamRequest(item_id=item_id, request=edits)
+    request.request.targets.extend(_inputs(targets, "targets"))
+    return request
 
 
 def sample_request(
@@ -124,8 +121,7 @@ def traverse_request(
         case RandomWalk(factors, seed, step, temperature):
             seed = _whole(seed, "path.seed", bits=64)
             names = _names(factors, "path.factors")
-            walk = pb.RandomWalk(factors=names, seed=seed, step=step, temperature=temperature)
-            request.random.CopyFrom(walk)
+            request.random.CopyFrom(pb.RandomWalk(factors=names, seed=seed, step=step, temperature=temperature))
         case _:
             raise ValueError(
                 f"path: expected an Interpolation, LinearWalk or RandomWalk, got {type(path).__name__}; give one"
@@ -138,7 +134,7 @@ def respond_request(
 ) -> pb.RespondRequest:
     """Request for `Client.respond`."""
     return pb.RespondRequest(
-        inputs=input_messages(inputs, "inputs"),
+        inputs=_inputs(inputs, "inputs"),
         factors=_names(factors, "factors"),
         draws=_whole(draws, "draws", bits=32),
         seed=_whole(seed, "seed", bits=64),
@@ -147,13 +143,9 @@ def respond_request(
     )
 
 
-def input_messages(inputs: Inputs, field: str) -> list[pb.Input]:
-    """Messages of one input or several, which stand in `field`."""
+def _inputs(inputs: Inputs, field: str) -> list[pb.Input]:
     items = inputs if isinstance(inputs, Sequence) and not isinstance(inputs, Input) else [inputs]
-    found = [_input(value, f"{field}[{index}]") for index, value in enumerate(items)]
-    if not found:
-        raise ValueError(f"{field}: expected at least one, got none; give pictures, latents or factors")
-    return found
+    return [_input(value, f"{field}[{index}]") for index, value in enumerate(items)]
 
 
 def _input(value: object, field: str) -> pb.Input:
@@ -165,11 +157,11 @@ def _input(value: object, field: str) -> pb.Input:
         case Image.Image():
             return pb.Input(encoded_image=_png(value, field))
         case RawImage():
-            return pb.Input(image=_tensor(value.array, f"{field}.image", dimensions=(3, 4)))
+            return pb.Input(image=_tensor(value.array, f"{field}.image"))
         case Latent():
-            return pb.Input(latent=_tensor(value.array, f"{field}.latent", dimensions=(1, 2, 3, 4)))
+            return pb.Input(latent=_tensor(value.array, f"{field}.latent"))
         case Factors():
-            return pb.Input(factors=_tensor(value.array, f"{field}.factors", dimensions=(1, 2)))
+            return pb.Input(factors=_tensor(value.array, f"{field}.factors"))
         case _:
             raise ValueError(
                 f"{field}: expected a path, bytes, a Pillow image, RawImage, Latent or Factors, "
@@ -189,16 +181,8 @@ def _png(image: Image.Image, field: str) -> bytes:
     return file.getvalue()
 
 
-def _tensor(array: ArrayLike, field: str, *, dimensions: tuple[int, ...]) -> pb.Tensor:
+def _tensor(array: ArrayLike, field: str) -> pb.Tensor:
     values = _array(array, "<f4", field, "an array of numbers")
-    if values.ndim not in dimensions or values.size == 0:
-        expected = " or ".join(map(str, dimensions))
-        raise ValueError(
-            f"{field}: expected {expected} dimensions, none of length 0, got shape {values.shape}; "
-            "leave the batch out for one item or put it first"
-        )
-    if not np.isfinite(values).all():
-        raise ValueError(f"{field}: expected finite float32 numbers, got others; remove nan and infinity")
     return pb.Tensor(shape=values.shape, data=values.tobytes())
 
 
@@ -244,10 +228,10 @@ def _array(values: ArrayLike, dtype: DTypeLike, field: str, expected: str) -> ND
         raise ValueError(f"{field}: expected {expected}, got {type(values).__name__}: {error}") from error
 
 
-def _format(output: str) -> pb.ImageFormat:
-    if output not in _FORMATS:
-        raise ValueError(f"output: expected one of {', '.join(_FORMATS)}, got {output!r}; choose one of them")
-    return _FORMATS[output]
+def _format(output: Output) -> str:
+    if output not in get_args(Output):
+        raise ValueError(f"output: expected one of {', '.join(get_args(Output))}, got {output!r}; choose one of them")
+    return f"IMAGE_FORMAT_{output.upper()}"
 
 
 def _names(factors: Sequence[str], field: str) -> list[str]:

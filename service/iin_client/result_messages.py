@@ -37,13 +37,12 @@ Kind = TypeVar("Kind")
 
 def interpretations(response: pb.InterpretResponse) -> Interpretations:
     """Result of `Client.interpret`."""
-    has_head = response.HasField("probabilities")
     return Interpretations(
-        latents=_array(response.latents, "latents"),
-        factors=_array(response.factors, "factors"),
+        latents=_array(response.latents),
+        factors=_array(response.factors),
         log_likelihoods=np.array(response.log_likelihoods, dtype=np.float64),
         log_likelihood_quantiles=np.array(response.log_likelihood_quantiles, dtype=np.float64),
-        probabilities=_array(response.probabilities, "probabilities") if has_head else None,
+        probabilities=_optional_array(response, "probabilities"),
         timing=_timing(response.timing),
     )
 
@@ -65,14 +64,11 @@ def frames(response: pb.TraverseResponse) -> Frames:
 
 # Any: the fields that three messages have in common.
 def _decoded(response: pb.EditResponse | pb.SampleResponse | pb.TraverseResponse) -> dict[str, Any]:
-    def array(field: str) -> NDArray[np.float32] | None:
-        return _array(getattr(response, field), field) if response.HasField(field) else None
-
     return {
-        "images": _images(response.images),
-        "factors": _array(response.factors, "factors"),
-        "latents": array("latents"),
-        "probabilities": array("probabilities"),
+        "images": Images(files=tuple(response.images.encoded), raw=_optional_array(response.images, "raw")),
+        "factors": _array(response.factors),
+        "latents": _optional_array(response, "latents"),
+        "probabilities": _optional_array(response, "probabilities"),
         "timing": _timing(response.timing),
     }
 
@@ -80,11 +76,11 @@ def _decoded(response: pb.EditResponse | pb.SampleResponse | pb.TraverseResponse
 def responses(response: pb.RespondResponse) -> Responses:
     """Result of `Client.respond`."""
     return Responses(
-        probabilities=_array(response.probabilities, "probabilities"),
+        probabilities=_array(response.probabilities),
         factors={
             one.factor: FactorResponse(
-                mean_probabilities=_array(one.mean_probabilities, "mean_probabilities"),
-                probability_deviations=_array(one.probability_deviations, "probability_deviations"),
+                mean_probabilities=_array(one.mean_probabilities),
+                probability_deviations=_array(one.probability_deviations),
                 class_deviations=np.array(one.class_deviations, dtype=np.float64),
                 class_changes=np.array(one.class_changes, dtype=np.float64),
             )
@@ -128,19 +124,12 @@ def application_names(response: bytes) -> list[str]:
     return list(FieldMask.FromString(response).paths)
 
 
-def _array(tensor: pb.Tensor, field: str) -> NDArray[np.float32]:
-    expected = 4 * int(np.prod(tensor.shape)) if tensor.shape else -1
-    if len(tensor.data) != expected:
-        raise ValueError(
-            f"{field}: expected the service to send 4 bytes an element for shape {tuple(tensor.shape)}, "
-            f"got {len(tensor.data)} bytes; client and service do not speak the same API version"
-        )
+def _array(tensor: pb.Tensor) -> NDArray[np.float32]:
     return np.frombuffer(tensor.data, dtype="<f4").reshape(tensor.shape).astype(np.float32)
 
 
-def _images(images: pb.Images) -> Images:
-    raw = _array(images.raw, "images.raw") if images.HasField("raw") else None
-    return Images(files=tuple(images.encoded), raw=raw)
+def _optional_array(message: Message, field: str) -> NDArray[np.float32] | None:
+    return _array(getattr(message, field)) if message.HasField(field) else None
 
 
 def _timing(timing: pb.Timing) -> Timing:

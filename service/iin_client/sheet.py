@@ -1,29 +1,28 @@
 """Drawing: grids of pictures with heads, and a page of titled sections."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import IO, TypeAlias
+from itertools import accumulate
+from typing import TypeAlias
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-__all__ = ["CELL", "Head", "Section", "contact_sheet", "draw_grid", "draw_page", "save_film", "scaled"]
-
-CELL = 56
-"""Length in pixels that small pictures are enlarged to, as nearly as whole factors allow."""
+__all__ = ["Head", "Section", "contact_sheet", "draw_grid", "draw_page", "scaled"]
 
 Head: TypeAlias = Image.Image | str
 """What stands at the head of a row or column: a picture or a label."""
 
-_Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_Place: TypeAlias = tuple[Image.Image, int, int]
+"""A picture, and the pixels from the left and from above where it begins."""
 
 _INK, _GREY, _RULE, _PAPER = (32, 32, 36), (104, 104, 112), (208, 208, 214), (255, 255, 255)
+_CELL = 56  # pixels that small pictures are enlarged to, as nearly as whole factors allow
 _GAP, _HEAD_GAP = 4, 12
-_MARGIN, _PANEL_GAP, _SECTION_GAP = 32, 36, 40
+_WIDTH, _MARGIN, _PANEL_GAP, _SECTION_GAP = 1600, 32, 36, 40
 _TITLE, _HEADING, _TEXT, _LABEL = 28, 20, 15, 14
-_LINE = 1.35
-_FRAME_MS = 80
+_LETTER, _LINE = 8, 1.35  # width of a letter of `_TEXT` in pixels, and height of a line in sizes of its letters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +37,12 @@ class Section:
 
 
 def scaled(picture: Image.Image) -> Image.Image:
-    """`picture` as RGB at about `CELL` pixels: small ones by a whole factor, so that pixels stay square."""
-    length = max(picture.size)
-    factor = max(1, round(CELL / length))
-    if length <= 2 * CELL:
-        return picture.convert("RGB").resize(
-            (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
-        )
-    shrunk = picture.convert("RGB")
-    shrunk.thumbnail((2 * CELL, 2 * CELL), Image.Resampling.LANCZOS)
-    return shrunk
+    """`picture` as RGB at about `_CELL` pixels: small ones by a whole factor, so that pixels stay square."""
+    picture, length = picture.convert("RGB"), max(picture.size)
+    if length > 2 * _CELL:
+        picture.thumbnail((2 * _CELL, 2 * _CELL), Image.Resampling.LANCZOS)
+        return picture
+    return ImageOps.scale(picture, max(1, round(_CELL / length)), Image.Resampling.NEAREST)
 
 
 def draw_grid(
@@ -61,28 +56,23 @@ def draw_grid(
     Heads that are pictures are set apart by a rule.
     """
     cells = [[scaled(picture) for picture in row] for row in rows]
+    sides, tops = [_head(head) for head in row_heads], [_head(head) for head in column_heads]
     width, height = cells[0][0].size
-    columns = len(cells[0])
-    left = max((_head_width(head) for head in row_heads), default=-_HEAD_GAP) + _HEAD_GAP
-    top = max((_head_height(head) for head in column_heads), default=-_HEAD_GAP) + _HEAD_GAP
-    right = left + columns * (width + _GAP) - _GAP
-    bottom = top + len(cells) * (height + _GAP) - _GAP
-    grid = Image.new("RGB", (right, bottom), _PAPER)
-    draw = ImageDraw.Draw(grid)
-    for index, head in enumerate(column_heads):
-        x, y = left + index * (width + _GAP) + width / 2, (top - _HEAD_GAP) / 2
-        _draw_head(grid, draw, head, x=x, y=y, anchor="mm")
-    for index, head in enumerate(row_heads):
-        x, y = (left - _HEAD_GAP) / 2, top + index * (height + _GAP) + height / 2
-        _draw_head(grid, draw, head, x=x if isinstance(head, Image.Image) else 0, y=y, anchor="lm")
+    left = max((side.width + _HEAD_GAP for side in sides), default=0)
+    top = max((one.height + _HEAD_GAP for one in tops), default=0)
+    xs = [left + index * (width + _GAP) for index in range(len(cells[0]))]
+    ys = [top + index * (height + _GAP) for index in range(len(cells))]
+    places = [(cell, x, y) for y, row in zip(ys, cells, strict=True) for x, cell in zip(xs, row, strict=False)]
+    places += [(side, 0, y + (height - side.height) // 2) for y, side in zip(ys, sides, strict=False)]
+    places += [
+        (one, x + (width - one.width) // 2, (top - _HEAD_GAP - one.height) // 2)
+        for x, one in zip(xs, tops, strict=False)
+    ]
     if any(isinstance(head, Image.Image) for head in column_heads):
-        draw.line((left, top - _HEAD_GAP / 2, right, top - _HEAD_GAP / 2), fill=_RULE)
+        places.append((Image.new("RGB", (xs[-1] + width - left, 1), _RULE), left, top - _HEAD_GAP // 2))
     if any(isinstance(head, Image.Image) for head in row_heads):
-        draw.line((left - _HEAD_GAP / 2, top, left - _HEAD_GAP / 2, bottom), fill=_RULE)
-    for i, row in enumerate(cells):
-        for j, cell in enumerate(row):
-            grid.paste(cell, (left + j * (width + _GAP), top + i * (height + _GAP)))
-    return grid
+        places.append((Image.new("RGB", (1, ys[-1] + height - top), _RULE), left - _HEAD_GAP // 2, top))
+    return _placed(places)
 
 
 def contact_sheet(pictures: Sequence[Image.Image], *, columns: int | None = None) -> Image.Image:
@@ -91,88 +81,54 @@ def contact_sheet(pictures: Sequence[Image.Image], *, columns: int | None = None
     return draw_grid([pictures[start : start + across] for start in range(0, len(pictures), across)])
 
 
-def save_film(frames: Sequence[Image.Image], file: IO[bytes], format: str) -> tuple[int, int]:
-    """Write pictures of one size as a film that repeats, a GIF or WebP, enlarged; gives its size."""
-    first, *others = (scaled(frame) for frame in frames)
-    first.save(file, format=format, save_all=True, append_images=others, duration=_FRAME_MS, loop=0)
-    return first.size
+def draw_page(title: str, subtitle: str, sections: Sequence[Section]) -> Image.Image:
+    """A page `_WIDTH` pixels wide, wider only for what does not fit, as high as it needs to be."""
+    inside = max([_WIDTH - 2 * _MARGIN, *(panel.width for section in sections for _, panel in section.panels)])
+    blocks = [_heading(title, subtitle, _TITLE, inside)]
+    for section in sections:
+        blocks += [Image.new("RGB", (inside, 1), _RULE), _section(section, inside)]
+    return ImageOps.expand(_stacked(blocks, _SECTION_GAP // 2), _MARGIN, _PAPER)
 
 
-def draw_page(title: str, subtitle: str, sections: Sequence[Section], *, width: int) -> Image.Image:
-    """A page `width` pixels wide, wider only for a panel that does not fit, as high as it needs to be."""
-    panels = [panel for section in sections for _, panel in section.panels]
-    width = max([width, *(panel.width + 2 * _MARGIN for panel in panels)])
-    blocks = [_heading(title, subtitle, _TITLE, width)]
-    blocks += [_draw_section(section, width) for section in sections]
-    height = sum(block.height for block in blocks) + _SECTION_GAP * (len(blocks) - 1) + 2 * _MARGIN
-    page = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(page)
-    y = _MARGIN
-    for index, block in enumerate(blocks):
-        if index > 0:
-            draw.line((_MARGIN, y - _SECTION_GAP / 2, width - _MARGIN, y - _SECTION_GAP / 2), fill=_RULE)
-        page.paste(block, (0, y))
-        y += block.height + _SECTION_GAP
-    return page
-
-
-def _draw_section(section: Section, width: int) -> Image.Image:
+def _section(section: Section, width: int) -> Image.Image:
     heading = _heading(section.title, section.caption, _HEADING, width)
-    places, x, y, line_height = [], _MARGIN, heading.height + _HEAD_GAP, 0
+    places, x, y = [(heading, 0, 0)], 0, heading.height + _HEAD_GAP
     for label, panel in section.panels:
-        if x > _MARGIN and x + panel.width > width - _MARGIN:
-            x, y, line_height = _MARGIN, y + line_height + _PANEL_GAP, 0
-        label_height = round(_TEXT * _LINE) + _GAP if label else 0
-        places.append((label, panel, x, y, y + label_height))
+        if x > 0 and x + panel.width > width:
+            x, y = 0, max(top + block.height for block, _, top in places) + _PANEL_GAP
+        places.append((_stacked([_text(label, _TEXT, _INK), panel], _GAP) if label else panel, x, y))
         x += panel.width + _PANEL_GAP
-        line_height = max(line_height, label_height + panel.height)
-    block = Image.new("RGB", (width, y + line_height), _PAPER)
-    block.paste(heading, (0, 0))
-    draw = ImageDraw.Draw(block)
-    for label, panel, x, label_y, panel_y in places:
-        draw.text((x, label_y), label, font=_font(_TEXT), fill=_INK)
-        block.paste(panel, (x, panel_y))
-    return block
+    return _placed(places)
 
 
 def _heading(title: str, text: str, size: int, width: int) -> Image.Image:
-    lines = _wrapped(text, _font(_TEXT), width - 2 * _MARGIN)
-    title_height, line_height = round(size * _LINE), round(_TEXT * _LINE)
-    block = Image.new("RGB", (width, title_height + line_height * len(lines)), _PAPER)
-    draw = ImageDraw.Draw(block)
-    draw.text((_MARGIN, 0), title, font=_font(size), fill=_INK)
+    lines = textwrap.fill(text, width // _LETTER)
+    return _stacked([_text(title, size, _INK), _text(lines, _TEXT, _GREY)], 0)
+
+
+def _head(head: Head) -> Image.Image:
+    return _text(head, _LABEL, _GREY) if isinstance(head, str) else scaled(head)
+
+
+def _text(text: str, size: int, colour: tuple[int, int, int]) -> Image.Image:
+    font, lines, height = ImageFont.load_default(size=size), text.split("\n"), round(size * _LINE)
+    picture = Image.new("RGB", (math.ceil(max(map(font.getlength, lines))), height * len(lines)), _PAPER)
+    draw = ImageDraw.Draw(picture)
     for index, line in enumerate(lines):
-        draw.text((_MARGIN, title_height + index * line_height), line, font=_font(_TEXT), fill=_GREY)
-    return block
+        draw.text((0, index * height), line, font=font, fill=colour)
+    return picture
 
 
-def _wrapped(text: str, font: _Font, width: int) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
+def _stacked(pictures: Sequence[Image.Image], gap: int) -> Image.Image:
+    tops = accumulate((picture.height + gap for picture in pictures), initial=0)
+    return _placed([(picture, 0, top) for picture, top in zip(pictures, tops, strict=False)])
 
 
-def _head_width(head: Head) -> int:
-    return math.ceil(_font(_LABEL).getlength(head)) if isinstance(head, str) else scaled(head).width
-
-
-def _head_height(head: Head) -> int:
-    return round(_LABEL * _LINE) if isinstance(head, str) else scaled(head).height
-
-
-def _draw_head(grid: Image.Image, draw: ImageDraw.ImageDraw, head: Head, *, x: float, y: float, anchor: str) -> None:
-    if isinstance(head, str):
-        draw.text((x, y), head, font=_font(_LABEL), fill=_GREY, anchor=anchor)
-    else:
-        picture = scaled(head)
-        grid.paste(picture, (round(x - picture.width / 2), round(y - picture.height / 2)))
-
-
-@cache
-def _font(size: int) -> _Font:
-    return ImageFont.load_default(size=size)
+def _placed(places: Sequence[_Place]) -> Image.Image:
+    """Pictures at their places, on a sheet that just holds them."""
+    width = max(x + picture.width for picture, x, _ in places)
+    height = max(y + picture.height for picture, _, y in places)
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    for picture, x, y in places:
+        sheet.paste(picture, (x, y))
+    return sheet

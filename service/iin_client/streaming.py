@@ -1,6 +1,7 @@
-"""Messages of request streams from (id, inputs) pairs, and answers from the messages that come back."""
+"""Streams of requests: how (id, inputs) pairs are sent, and how the answers are read."""
 
 import asyncio
+import reprlib
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
@@ -14,7 +15,6 @@ from iin_api.v1 import interpretation_pb2 as pb
 from iin_client.channel import MAX_MESSAGE_BYTES
 from iin_client.errors import CallError, Violation
 from iin_client.inputs import Inputs
-from iin_client.request_messages import input_messages, interpret_request
 from iin_client.results import Answer
 
 __all__ = [
@@ -23,8 +23,6 @@ __all__ = [
     "answer",
     "as_they_come",
     "as_they_come_async",
-    "edit_message",
-    "interpret_message",
     "messages",
     "messages_async",
 ]
@@ -95,27 +93,21 @@ async def messages_async(
         sending.error = error
 
 
-def _message(item: object, message: Callable[[str, Inputs], Message]) -> Message:
-    item_id, inputs = _pair(item)
-    made = message(item_id, inputs)
+# Any: who checks no types may send anything.
+def _message(item: Any, message: Callable[[str, Inputs], Message]) -> Message:
+    match item:
+        case (str(item_id), inputs):
+            made = message(item_id, inputs)
+        case _:
+            raise ValueError(
+                f"items: expected pairs of an id, which is text, and inputs, got {reprlib.repr(item)}; "
+                "write (str(number), path)"
+            )
     if (size := made.ByteSize()) > MAX_MESSAGE_BYTES:  # gRPC would end the call, and drop the answers on their way
         raise ValueError(
             f"items: expected at most {MAX_MESSAGE_BYTES} bytes a message, got {size} for {item_id!r}; send less in one"
         )
     return made
-
-
-def _pair(item: object) -> tuple[str, Any]:
-    match item:
-        case (str(item_id), inputs):
-            return item_id, inputs
-        case (other, _):
-            got = f"an id that is {type(other).__name__}"
-        case [*parts]:
-            got = f"a {type(item).__name__} of {len(parts)}"
-        case _:
-            got = type(item).__name__
-    raise ValueError(f"items: expected pairs of an id, which is text, and inputs, got {got}; write (str(number), path)")
 
 
 # While a caller reads nothing HAProxy 2.8 stops reading the replica's connection. Behind the answers on it waits the
@@ -168,26 +160,6 @@ async def as_they_come_async(call: AsyncIterable[Message]) -> AsyncIterator[Mess
             yield message
     finally:
         reader.cancel()
-
-
-def interpret_message(*, resize: bool) -> Callable[[str, Inputs], pb.InterpretStreamRequest]:
-    """Makes the messages of `Client.interpret_stream`."""
-
-    def message(item_id: str, inputs: Inputs) -> pb.InterpretStreamRequest:
-        return pb.InterpretStreamRequest(item_id=item_id, request=interpret_request(inputs, resize=resize))
-
-    return message
-
-
-def edit_message(edits: pb.EditRequest) -> Callable[[str, Inputs], pb.EditStreamRequest]:
-    """Makes the messages of `Client.edit_stream`: `edits`, whose sources are read once, with the targets of each."""
-
-    def message(item_id: str, targets: Inputs) -> pb.EditStreamRequest:
-        found = pb.EditStreamRequest(item_id=item_id, request=edits)
-        found.request.targets.extend(input_messages(targets, "targets"))
-        return found
-
-    return message
 
 
 # Any: the responses of the two streams have the same fields and no common type.

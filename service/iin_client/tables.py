@@ -16,17 +16,14 @@ _WIDTH = 100
 def describe_model(model: Model) -> str:
     """What is served, in aligned columns."""
     image = model.image
-    latent_shape = " x ".join(map(str, model.latent_shape))
+    size = f"{image.channels} x {image.height} x {image.width}"
     facts = [
         ("model", f"{model.name} {model.version} ({model.family})"),
         ("data set", model.data_set),
         ("recipe", model.recipe),
         ("created", model.created),
-        (
-            "images",
-            f"{image.channels} x {image.height} x {image.width}, from {image.minimum:g} to {image.maximum:g}",
-        ),
-        ("latent", latent_shape),
+        ("images", f"{size}, from {image.minimum:g} to {image.maximum:g}"),
+        ("latent", " x ".join(map(str, model.latent_shape))),
         ("round trip", f"{model.round_trip_error:.2g} at most"),
     ]
     factors = [(part.name, str(part.start), str(part.size)) for part in model.factors]
@@ -52,10 +49,8 @@ def describe_model(model: Model) -> str:
 def describe_interpretations(names: Sequence[str], model: Model, found: Interpretations) -> str:
     """Likelihood, and norm and values of every factor, of the items called `names`."""
     rows = [
-        (name, f"{log_likelihood:.2f}", f"{quantile:.3f}")
-        for name, log_likelihood, quantile in zip(
-            names, found.log_likelihoods, found.log_likelihood_quantiles, strict=True
-        )
+        (name, f"{found.log_likelihoods[index]:.2f}", f"{found.log_likelihood_quantiles[index]:.3f}")
+        for index, name in enumerate(names)
     ]
     blocks = [_table(("image", "log-likelihood", "quantile"), rows)]
     split = model.split(found.factors)

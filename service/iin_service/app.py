@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,7 +69,7 @@ def start_ray(folder: Path, *, replicas: int, cpus: int, gpus: float) -> None:
     whole_gpus = int(replicas * gpus) or None
     if 0 < gpus < 1:  # of one GPU each: what is left of it does not add up with what is left of another
         whole_gpus = math.ceil(replicas / int(1 / gpus))
-    try:
+    with _told_if_not("Ray"):
         ray.init(
             address="local",
             _temp_dir=str(folder / "ray"),
@@ -80,8 +80,15 @@ def start_ray(folder: Path, *, replicas: int, cpus: int, gpus: float) -> None:
             logging_level=logging.ERROR,
             namespace="serve",
         )
-    except Exception as error:  # Ray raises that itself where it takes too long
-        raise RuntimeError(f"Ray did not start: {error}") from error
+
+
+@contextlib.contextmanager
+def _told_if_not(what: str) -> Iterator[None]:
+    """Raise RuntimeError where `what` does not start: Ray raises nearly anything, as on a machine that is too busy."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeError(f"{what} did not start: {error}") from error
 
 
 def join_ray(address: str, settings: dict[str, str]) -> str:
@@ -101,12 +108,13 @@ def start_serve(*, host: str, port: int, http_port: int) -> None:
     """Start Serve with its gRPC port, unless it runs already."""
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     configuration = shipped_configuration()
-    serve.start(
-        proxy_location=ProxyLocation.EveryNode,
-        http_options=HTTPOptions(host=host, port=http_port),
-        grpc_options=gRPCOptions(**configuration.grpc_options | {"port": port}),
-        logging_config=configuration.logging_config,
-    )
+    with _told_if_not("Serve"):
+        serve.start(
+            proxy_location=ProxyLocation.EveryNode,
+            http_options=HTTPOptions(host=host, port=http_port),
+            grpc_options=gRPCOptions(**configuration.grpc_options | {"port": port}),
+            logging_config=configuration.logging_config,
+        )
 
 
 def deploy(application: str, bundle: Path, *, replicas: int, cpus: int, gpus: float, update: bool) -> None:

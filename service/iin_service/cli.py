@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -188,10 +189,10 @@ def _by_name(paths: list[Path], name: str | None) -> dict[str, Path]:
     for path in paths:
         manifest = read_bundle(path).manifest
         own = name or manifest.name
-        if not (own.isascii() and own.isprintable()):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", own):  # as metadata, and unquoted in HAProxy's configuration
             raise ValueError(
-                f"{path}: expected a name of printable ASCII, which callers send as metadata, got {own!r}; serve it "
-                "by itself with another --name"
+                f"{path}: expected a name of letters A to Z, digits and, after the first of these, '.', '_' and '-', "
+                f"which callers send and HAProxy tells apart, got {own!r}; serve it by itself with another --name"
             )
         if own in found:
             raise ValueError(

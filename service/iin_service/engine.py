@@ -22,7 +22,7 @@ from iin_service.walks import Interpolation, LinearWalk, RandomWalk, Walk, walk
 
 __all__ = ["Engine"]
 
-HEAD = ("head",)
+HEAD = "head"
 TARGET = -1  # in place of the index of an edit
 BLAMED = {Interpolation: "interpolation", LinearWalk: "linear.distance", RandomWalk: "random.temperature"}
 # Drawn or edited in the event loop itself: about 0.1 ms at most, where waking a thread takes 0.05.
@@ -48,7 +48,7 @@ class Engine:
         self._graphs = Graphs(manifest, run, compute)
 
     def check(self, wanted: Wanted) -> None:
-        """Raise Unsupported where the model cannot give what is wanted, as `edit`, `sample` and `traverse` do."""
+        """Raise Unsupported where the model cannot give what is wanted: before `edit`, `sample` or `traverse`."""
         if wanted.images and ("inverse", "decoder") not in self._graphs:
             raise Unsupported(
                 f"the model '{self.manifest.name}' has no decoder, so it gives no images; ask for IMAGE_FORMAT_NONE"
@@ -81,7 +81,7 @@ class Engine:
     async def _interpreted(self, given: Given, trace: Trace) -> Outputs:
         """Latents, factors, log-likelihoods and their quantiles."""
         if given.kind == "factors":
-            ((latents, log_dets),) = await self._graphs.run(("inverse",), given.items, trace, given.field_of)
+            ((latents, log_dets),) = await self._graphs.run("inverse", given.items, trace, given.field_of)
             quantiles = self.manifest.log_likelihood_quantiles
             return latents, given.items, *likelihoods(given.items, -log_dets, quantiles)
         if given.kind == "latent":
@@ -96,7 +96,6 @@ class Engine:
         Targets and sources go through the encoder and the transform together, a source that several edits share
         once. A source of one item serves all targets, one of N items goes item by item.
         """
-        self.check(wanted)
         replacing = [one.operation for one in edits if isinstance(one.operation, Replace)]
         sources = {id(one.source): one.source for one in replacing}
         found = await self.factors([*targets, *sources.values()], trace)
@@ -151,7 +150,6 @@ class Engine:
 
         `field` is where the temperature stands in the request, for error messages.
         """
-        self.check(wanted)
         fields = [field] * self.layout.size  # what gives each value of a sample
         for one in held:
             fields[one.where] = [one.field] * len(fields[one.where])
@@ -190,7 +188,6 @@ class Engine:
         `ends`, `(1, D)` or `(2, D)`, are the factors of the start and of the destination of an interpolation.
         `field` is where the start stands in the request, for error messages.
         """
-        self.check(wanted)
         begin, blamed = ends[:1], BLAMED[type(path)]
         frames = walk(ends, path, count, self.layout)
 
@@ -238,7 +235,7 @@ class Engine:
 
     async def _classes(self, factors: Array, trace: Trace, field_of: Callable[[int], str]) -> Array:
         """Class probabilities of factor vectors `(n, D)`."""
-        ((latents, _),) = await self._graphs.run(("inverse",), factors, trace, field_of)
+        ((latents, _),) = await self._graphs.run("inverse", factors, trace, field_of)
         ((probabilities,),) = await self._graphs.run(HEAD, latents, trace, field_of)
         return probabilities
 
@@ -252,7 +249,7 @@ class Engine:
         if wanted.images:
             (latents, _), (images,) = await self._graphs.run(("inverse", "decoder"), factors, trace, field_of)
         elif wanted.latents or HEAD in self._graphs:
-            ((latents, _),) = await self._graphs.run(("inverse",), factors, trace, field_of)
+            ((latents, _),) = await self._graphs.run("inverse", factors, trace, field_of)
         if HEAD in self._graphs:
             assert latents is not None
             ((probabilities,),) = await self._graphs.run(HEAD, latents, trace, field_of)

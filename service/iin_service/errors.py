@@ -4,8 +4,9 @@ __all__ = ["Idle", "InvalidInput", "NotFound", "Overloaded", "ServiceError", "Un
 
 
 def short(text: str, limit: int = 200) -> str:
-    """`text`, cut to `limit` characters: a status travels in metadata, which gRPC bounds to a few kilobytes."""
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    """`text`, cut to `limit` bytes: a status travels in metadata, of which gRPC refuses more than 8 kB now and then."""
+    cut = text[: limit + 1].encode()
+    return text if len(cut) <= limit else cut[: limit - 3].decode(errors="ignore") + "..."
 
 
 class ServiceError(Exception):

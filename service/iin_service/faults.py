@@ -14,7 +14,7 @@ from iin_service.log import logger
 
 __all__ = ["CallContext", "Fault"]
 
-MOST_CHARACTERS = 2000  # of a message, which travels in metadata, twice
+MOST_BYTES = 1500  # of a message, which travels in metadata twice: three times as long if no ASCII, and in base64
 STATUS_DETAILS = "grpc-status-details-bin"
 CODES: dict[type[ServiceError], StatusCode] = {
     Idle: StatusCode.DEADLINE_EXCEEDED,
@@ -45,7 +45,7 @@ class Fault:
         """An error that is not the service's own is logged under an id, and the caller gets the id only."""
         self.field, self.description = "", ""
         if isinstance(error, ServiceError):
-            self.code, self.message = CODES[type(error)], short(str(error), MOST_CHARACTERS)
+            self.code, self.message = CODES[type(error)], short(str(error), MOST_BYTES)
             if isinstance(error, InvalidInput):
                 self.field, self.description = error.field, error.description
             return

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from iin_bundle import LogLikelihoodQuantiles, Manifest
@@ -22,15 +22,9 @@ __all__ = ["Codec", "Compute", "Graphs", "RunRole", "likelihoods"]
 T = TypeVar("T")
 RunRole = Callable[[str, Array], Outputs]
 LOG_2PI = math.log(2 * math.pi)
-# What a call can ask for in one go: the ways into the factors, out of them, and the head. A row is one queue, so
-# calls with images and calls with latents do not share a batch of the transform; most send images.
-GRAPHS_IN_A_ROW: tuple[tuple[str, ...], ...] = (
-    ("encoder", "transform"),
-    ("transform",),
-    ("inverse", "decoder"),
-    ("inverse",),
-    ("head",),
-)
+# What a call can ask for in one go, beside each graph as the bundle has it. A row is one queue, so calls with images
+# and calls with latents do not share a batch of the transform; most send images.
+GRAPHS_IN_A_ROW: tuple[tuple[str, ...], ...] = (("encoder", "transform"), ("transform",), ("inverse", "decoder"))
 
 
 CODECS = 2  # threads that decode, each a picture of 325 MiB at most (`images.MAX_PIXELS`); that encode, at least
@@ -48,8 +42,12 @@ class Codec:
         """What `work` gives in a thread. It waits for one here: what waits in an executor stays when its call goes."""
         await self._free.acquire()
         job = asyncio.get_running_loop().run_in_executor(self._executor, work)
-        job.add_done_callback(lambda _: self._free.release())
+        job.add_done_callback(self._leave)
         return await asyncio.shield(job)
+
+    def _leave(self, job: asyncio.Future[Any]) -> None:
+        self._free.release()
+        job.exception()  # looked at: asyncio would log the mistake of a call that was given up
 
 
 class Compute:
@@ -126,8 +124,8 @@ class Graphs:
         self._stages: dict[str | tuple[str, ...], Stage] = {role: stage({role: run}) for role, run in plain.items()}
         self._stages |= {row: stage({role: scored[role] for role in row}) for row in rows}
 
-    def __contains__(self, row: tuple[str, ...]) -> bool:
-        """Whether the bundle has all graphs of `row`."""
+    def __contains__(self, row: str | tuple[str, ...]) -> bool:
+        """Whether the bundle has all graphs of a row, or the graph of a role."""
         return row in self._stages
 
     async def run(

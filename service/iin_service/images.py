@@ -4,6 +4,7 @@ import functools
 import io
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from typing import IO
@@ -23,6 +24,7 @@ MAX_PIXELS = 16_777_216
 # As of a JPEG. Of a side of millions Pillow's table of rows, or of weights to resize it, would take 600 MiB more.
 MAX_SIDE = 65_535
 Image.MAX_IMAGE_PIXELS = None  # counted here, before any is decoded
+warnings.filterwarnings("ignore", module="PIL")  # of odd files: Python prints each new text, and keeps it
 PNG_SIGNATURE, JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 # Imported with this module: at the first WebP Pillow would import all plugins, and hold the event loop for 0.1 s.
 PLUGINS = (PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile)

@@ -14,10 +14,10 @@ from iin_service.edits import Edit, Replace
 from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, NotFound, short
 from iin_service.faults import CallContext
-from iin_service.inputs import InputReader, finite
+from iin_service.inputs import InputReader
 from iin_service.items import Decoded, Given, Kind, Trace, Wanted
 from iin_service.requests import checked_source, checked_strength, checked_temperature, checked_truncation
-from iin_service.responses import MESSAGE_BYTES, check_bytes
+from iin_service.responses import MESSAGE_BYTES, check_bytes, timing
 from iin_service.tensors import ANY, Tensor, TensorSpec, read_tensors, wanted_outputs, write_tensors
 
 __all__ = ["InferenceRpcs"]
@@ -35,8 +35,8 @@ class _Model:
     platform: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    run: Callable[[Inputs], Awaitable[Outputs]]
-    """Given tensors whose items are admitted."""
+    run: Callable[[Inputs, Trace], Awaitable[Outputs]]
+    """Given tensors whose items are admitted, and where to note the time."""
 
 
 class InferenceRpcs:
@@ -56,10 +56,10 @@ class InferenceRpcs:
         )
         (taken,), kind = inputs, cast(Kind, GRAPH_SIGNATURES[role][0])
 
-        async def run(given: Inputs) -> Outputs:
+        async def run(given: Inputs, trace: Trace) -> Outputs:
             tensor = _needed(given, taken.name)
-            items = Given(kind, finite(tensor.array, tensor.field), tensor.field)
-            found = await self._engine.graph(role, items, Trace())
+            items = Given(kind, self._items.checked(kind, tensor.array, tensor.field), tensor.field)
+            found = await self._engine.graph(role, items, trace)
             return {spec.name: output for spec, output in zip(outputs, found, strict=True)}
 
         return _Model("onnxruntime_onnx", inputs, outputs, run)
@@ -96,8 +96,7 @@ class InferenceRpcs:
     def _wanted(self) -> Wanted:
         return Wanted(images="decoder" in self._engine.manifest.graphs, latents=True)
 
-    async def _interpret(self, given: Inputs) -> Outputs:
-        trace = Trace()
+    async def _interpret(self, given: Inputs, trace: Trace) -> Outputs:
         found = await self._engine.interpret([await self._given(given, "", trace)], trace)
         outputs: Outputs = {
             "latent": found.latents,
@@ -107,8 +106,7 @@ class InferenceRpcs:
         }
         return outputs if found.probabilities is None else outputs | {"probabilities": found.probabilities}
 
-    async def _edit(self, given: Inputs) -> Outputs:
-        trace = Trace()
+    async def _edit(self, given: Inputs, trace: Trace) -> Outputs:
         target = await self._given(given, "", trace)
         source = await self._given(given, "source_", trace)
         checked_source(source, len(target.items), source.field)
@@ -123,12 +121,12 @@ class InferenceRpcs:
         edits = [Edit(name, Replace(source, strength), source.field) for name in names]
         return _outputs(await self._engine.edit([target], edits, self._wanted, trace))
 
-    async def _sample(self, given: Inputs) -> Outputs:
+    async def _sample(self, given: Inputs, trace: Trace) -> Outputs:
         count, most = int(_needed(given, "count").array[0]), self._engine.compute.limits.max_items
         if not 1 <= count <= most:
             raise InvalidInput(given["count"].field, f"between 1 and {most}", str(count), "iin_api.v1 streams more")
 
-        async def write(first: int, result: Decoded, trace: Trace) -> Outputs:
+        async def write(first: int, result: Decoded, part: Trace) -> Outputs:
             return _outputs(result)
 
         (draw,) = self._engine.sample(
@@ -139,7 +137,7 @@ class InferenceRpcs:
             truncation=_number(given, "truncation", checked_truncation, None),
             held=[],
             wanted=self._wanted,
-            trace=Trace(),
+            trace=trace,
             write=write,
             field=given["temperature"].field if "temperature" in given else "inputs",
         )
@@ -154,7 +152,7 @@ class InferenceRpcs:
         tensor = given[found[0]]
         for kind in KINDS:
             if found[0] == prefix + kind:
-                return Given(kind, finite(tensor.array, tensor.field), tensor.field)
+                return Given(kind, self._items.checked(kind, tensor.array, tensor.field), tensor.field)
         pictures = [
             await self._items.picture(data, f"{tensor.field} element {index}", resize=False, trace=trace)
             for index, data in enumerate(tensor.array)
@@ -172,6 +170,7 @@ class InferenceRpcs:
         """Run a model."""
 
         async def answer() -> pb.ModelInferResponse:
+            trace = Trace()
             model = self._model(request.model_name, request.model_version)
             wanted = wanted_outputs(request, [spec.name for spec in model.outputs])
             compute = self._engine.compute
@@ -183,8 +182,10 @@ class InferenceRpcs:
             item_bytes = sum(one.item_bytes for one in model.outputs if one.name in wanted)
             check_bytes(MESSAGE_BYTES + len(request.id.encode()) + rows * item_bytes, "outputs")
             async with compute.admitted(sum(counts), patient=False):
-                outputs = await model.run(given)
-                return write_tensors(request, outputs, wanted, self._engine.manifest.version)
+                outputs = await model.run(given, trace)
+                response = write_tensors(request, outputs, wanted, self._engine.manifest.version)
+                _write_timing(response, trace)
+                return response
 
         return await self._answering.unary("ModelInfer", request, answer, context, pb.ModelInferResponse())
 
@@ -231,6 +232,17 @@ def _needed(given: Inputs, name: str) -> Tensor:
 
 def _number(given: Inputs, name: str, check: Callable[[float, str], float], default: T) -> float | T:
     return check(float(given[name].array[0]), given[name].field) if name in given else default
+
+
+def _write_timing(response: pb.ModelInferResponse, trace: Trace) -> None:
+    """Where the time went, in milliseconds, as parameters: `Timing`, with what the passes of a stage took together."""
+    told = timing(trace)
+    spent = {"total_ms": told.total_ms, "queue_ms": told.queue_ms, "codec_ms": told.codec_ms}
+    for one in told.stages:
+        name = f"{one.stage}_compute_ms"
+        spent[name] = spent.get(name, 0.0) + one.compute_ms
+    for name, milliseconds in spent.items():
+        response.parameters[name].double_param = milliseconds
 
 
 def _outputs(found: Decoded) -> Outputs:

@@ -13,7 +13,7 @@ from PIL import Image
 from iin_service.errors import InvalidInput
 from iin_service.graphs import Compute
 from iin_service.images import MAX_PIXELS, decode_picture, open_picture
-from iin_service.items import Given, Trace
+from iin_service.items import Given, Kind, Trace
 from iin_service.stage import Array
 from iin_service.tensors import axes
 
@@ -70,7 +70,7 @@ class InputReader:
             name = f"{field}.encoded_image"
             image = await self.picture(value.encoded_image, name, resize=resize, trace=trace)
             return Given("image", image[None], name)
-        return Given(kind, self._tensor(getattr(value, kind), self.shapes[kind], f"{field}.{kind}"), f"{field}.{kind}")
+        return Given(kind, self._tensor(getattr(value, kind), kind, f"{field}.{kind}"), f"{field}.{kind}")
 
     async def picture(self, data: bytes, field: str, *, resize: bool, trace: Trace) -> Array:
         """The image `(C, H, W)` in a file."""
@@ -108,7 +108,24 @@ class InputReader:
             )
         return picture
 
-    def _tensor(self, tensor: pb.Tensor, item: tuple[int, ...], field: str) -> Array:
+    def checked(self, kind: Kind, values: Array, field: str) -> Array:
+        """`values`, or InvalidInput where they are none that items of `kind` can have.
+
+        Numbers of an image may leave the model's range by half of its width, as those of many decoders do.
+        """
+        if kind != "image":
+            return finite(values, field)
+        low, high = self.manifest.image.minimum, self.manifest.image.maximum
+        slack = (high - low) / 2
+        least, most = values.min(), values.max()
+        if not (low - slack <= least and most <= high + slack):
+            finite(values, field)
+            expected = f"numbers in the model's range, {low:g} to {high:g}"
+            raise InvalidInput(field, expected, f"{least:g} to {most:g}", "scale or clip them, or send the file")
+        return values
+
+    def _tensor(self, tensor: pb.Tensor, kind: Kind, field: str) -> Array:
+        item = self.shapes[kind]
         shape = tuple(tensor.shape[: len(item) + 2])  # one more than it may have
         if shape == item:
             shape = (1, *item)
@@ -121,7 +138,7 @@ class InputReader:
         if len(tensor.data) != size:
             expected = f"{size} bytes (float32) for shape {list(tensor.shape)}"
             raise InvalidInput(f"{field}.data", expected, str(len(tensor.data)))
-        return finite(np.frombuffer(tensor.data, "<f4").reshape(shape), f"{field}.data")
+        return self.checked(kind, np.frombuffer(tensor.data, "<f4").reshape(shape), f"{field}.data")
 
     def too_many(self, field: str, given: int) -> InvalidInput:
         """More items than a call may have."""

@@ -24,6 +24,7 @@ __all__ = [
     "interpretation",
     "limits",
     "model",
+    "timing",
 ]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -79,7 +80,7 @@ def interpretation(result: Interpreted, trace: Trace) -> pb.InterpretResponse:
         log_likelihoods=result.log_likelihoods.tolist(),
         log_likelihood_quantiles=result.quantiles.tolist(),
         probabilities=None if result.probabilities is None else _tensor(result.probabilities),
-        timing=_timing(trace),
+        timing=timing(trace),
     )
 
 
@@ -94,7 +95,7 @@ async def decoded(
         "factors": _tensor(result.factors),
         "latents": None if result.latents is None else _tensor(result.latents),
         "probabilities": None if result.probabilities is None else _tensor(result.probabilities),
-        "timing": _timing(trace),
+        "timing": timing(trace),
     }
 
 
@@ -130,7 +131,7 @@ def analysis(before: Array, found: Sequence[Response], trace: Trace) -> pb.Respo
             )
             for one in found
         ],
-        timing=_timing(trace),
+        timing=timing(trace),
     )
 
 
@@ -195,7 +196,7 @@ def _tensor(array: Array) -> pb.Tensor:
     return pb.Tensor(shape=array.shape, data=np.ascontiguousarray(array, "<f4").tobytes())
 
 
-def _timing(trace: Trace) -> pb.Timing:
+def timing(trace: Trace) -> pb.Timing:
     """Where the time of a call went, up to now."""
     return pb.Timing(
         total_ms=1e3 * (time.perf_counter() - trace.started),

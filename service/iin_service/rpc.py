@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from functools import partial
+from contextvars import Context
 from typing import TypeVar
 
 from google.protobuf import message as protobuf
@@ -121,18 +121,12 @@ class InterpretationRpcs:
             held=held,
             wanted=wanted,
             trace=trace,
-            write=partial(self._part, pb.SampleResponse, request.format),
+            write=lambda first, *found: self._decoded(pb.SampleResponse, request.format, *found, first_index=first),
         )
 
     @property
     def _per_message(self) -> int:
         return self._sizes.samples_per_message(self._engine.compute.limits)
-
-    async def _part(
-        self, kind: Callable[..., Message], image_format: int, first: int, result: Decoded, trace: Trace
-    ) -> Message:
-        """A message of samples or frames."""
-        return await self._decoded(kind, image_format, result, trace, first_index=first)
 
     def traverse(self, request: pb.TraverseRequest, context: CallContext) -> AsyncGenerator[pb.TraverseResponse]:
         """Follow a path through factors, several frames to a message."""
@@ -150,7 +144,7 @@ class InterpretationRpcs:
             size=self._per_message,
             wanted=wanted,
             trace=trace,
-            write=partial(self._part, pb.TraverseResponse, request.format),
+            write=lambda first, *found: self._decoded(pb.TraverseResponse, request.format, *found, first_index=first),
             field=start.field,
         )
 
@@ -213,8 +207,8 @@ class InterpretationRpcs:
 
         async def answer() -> pb.ListModelsResponse:
             if self._listed is None:
-                self._listed = asyncio.create_task(self._list_for_a_while())
-            # One who leaves does not end the question of the others.
+                # One who leaves does not end the question of the others: in his context Serve would cancel it with his.
+                self._listed = asyncio.create_task(self._list_for_a_while(), context=Context())
             return pb.ListModelsResponse(models=await asyncio.shield(self._listed))
 
         return await self._answering.unary("ListModels", request, answer, context, pb.ListModelsResponse())

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import grpc
 import pytest
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_client import Client, Tls
@@ -30,7 +31,7 @@ def test_every_method_is_tried_again_after_the_pauses_that_the_docs_tell():
     (method,) = json.loads(dict(CHANNEL_OPTIONS)["grpc.service_config"])["methodConfig"]
     (service,) = pb.DESCRIPTOR.services_by_name.values()
     policy = method["retryPolicy"]
-    assert method["name"] == [{"service": service.full_name}]
+    assert method["name"] == [{"service": service.full_name}, {"service": "ray.serve.RayServeAPIService"}]
     assert (policy["maxAttempts"], policy["initialBackoff"], policy["backoffMultiplier"]) == (4, "0.1s", 2)
 
 
@@ -58,7 +59,7 @@ def test_a_key_and_certificate_that_are_none_are_named_with_the_field(kind, tmp_
     junk = tmp_path / "junk.pem"
     junk.write_bytes(b"\xffjunk")
     with pytest.raises(ValueError, match=r"^tls\.client_key: expected a PEM file, .* got .*junk\.pem without"):
-        open_channel("localhost:1", Tls(client_key=kind(junk), client_certificate=kind(junk)))
+        open_channel(grpc, "localhost:1", Tls(client_key=kind(junk), client_certificate=kind(junk)))
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, math.nan, math.inf, 1e10])

@@ -1,24 +1,51 @@
 """Swaps and interpolations ask for what the gallery's captions promise."""
 
+from dataclasses import replace
+
 import numpy as np
-from iin_client.gallery import STRENGTHS, interpolation, swaps
+import pytest
+from iin_client.arguments import Picture
+from iin_client.gallery import draw_gallery
+
+from .test_fitting import Fake, model, photo
+
+FACTORS = [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
 
 
-def test_a_row_of_a_swap_grid_is_a_source_and_a_column_a_target():
-    factors = np.array([[0, 10], [1, 11], [2, 12]], dtype=np.float32)
-    targets, sources = (array.reshape(3, 3, 2) for array in swaps(factors))
-    for row in range(3):
-        for column in range(3):
-            np.testing.assert_array_equal(targets[row, column], factors[column])
-            np.testing.assert_array_equal(sources[row, column], factors[row])
+class Watched(Fake):
+    """Finds `FACTORS` in three pictures, and keeps what it is asked for then."""
+
+    def __init__(self):
+        super().__init__()
+        self.edits, self.paths = [], []
+
+    def interpret(self, files, *, resize):
+        return replace(super().interpret(files, resize=resize), factors=np.array(FACTORS, np.float32))
+
+    def edit(self, targets, edit):
+        self.edits.append((targets.array.tolist(), edit.factor, edit.source.array.tolist(), edit.strength))
+        return super().edit(targets, edit)
+
+    def traverse(self, start, path, frames):
+        self.paths.append((start.array.tolist(), path.destination.array.tolist(), path.factors, frames))
+        return super().traverse(start, path, frames)
 
 
-def test_an_interpolation_leads_from_target_to_source_in_equal_steps():
-    target, source = np.array([0, 8], dtype=np.float32), np.array([8, -8], dtype=np.float32)
-    targets, sources = interpolation(target, source)
-    assert STRENGTHS == (0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1)
-    np.testing.assert_array_equal(targets, [target] * 9)
-    np.testing.assert_array_equal(sources[0], target)
-    np.testing.assert_array_equal(sources[-1], source)
-    np.testing.assert_array_equal(np.diff(sources, axis=0), [[1, -2]] * 8)
-    assert sources.dtype == np.float32
+@pytest.fixture
+def asked():
+    client = Watched()
+    draw_gallery(client, model(), [Picture("a.png", photo(12, 8))] * 3, resize=False, progress=lambda text: None)
+    return client
+
+
+def test_reconstructions_are_of_all_pictures_and_change_nothing(asked):
+    targets, _, _, strength = asked.edits[0]
+    assert (targets, strength) == (FACTORS, 0)
+
+
+def test_a_row_of_a_swap_grid_is_a_source_and_a_column_a_target(asked):
+    assert asked.edits[1:] == [(FACTORS, "colour", source, 1.0) for source in FACTORS]
+
+
+def test_an_interpolation_leads_from_the_first_picture_to_the_last_in_eighths(asked):
+    assert asked.paths == [(FACTORS[0], FACTORS[-1], ["colour"], 9)]

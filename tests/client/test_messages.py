@@ -107,11 +107,6 @@ def test_arrays_are_sent_as_little_endian_float32_in_row_major_order(value, fiel
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ([], r"inputs: expected at least one, got none"),
-        ([Factors(np.zeros((1, 2, 3)))], r"inputs\[0\]\.factors: expected 1 or 2 dimensions.*\(1, 2, 3\)"),
-        ([Factors(np.zeros((0, 3)))], r"none of length 0, got shape \(0, 3\)"),
-        ([b"a", Latent([0.0, np.nan])], r"inputs\[1\]\.latent: expected finite float32 numbers"),
-        ([Latent([1e300])], r"inputs\[0\]\.latent: expected finite float32 numbers"),
         ([np.zeros(3)], r"inputs\[0\]: expected a path, .* got ndarray; wrap an array"),
         (np.zeros(3), r"inputs\[0\]: expected a path, .* got ndarray; wrap an array"),
         (None, r"inputs\[0\]: expected a path, .* got NoneType"),
@@ -119,7 +114,6 @@ def test_arrays_are_sent_as_little_endian_float32_in_row_major_order(value, fiel
         ([Factors(["0.5"])], r"inputs\[0\]\.factors: expected an array of numbers, got list"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_what_cannot_be_sent_is_refused_with_field_and_remedy(inputs, message):
     with pytest.raises(ValueError, match=message):
         interpret_request(inputs, resize=False)
@@ -194,12 +188,10 @@ def test_values_that_are_no_numbers_are_refused_with_their_field(ask, field):
         ask()
 
 
-def test_one_edit_needs_no_list_and_none_is_refused():
+def test_one_edit_needs_no_list():
     one = Resample("digit", seed=3)
     alone = edit_request(b"file", one, output="png", resize=False)
     assert alone == edit_request([b"file"], [one], output="png", resize=False)
-    with pytest.raises(ValueError, match="edits: expected at least one, got none"):
-        edit_request(b"file", [], output="png", resize=False)
 
 
 @pytest.mark.parametrize(("edits", "given"), [("digit", "str"), ([("digit", b"file")], "tuple")])
@@ -297,12 +289,6 @@ def test_png_images_become_pictures_and_raw_ones_an_array():
     np.testing.assert_array_equal(raw.images.raw, np.ones((1, 1, 2, 2)))
     with pytest.raises(ValueError, match=r"expected image files, got raw images; call with output='png'"):
         raw.images.pictures  # noqa: B018
-
-
-def test_a_tensor_whose_bytes_do_not_fit_its_shape_is_refused():
-    broken = pb.InterpretResponse(latents=pb.Tensor(shape=[2, 2], data=bytes(12)), factors=tensor([[1.0]]))
-    with pytest.raises(ValueError, match=r"latents: expected .* shape \(2, 2\), got 12 bytes"):
-        interpretations(broken)
 
 
 def test_the_model_is_described_in_full():

@@ -84,26 +84,27 @@ def find(page, colour):
 
 def test_panels_stand_side_by_side_and_wrap_at_the_edge():
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
-    panels = [("label", Image.new("RGB", (100, 50), colour)) for colour in colours]
-    page = draw_page("Title", "subtitle", [Section(title="A", caption="b", panels=panels)], width=320)
-    assert page.width == 320
+    panels = [("label", Image.new("RGB", (600, 50), colour)) for colour in colours]
+    page = draw_page("Title", "subtitle", [Section(title="A", caption="b", panels=panels)])
+    assert page.width == 1600
     first, second, third = (find(page, colour) for colour in colours)
-    assert (second[0], second[1]) == (first[0] + 136, first[1])
+    assert (second[0], second[1]) == (first[0] + 636, first[1])
     assert third[0] == first[0]
     assert third[1] > first[3]
-    assert all((box[2] - box[0], box[3] - box[1]) == (100, 50) for box in (first, second, third))
+    assert all((box[2] - box[0], box[3] - box[1]) == (600, 50) for box in (first, second, third))
 
 
 def test_a_page_widens_for_a_panel_that_does_not_fit():
-    panel = Image.new("RGB", (500, 20), (255, 0, 0))
-    page = draw_page("Title", "subtitle", [Section(title="A", caption="b", panels=[("", panel)])], width=320)
+    panel = Image.new("RGB", (2000, 20), (255, 0, 0))
+    page = draw_page("Title", "subtitle", [Section(title="A", caption="b", panels=[("", panel)])])
     left, top, right, bottom = find(page, (255, 0, 0))
-    assert (right - left, bottom - top) == (500, 20)
+    assert (right - left, bottom - top) == (2000, 20)
     assert page.width - right == left
 
 
 def test_a_long_caption_is_wrapped_onto_the_page():
-    def height(caption):
-        return draw_page("T", "s", [Section(title="A", caption=caption, panels=[])], width=400).height
+    def drawn(caption):
+        return draw_page("T", "s", [Section(title="A", caption=caption, panels=[])])
 
-    assert height("word " * 40) > height("word")
+    assert drawn("word " * 100).height > drawn("word").height
+    assert drawn("word " * 100).width == 1600

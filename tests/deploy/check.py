@@ -96,8 +96,10 @@ def _idle_patches(folder: Path, objects: list[Object]) -> Iterator[str]:
     def deletes(patch: Object) -> bool:
         return "$patch" in (patch.get("patch") or (folder / patch["path"]).read_text())
 
-    targets = [one["target"] for one in given.get("patches", ()) if "target" in one and not deletes(one)]
-    targets += [one["select"] for given in given.get("replacements", ()) for one in given.get("targets", ())]
+    targets = [one["target"] for one in given.get("patches") or () if "target" in one and not deletes(one)]
+    for target in (target for target in targets if "namespace" in target):
+        yield f"expected no namespace, which objects get after their patches, in {target}"
+    targets += [one["select"] for given in given.get("replacements") or () for one in given.get("targets", ())]
     left_out = {kind for _, kind in custom_resources.KINDS} - {one["kind"] for one in objects}
     for target in targets:
         if target.get("kind") not in left_out and not any(_selects(target, one) for one in objects):
@@ -105,10 +107,12 @@ def _idle_patches(folder: Path, objects: list[Object]) -> Iterator[str]:
 
 
 def _selects(target: Names, one: Object) -> bool:
-    kind, name = one["kind"], one["metadata"]["name"]
-    hashed = "(-[0-9a-z]{10})?" if kind in ("ConfigMap", "Secret") else ""  # which a generator puts behind a name
-    wanted = f"(?:{target.get('name', '.*')}){hashed}"
-    return bool(re.fullmatch(target.get("kind", ".*"), kind) and re.fullmatch(wanted, name))
+    group, _, version = one["apiVersion"].rpartition("/")
+    # A generator puts a hash behind the name.
+    hashed = "(-[0-9a-z]{10})?" if one["kind"] in ("ConfigMap", "Secret") else ""
+    wanted = {**target, "name": f"(?:{target.get('name', '.*')}){hashed}"}
+    found = {"group": group, "version": version, "kind": one["kind"], "name": one["metadata"]["name"]}
+    return all(re.fullmatch(wanted.get(field, ".*"), value) for field, value in found.items())
 
 
 def main(arguments: list[str] | None = None) -> int:

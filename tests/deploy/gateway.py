@@ -4,7 +4,12 @@ import fnmatch
 
 from .manifests import named, of_kind, only, ray_service, seconds, serve_config
 
-SERVICES = {"iin_api.v1.InterpretationService", "inference.GRPCInferenceService", "grpc.health.v1.Health"}
+# Of the port, with the module that each is generated in.
+SERVICES = {
+    "iin_api.v1.InterpretationService": "iin_api.v1.interpretation_pb2_grpc",
+    "inference.GRPCInferenceService": "iin_api.inference.grpc_service_pb2_grpc",
+    "grpc.health.v1.Health": "grpc_health.v1.health_pb2_grpc",
+}
 
 
 def the_gateway_leads_to_the_service(objects):

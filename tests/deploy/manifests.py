@@ -50,6 +50,7 @@ VARIANTS = {
 OVERLAYS = (*sorted(path.parent.name for path in DEPLOY.glob("overlays/*/kustomization.yaml")), *VARIANTS)
 
 UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+QUANTITY = r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(m|[kMGT]|[KMGT]i)?"
 DURATION = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"  # of the Gateway API
 
 Object = dict[str, Any]
@@ -177,9 +178,13 @@ def serve_config(objects: list[Object]) -> Object:
     return without_nulls(found)
 
 
-def deployment(config: Object) -> Object:
+def application(config: Object) -> Object:
     remedy = "; a second model has an overlay of its own (RUNBOOK.md, Several models)"
-    return only("deployment", only("application", config["applications"], remedy)["deployments"])
+    return only("application", config["applications"], remedy)
+
+
+def deployment(config: Object) -> Object:
+    return only("deployment", application(config)["deployments"])
 
 
 def settings(objects: list[Object]) -> dict[str, str]:
@@ -195,11 +200,9 @@ def selects(selector: Names, labels: Names) -> bool:
 
 def quantity(given: str | float) -> float:
     """A Kubernetes quantity in cores or bytes; YAML has those without a unit as numbers."""
-    number = str(given).rstrip("kKmMGTi")
-    try:
-        return float(number) * UNITS[str(given).removeprefix(number)]
-    except (KeyError, ValueError):
-        raise ValueError(f"expected a quantity such as 500m or 8Gi, got {given!r}") from None
+    if not (found := re.fullmatch(QUANTITY, str(given))):
+        raise ValueError(f"expected a quantity such as 500m or 8Gi, got {given!r}")
+    return float(found[1]) * UNITS[found[2] or ""]
 
 
 def seconds(given: str) -> float:

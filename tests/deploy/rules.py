@@ -2,6 +2,7 @@
 
 import itertools
 import operator
+import re
 
 import click
 import ray
@@ -9,6 +10,7 @@ from ray.scripts.scripts import start
 
 from . import gateway, policies, serving
 from .manifests import (
+    QUANTITY,
     cluster,
     container,
     groups,
@@ -104,8 +106,9 @@ def some_fields_stay_unset(objects):
     if head(objects).get("enableIngress") or head(objects).get("serviceType", "ClusterIP") != "ClusterIP":
         yield "headGroupSpec: expected no enableIngress, and no serviceType but ClusterIP: its job API runs any code"
     for group in groups(objects):
-        for field in ("readinessProbe", "livenessProbe", "lifecycle", "command", "args"):
-            if field in container(group):  # KubeRay's probes know of draining, and SIGTERM must reach `ray start`
+        for field in ("readinessProbe", "livenessProbe", "startupProbe", "lifecycle", "command", "args"):
+            # KubeRay's probes know of draining and of workers without a replica; SIGTERM must reach `ray start`.
+            if field in container(group):
                 yield f"{container(group)['name']}.{field}: expected unset"
 
 
@@ -220,6 +223,7 @@ PULLED = ("Always", "IfNotPresent", "Never")
 WORDS = {
     "effect": ("", "NoSchedule", "PreferNoSchedule", "NoExecute"),
     "imagePullPolicy": PULLED,
+    "operator": ("", "DoesNotExist", "Equal", "Exists", "Gt", "In", "Lt", "NotIn"),
     "pullPolicy": PULLED,
     "whenUnsatisfiable": ("DoNotSchedule", "ScheduleAnyway"),
 }
@@ -235,6 +239,10 @@ def _misspelt(value):
     for key, one in value.items() if isinstance(value, dict) else enumerate(value):
         if key in WORDS and one not in WORDS[key]:
             yield f"{key}: expected one of {WORDS[key]}, got {one!r}"
+        elif key in ("requests", "limits", "sizeLimit"):
+            for amount in one.values() if isinstance(one, dict) else [one]:
+                if not re.fullmatch(QUANTITY, str(amount)):
+                    yield f"{key}: expected quantities such as 500m or 8Gi, got {amount!r}"
         elif isinstance(one, dict | list):
             yield from _misspelt(one)
 
@@ -246,6 +254,8 @@ def the_head_finds_its_memory(objects):
     for store in of_kind(objects, "StatefulSet"):
         service = named(objects, "Service", store["spec"]["serviceName"])
         name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
+        if not selects(service["spec"].get("selector"), labels(store["spec"])):
+            yield f"Service {name}: expected to select the pods of {store['metadata']['name']}"
         if store["spec"].get("replicas", 1) != 1:
             yield f"{store['metadata']['name']}: expected one replica, as several know nothing of each other"
         label, *rest = host.split(".")

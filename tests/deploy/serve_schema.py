@@ -1,5 +1,6 @@
 """Ray's own models of a Serve configuration, made strict: Ray drops unknown keys without a word."""
 
+import json
 from typing import Any, get_args
 
 import yaml
@@ -17,13 +18,18 @@ def problems(text: str) -> list[str]:
     config = yaml.safe_load(text)
     found = list(_unknown(config, ServeDeploySchema, ""))
     try:
-        ServeDeploySchema.model_validate(config)
+        _validated(ServeDeploySchema, config)
     except (AttributeError, ValueError) as error:  # the former of its own validators, at an item without a value
         return [*found, str(error)]
     for application in config.get("applications", ()):
         for deployment in application.get("deployments", ()):
             found += _autoscaling(without_nulls(deployment))
     return found
+
+
+def _validated(model: type[BaseModel], given: Any) -> None:
+    """Strictly: what Ray takes in place of a number, "60" for one, the rules would not. Enums are text in JSON only."""
+    model.model_validate_json(json.dumps(given, default=str), strict=True)
 
 
 def _unknown(value: Any, model: type[BaseModel], path: str):
@@ -52,7 +58,7 @@ def _autoscaling(deployment: dict[str, Any]) -> list[str]:
     if not given:
         return ["autoscaling_config: expected one"]
     try:
-        AutoscalingConfig.model_validate(given)
+        _validated(AutoscalingConfig, given)
     except ValueError as error:
         return [f"autoscaling_config: {error}"]
     found = []

@@ -7,11 +7,14 @@ import re
 from pathlib import Path, PurePosixPath
 
 import ray
-from iin_service.app import BuildArguments
+from iin_service.app import BuildArguments, build
 from iin_service.environment import serve_settings
 from iin_service.items import Limits
+from iin_service.replica import DEPLOYMENT
 
+from .gateway import SERVICES
 from .manifests import (
+    application,
     container,
     deployment,
     groups,
@@ -50,12 +53,24 @@ def serve_listens_as_it_is_asked(objects):
             yield f"serve.yaml: expected {expected} in {section}, got {config[section]}"
 
 
+def serve_finds_the_service(objects):
+    """Names that Ray looks up when it deploys."""
+    config = serve_config(objects)
+    found = config["grpc_options"].get("grpc_servicer_functions", [])
+    expected = [f"{module}.add_{name.rpartition('.')[2]}Servicer_to_server" for name, module in SERVICES.items()]
+    if sorted(found) != sorted(expected):
+        yield f"serve.yaml: expected grpc_servicer_functions {expected}, got {found}"
+    named = {"import_path": application(config)["import_path"], "name": deployment(config)["name"]}
+    if named != (right := {"import_path": f"{build.__module__}:{build.__name__}", "name": DEPLOYMENT}):
+        yield f"serve.yaml: expected {right}, got {named}"
+
+
 def replicas_get_what_ray_reserves(objects):
     """Ray counts its own options; the builder's arguments size what a replica does."""
-    application = serve_config(objects)["applications"][0]
-    options, told = deployment(serve_config(objects))["ray_actor_options"], BuildArguments(**application["args"])
+    args, options = application(serve_config(objects))["args"], deployment(serve_config(objects))["ray_actor_options"]
+    told = BuildArguments(**args)
     if (told.cpus, told.gpus) != (options["num_cpus"], options["num_gpus"]):
-        yield f"serve.yaml: expected args as num_cpus and num_gpus of {options}, got {application['args']}"
+        yield f"serve.yaml: expected args as num_cpus and num_gpus of {options}, got {args}"
 
 
 def the_engine_turns_calls_away_before_serve_does(objects):
@@ -171,9 +186,9 @@ def the_bundle_is_mounted(objects):
     elif mounts[0].get("readOnly") is not True:
         yield f"workers: expected {path} to be read only"
     for volume in volumes.values():
-        if "image" in volume and "@sha256:" not in volume["image"]["reference"]:
+        if "image" in volume and not re.search("@sha256:[0-9a-f]{64}$", volume["image"]["reference"]):
             yield f"{volume['name']}: expected an image by digest, got {volume['image']['reference']}"
-    if any("runtime_env" in one for one in (config["applications"][0], deployment(config)["ray_actor_options"])):
+    if any("runtime_env" in one for one in (application(config), deployment(config)["ray_actor_options"])):
         yield "expected no runtime_env"
 
 
@@ -199,7 +214,7 @@ def shared_gpus_hold_their_replicas(objects):
     share = deployment(config)["ray_actor_options"]["num_gpus"]
     if share % 1 == 0:
         return
-    cap = config["applications"][0]["args"].get("gpu_memory_bytes")
+    cap = application(config)["args"].get("gpu_memory_bytes")
     if cap is None:
         yield f"args: expected gpu_memory_bytes where replicas share a GPU (num_gpus {share})"
         return
@@ -212,6 +227,7 @@ def shared_gpus_hold_their_replicas(objects):
 
 RULES = [
     serve_listens_as_it_is_asked,
+    serve_finds_the_service,
     replicas_get_what_ray_reserves,
     the_engine_turns_calls_away_before_serve_does,
     head_and_workers_have_the_measured_settings,

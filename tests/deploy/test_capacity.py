@@ -287,7 +287,7 @@ def test_more_calls_need_more_replicas_in_proportion():
     assert each is not None
     assert 0.5 * optimistic_capacity(one) < each.rate < optimistic_capacity(one)
     assert each.result.percentile(99) <= 150
-    counts = {rate: need(one, rate, 150.0, each).replicas for rate in (10, 100, 100_000)}
+    counts = {rate: need(one, rate, 150.0, each)[0] for rate in (10, 100, 100_000)}
     assert counts[10] == 1
     assert counts[100_000] == math.ceil(100_000 / each.rate)
     assert counts[100] == pytest.approx(100 / each.rate, abs=1.5)

@@ -58,6 +58,13 @@ patches:
 """
 
 
+NOTHING = """
+patches:
+  - target: {TARGET}
+    patch: |
+      - {op: remove, path: /a}
+"""
+
 SECRETS = """
 {apiVersion: external-secrets.io/v1, kind: ExternalSecret, metadata: {name: iin-callers}, spec: {}}
 """
@@ -98,6 +105,7 @@ patches:
         [(OWN, r"\Z", SETTINGS)],
         [(OWN, r"\Z", INTERNAL)],
         [("base/accounts.yaml", r"\Z", "---" + SECRETS)],
+        [(OWN, r"\Z", "patches:  # none yet\n")],
     ],
     ids=[
         "max_replicas",
@@ -113,6 +121,7 @@ patches:
         "a generated name",
         "an internal load balancer",
         "another operator's",
+        "no patches",
     ],
 )
 def test_what_an_operator_may_change_is_right(copied, edits, capsys):
@@ -129,9 +138,14 @@ def test_what_an_operator_may_change_is_right(copied, edits, capsys):
         ([("serve/serve.yaml", "args: {cpus", "args: {cores")], "cores\n +Extra inputs are not permitted"),
         ([(OWN, "^resources: ", "resource: ")], "kubectl kustomize"),
         (
-            [(OWN, r"\Z", "patches:\n  - target: {kind: Rayservice}\n    patch: |\n      - {op: remove, path: /a}\n")],
+            [(OWN, r"\Z", NOTHING.replace("TARGET", "kind: Rayservice"))],
             "found no {'kind': 'Rayservice'}",
         ),
+        (
+            [(OWN, r"\Z", NOTHING.replace("TARGET", "kind: RayService, version: v1alpha1"))],
+            "found no {'kind': 'RayService', 'version': 'v1alpha1'}",
+        ),
+        ([(OWN, r"\Z", NOTHING.replace("TARGET", "kind: RayService, namespace: iin"))], "expected no namespace"),
         ([(OWN, "kind: PrometheusRule", "kind: PrometheusRules")], "found no {'kind': 'PrometheusRules'}"),
         (
             [(OWN, "^namespace: .+", "namespace: faces"), (OWN, r"\[alert=IinNoPod\]", "[alert=IinAbsent]")],
@@ -175,6 +189,15 @@ def test_what_an_operator_may_change_is_right(copied, edits, capsys):
             "expected the field 'ports'",
         ),
         ([("serve/serve.yaml", "(?s)^applications:\n.*", "applications:\n")], r"serve.yaml: (.|\n)*\napplications\n"),
+        ([("serve/serve.yaml", "(?s)^applications:\n.*", "applications: []\n")], "one application, got 0"),
+        (
+            [("serve/serve.yaml", "timeout_s: 60", 'timeout_s: "60"')],
+            r"request_timeout_s\n +Input should be a valid number",
+        ),
+        (
+            [("serve/serve.yaml", r"(max_replicas:) (\d+)", r'\1 "\2"')],
+            r"max_replicas\n +Input should be a valid integer",
+        ),
         ([("serve/serve.yaml", r'bundle: ".*"', "bundle:")], "expected the field 'bundle'"),
         (
             [

@@ -122,6 +122,12 @@ MISTAKES = {
         anywhere_in_serve("location: EveryNode", "location: HeadOnly"),
         anywhere_in_serve("  enable_reflection: false", "  #"),
     ],
+    serving.serve_finds_the_service: [
+        anywhere_in_serve("HealthServicer_to_server", "Health_to_server"),
+        anywhere_in_serve("    - grpc_health", "    # - grpc_health"),
+        anywhere_in_serve("app:build", "app:main"),
+        serve(name="Interpreter"),
+    ],
     rules.pods_are_scraped: [
         lambda o: first(o, "PodMonitor")["podMetricsEndpoints"][0].update(port="serve"),
         lambda o: first(o, "PodMonitor")["selector"].update(matchLabels={"app": "iin"}),
@@ -153,6 +159,7 @@ MISTAKES = {
         lambda o: head(o).update(enableIngress=True),
         lambda o: container(workers(o)).update(lifecycle={"preStop": {}}),
         lambda o: container(workers(o)).update(readinessProbe={"grpc": {"port": 9000}}),
+        lambda o: container(workers(o)).update(startupProbe={"grpc": {"port": 9000}}),
     ],
     rules.the_control_plane_asks_for_a_token: [lambda o: cluster(o).pop("authOptions")],
     rules.the_autoscaler_is_rays_own: [
@@ -260,6 +267,7 @@ MISTAKES = {
         serve(user_config__bundle="/bundle/model"),
         lambda o: container(workers(o))["volumeMounts"][-1].pop("readOnly"),
         lambda o: pod(workers(o))["volumes"][-1]["image"].update(reference="iin-bundle:1"),
+        lambda o: pod(workers(o))["volumes"][-1]["image"].update(reference="iin-bundle@sha256:0123"),
         serve(ray_actor_options__runtime_env={"working_dir": "https://example.com/x.zip"}),
     ],
     rules.pods_have_the_volumes_that_they_mount: [
@@ -271,9 +279,13 @@ MISTAKES = {
         lambda o: container(head(o)).update(imagePullPolicy="IfNotPresnt"),
         lambda o: pod(workers(o))["topologySpreadConstraints"][0].update(whenUnsatisfiable="Schedule"),
         lambda o: pod(workers(o)).update(tolerations=[{"operator": "Exists", "effect": "NoSchedul"}]),
+        lambda o: pod(workers(o)).update(tolerations=[{"operator": "Exist", "effect": "NoSchedule"}]),
+        lambda o: pod(workers(o))["volumes"][0]["emptyDir"].update(sizeLimit="8GB"),
+        lambda o: cluster(o)["autoscalerOptions"]["resources"]["limits"].update(memory="1GiB"),
     ],
     rules.the_head_finds_its_memory: [
         lambda o: first(o, "StatefulSet").update(replicas=3),
+        lambda o: named(o, "Service", "iin-valkey")["spec"].update(selector={"app": "valkey"}),
         redis("redis://valkey:6379"),
         redis("redis://iin-valkey.iin.svc:6380"),
         redis("redis://iin-valkey.other.svc:6379"),
@@ -362,7 +374,9 @@ def test_quantities_are_read(given, expected):
     assert quantity(given) == expected
 
 
-@pytest.mark.parametrize(("read", "given"), [(quantity, "8GB"), (quantity, "Gi"), (seconds, "75"), (seconds, "1.5m")])
+@pytest.mark.parametrize(
+    ("read", "given"), [(quantity, "8GB"), (quantity, "Gi"), (quantity, "8 Gi"), (seconds, "75"), (seconds, "1.5m")]
+)
 def test_what_cannot_be_read_is_named(read, given):
     with pytest.raises(ValueError, match=f"expected a .*, got '{given}'"):
         read(given)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from iin_service import app
 from iin_service.configuration import shipped_configuration
-from iin_service.replica import DEPLOYMENT, Replica
+from iin_service.replica import Replica
 
 from .manifests import GPU_SERVE_YAML, SERVE_YAML, deployment, of_kind, ray_service, render
 from .serve_schema import problems
@@ -69,8 +69,6 @@ def test_it_serves_what_the_service_has():
         rpcs = {name for name in vars(servicer) if not name.startswith("_")}
         assert rpcs
         assert rpcs <= set(dir(Replica))
-    assert deployment(config)["name"] == DEPLOYMENT
-    assert config["applications"][0]["import_path"] == f"{app.__name__}:{app.build.__name__}"
 
 
 def test_iin_serve_takes_the_same_but_for_what_a_laptop_decides():

@@ -84,6 +84,11 @@ HOSTILE = {
     ),
     "half a picture": (interpret(pb.Input(encoded_image=black(32, 16))), "inputs[0].encoded_image", "rows are missing"),
     "many scans": (interpret(pb.Input(encoded_image=many_scans())), "inputs[0].encoded_image", "at most 100 scans"),
+    "bytes in place of the model's range": (
+        interpret(pb.Input(image=pb.Tensor(shape=[3, 32, 32], data=np.full((3, 32, 32), 255, "<f4").tobytes()))),
+        "inputs[0].image.data",
+        "numbers in the model's range, -1 to 1, got 255 to 255",
+    ),
     "wrong size": (
         interpret(pb.Input(encoded_image=saved(NOISE.resize((31, 32))))),
         "inputs[0].encoded_image",

@@ -106,6 +106,15 @@ def test_typed_contents_are_answered_by_typed_contents(inference):
     assert (outputs["log_likelihood"].datatype, len(outputs["log_likelihood"].contents.fp64_contents)) == ("FP64", 1)
 
 
+def test_an_answer_says_where_the_time_went(inference):
+    request = pb.ModelInferRequest(model_name="edit", inputs=[tensor(**ZEROS), SOURCE, DIGIT])
+    told = {name: value.double_param for name, value in inference.ModelInfer(request).parameters.items()}
+    stages = {f"{role}_compute_ms" for role in ("inverse", "decoder")}
+    assert told.keys() == {"total_ms", "queue_ms", "codec_ms"} | stages
+    assert told["codec_ms"] == 0 < min(told[stage] for stage in stages)
+    assert sum(told[stage] for stage in stages) < told["total_ms"]
+
+
 def test_a_source_serves_all_factors_that_are_named(inference):
     targets, sources = np.random.default_rng(0).standard_normal((2, 200, 32), dtype=np.float32)
     names = b"".join(len(name).to_bytes(4, "little") + name for name in (b"digit", b"colour", b"residual"))
@@ -130,6 +139,8 @@ def tensor(name="factors", datatype="FP32", shape=(1, 32), **contents):
 
 ZEROS = {"fp32_contents": [0.0] * 32}
 RAW = [bytes(128)]
+SOURCE = tensor("source_factors", **ZEROS)
+DIGIT = tensor("factor", "BYTES", [1], bytes_contents=[b"digit"])
 COUNT = tensor("count", "INT64", [1], int64_contents=[8])
 
 

@@ -1,9 +1,12 @@
-"""Who is let in when the replica is full: patient calls in their order, and without waking each other."""
+"""Who is let in when the replica is full: patient calls in their order, without waking each other; and who left."""
 
 import asyncio
+import gc
+import threading
 
 import pytest
-from iin_service.graphs import Compute
+from iin_service.errors import InvalidInput
+from iin_service.graphs import Codec, Compute
 from iin_service.items import Limits
 
 
@@ -86,3 +89,24 @@ def test_a_call_that_ends_does_not_wake_all_that_wait(compute):
         assert loop.run_until_complete(asyncio.wait_for(run(), 20)) < 100
     finally:
         loop.close()
+
+
+def test_a_picture_at_fault_of_a_call_that_was_given_up_is_not_logged():
+    gate, codec, logged = threading.Event(), Codec("alone", 1), []
+
+    def read():
+        gate.wait(10)
+        raise InvalidInput("inputs[0].encoded_image", "a picture", "none")
+
+    async def run():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: logged.append(context))
+        call = asyncio.create_task(codec(read))
+        await turns()
+        call.cancel()
+        await asyncio.wait([call])
+        gate.set()
+        await codec(lambda: None)  # once the thread is free
+
+    asyncio.run(run())
+    gc.collect()
+    assert logged == []

@@ -133,6 +133,22 @@ def test_the_first_webp_does_not_load_the_plugins_of_all_formats():
     assert told == "False\n"
 
 
+ODD_EXIF = """
+import sys
+from iin_bundle import ImageSpec
+from iin_service.images import decode_picture, open_picture
+
+spec = ImageSpec(layout="NCHW", channels=3, height=24, width=32, minimum=0.0, maximum=1.0)
+decode_picture(open_picture(sys.stdin.buffer.read(), spec, resize=False, field=""), spec, resize=False, field="")
+"""
+
+
+def test_nothing_is_printed_of_a_callers_odd_file():
+    data = png((32, 24), 8, 2, BLACK, ODD["EXIF that ends"])
+    told = subprocess.run([sys.executable, "-c", ODD_EXIF], input=data, capture_output=True, check=True)
+    assert told.stderr == b""
+
+
 @pytest.mark.parametrize("options", [{"kind": "PNG"}, {"kind": "WEBP", "lossless": True}])
 @pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
 def test_exif_rotation_is_applied(orientation, options):

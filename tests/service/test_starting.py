@@ -66,9 +66,10 @@ def test_a_cluster_may_have_more_replicas_than_a_machine(capsys):
     assert "expected a bundle directory" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["zähler", "two\nlines"])
-def test_a_name_that_no_caller_can_send_is_refused(name, digits_bundle):
-    with pytest.raises(ValueError, match="expected a name of printable ASCII"):
+# Of those that callers can send HAProxy refuses its configuration, sends their calls elsewhere or takes two for one.
+@pytest.mark.parametrize("name", ["zähler", "two\nlines", "it's", 'a"b', "my model", "a#b", "a,b", "-i", "a/b"])
+def test_a_name_by_which_no_call_would_arrive_is_refused(name, digits_bundle):
+    with pytest.raises(ValueError, match="expected a name of letters A to Z, digits"):
         cli._by_name([digits_bundle], name)
 
 
@@ -102,6 +103,15 @@ def test_a_ray_that_does_not_start_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "init", late)
     with pytest.raises(RuntimeError, match=r"Ray did not start: .* timed out"):
         app.start_ray(tmp_path, replicas=1, cpus=1, gpus=0)
+
+
+def test_a_serve_that_does_not_start_is_told(monkeypatch):
+    def killed(**_):
+        raise ray.exceptions.ActorDiedError()  # where its proxy was not up in time
+
+    monkeypatch.setattr(app.serve, "start", killed)
+    with pytest.raises(RuntimeError, match="Serve did not start: The actor died"):
+        app.start_serve(host="127.0.0.1", port=1, http_port=2)
 
 
 @pytest.mark.parametrize(

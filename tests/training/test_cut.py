@@ -1,5 +1,7 @@
 """A classifier cut in two computes what it did, on its own weights; what cannot be cut is refused."""
 
+import copy
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -238,9 +240,17 @@ def test_logits_that_do_not_use_the_module_are_refused():
     assert "logits that do not use its output" in refusal(Wrong(forward_of), "act")
 
 
-def test_a_shape_that_the_classifier_does_not_take_is_refused(classifier):
+def test_a_shape_or_a_type_that_the_classifier_does_not_take_is_refused(classifier):
     words = refusal(classifier, "features", shape=(1, 8, 8))
-    assert words.startswith("image_shape: expected a shape that Classifier takes, got [1, 8, 8], for which it fails")
+    assert words.startswith("classifier: expected a network that takes torch.float32 of shape [2, 1, 8, 8], got: ")
+    assert "; check image_shape" in words
+    assert refusal(copy.deepcopy(classifier).double(), "features").endswith("convert it with .float()")
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, torch.jit.script])
+def test_a_wrapped_classifier_is_refused_with_what_to_give_instead(wrap):
+    words = refusal(wrap(nn.Sequential(nn.Flatten(), nn.Linear(48, 4))), "0", shape=(3, 4, 4))
+    assert words.startswith("classifier: expected a module that torch.onnx exports, got ")
 
 
 def test_a_transformer_is_cut_between_its_layers():

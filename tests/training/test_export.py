@@ -10,9 +10,9 @@ import pytest
 import torch
 from iin_bundle import BundleError, Figure, read_bundle
 from iin_bundle.factors import FactorLayout
-from iin_training import export
+from iin_training import export, graphs
 from iin_training.evaluation import Evaluation
-from iin_training.export import Exported, export_bundle
+from iin_training.export import Exported, export_bundle, read_checked
 from iin_training.flows import Flow, interpretation_flow
 from iin_training.graphs import ExportError, open_runner
 from iin_training.models.autoencoder import Autoencoder, freeze
@@ -50,7 +50,7 @@ def encoder(kind=Autoencoder):
 
 
 def flow(kind=Flow):
-    blocks = interpretation_flow(4, blocks=2, hidden=8, depth=1, seed=0).blocks
+    blocks = interpretation_flow(4, blocks=2, hidden=32, depth=2, seed=0).blocks
     return kind(list(blocks)).eval().requires_grad_(False)
 
 
@@ -79,6 +79,20 @@ def old(tmp_path):
     directory.mkdir()
     (directory / "manifest.json").write_text("the older one")
     return directory
+
+
+def test_large_tensors_lie_beside_the_graphs(tmp_path, monkeypatch):
+    small = export_bundle(tmp_path / "small", encoder(), flow(), what())
+    monkeypatch.setattr(graphs, "EMBEDDED_BYTES", 100)
+    export_bundle(tmp_path / "bundle", encoder(), flow(), what())
+    large = read_checked((tmp_path / "bundle").rename(tmp_path / "moved"))
+    for role, graph in large.manifest.graphs.items():
+        (tensors,) = graph.external_data
+        assert tensors.path == f"{role}.onnx.data"
+        assert 100 < tensors.bytes < small.manifest.graphs[role].file.bytes
+        assert not small.manifest.graphs[role].external_data
+        for name, array in large.golden.items():
+            assert (array == small.golden[name]).all()
 
 
 @pytest.mark.parametrize(

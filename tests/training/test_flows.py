@@ -15,7 +15,7 @@ BLOCKS = {
     "actnorm": ((6,), lambda seed: ActNorm(6)),
     "coupling of an even size": ((6,), lambda seed: DoubleCoupling(6, hidden=8, depth=2)),
     "coupling of an odd size": ((5,), lambda seed: DoubleCoupling(5, hidden=8, depth=1)),
-    "permutation": ((7,), lambda seed: Permutation(7, seed=seed)),
+    "permutation": ((7,), lambda seed: Permutation(torch.randperm(7, generator=torch.Generator().manual_seed(seed)))),
     "flow of one block": ((3,), lambda seed: Flow([ActNorm(3)])),
     "interpretation flow": ((5,), lambda seed: interpretation_flow(5, blocks=3, hidden=8, depth=3, seed=seed)),
     "flatten": ((2, 1, 3), lambda seed: Flatten((2, 1, 3))),

@@ -334,8 +334,12 @@ class Fixed(nn.Module):
         ({"decoder": lambda z: z}, "decoder: expected a torch module or an OnnxModule, got function; give one, or"),
         ({"head": "head.onnx"}, "head: expected a torch module or an OnnxModule, got str; give one"),
         ({"encoder": Fixed({"z": 1})}, "encoder: expected a tensor, got dict; wrap it"),
+        ({"encoder": Fixed(torch.ones(2, 3, dtype=torch.int64))}, "got torch.int64; of codes give what they stand for"),
         ({"encoder": Fixed([torch.rand(2, 3)] * 3)}, r"or two \(mean, log_variance\), got 3 values"),
-        ({"encoder": Fixed((torch.rand(2, 3), torch.rand(2, 4)))}, r"one shape, got \[2, 3\] and \[2, 4\]"),
+        (
+            {"encoder": Fixed((torch.rand(2, 3), torch.rand(2, 4)))},
+            r"one shape, got \[2, 3\] and \[2, 4\]; .* or the latents alone",
+        ),
         ({"encoder": Fixed(torch.rand(2, 3).double())}, r"encoder: expected float32, got torch\.float64; convert"),
         (
             {"encoder": Fixed(torch.rand(8, 3))},
@@ -355,3 +359,32 @@ class Fixed(nn.Module):
 def test_parts_that_do_not_fit_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         frozen(**settings)
+
+
+def exported():
+    """As `torch.export.load` gives it back."""
+    rows = torch.export.Dim("rows", min=1)
+    program = torch.export.export(deterministic().eval(), (torch.rand(2, *SHAPE),), dynamic_shapes=({0: rows},))
+    return program.module()
+
+
+UNFIT = {
+    "DataParallel": (lambda: nn.DataParallel(deterministic()), r"exports, got DataParallel; .* \(\.module of"),
+    "torch.compile": (lambda: torch.compile(deterministic()), r"exports, got OptimizedModule; .* \._orig_mod of"),
+    "TorchScript": (lambda: torch.jit.trace(deterministic(), torch.rand(2, *SHAPE)), "exports, .* it was made from"),
+    "torch.export": (exported, "a module with an eval mode, got: .*; give the one that torch.export was given"),
+    "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(5)), "weights, got none for 1.weight, .* load them"),
+    "meta": (lambda: deterministic().to("meta"), "weights, got none for 0.weight, .* load them first"),
+}
+
+
+@pytest.mark.parametrize(("made", "words"), UNFIT.values(), ids=UNFIT)
+def test_what_cannot_be_frozen_or_exported_is_refused(made, words):
+    with pytest.raises(ValueError, match=f"^encoder: expected .*{words}"):
+        frozen(made())
+
+
+def test_a_graph_inside_a_module_is_refused(tmp_path):
+    graph = as_onnx(decoder(), torch.rand(2, 2, 4, 4), tmp_path / "decoder.onnx")
+    with pytest.raises(ValueError, match=r"decoder: .* got Sequential with an OnnxModule inside, .*merge_models"):
+        frozen(decoder=nn.Sequential(graph, nn.Tanh()))

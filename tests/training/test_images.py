@@ -41,6 +41,7 @@ def test_levels_in_files_and_arrays_become_the_same_values_of_the_range(tmp_path
         files(paths, size=(height, wide), channels=channels, value_range=value_range),
         ImageArray(levels, value_range=value_range),
         ImageArray(levels[..., 0] if channels == 1 else levels, value_range=value_range),
+        ImageArray(torch.from_numpy(levels), value_range=value_range),
     ):
         loaded = all_of(images)
         assert loaded.dtype == torch.float32

@@ -5,9 +5,7 @@ import pytest
 import torch
 from iin_bundle import FactorLayout
 from iin_training.data.picture_sets import PictureSet
-from iin_training.flows import Flow
-from iin_training.flows.actnorm import ActNorm
-from iin_training.flows.base import FlowBlock
+from iin_training.flows import ActNorm, Flow, FlowBlock
 from iin_training.judged_pictures import PAIRS, judge_pictures
 from iin_training.judging import SAMPLES
 from iin_training.models.frozen import FrozenModel

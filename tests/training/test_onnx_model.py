@@ -283,6 +283,13 @@ def test_graphs_that_cannot_be_parts_are_refused(model, words):
         OnnxModule(model)
 
 
+def test_the_reason_why_a_file_is_too_new_is_told():
+    model = made([helper.make_node("Relu", ["x"], ["y"])], [("x", ["n", 2])], [("y", ["n", 2])])
+    model.ir_version = 99
+    with pytest.raises(ValueError, match=r"Unsupported model IR version: 99, .*; export it again .* older opset"):
+        OnnxModule(model)
+
+
 def test_files_that_are_no_graphs_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"none\.onnx: expected an ONNX file, found none; check the path"):
         OnnxModule(tmp_path / "none.onnx")

@@ -231,6 +231,10 @@ BAD_TABLES = {
         'file,size\n1.png,"5\n2.png,6\n',
         r"^\S*t\.csv:2: expected cells of one line .*; close quotes",
     ),
+    "an open quote in a long table": (
+        'file,size\n1.png,"5\n' + "2.png,6\n" * 20_000,
+        r"^\S*t\.csv:2: expected cells of one line .*; close quotes",
+    ),
     "celeba cut off": ("3\nBald Smiling\n1.jpg 1 -1\n", r"t\.csv:1: expected 3 rows, as this line says, got 1"),
     "celeba row": ("1\nBald Smiling\n1.jpg 1\n", r"t\.csv:3: expected 3 cells, as in the header, got 2"),
     "celeba without names": ("1\n\n1.jpg 1\n", r"t\.csv:2: expected a header"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from iin_training.data.augmentation import Augmentation
 from iin_training.data.images import ImageArray, ImageFiles
 from iin_training.pairs import MIN_PAIRS, ListedPairs, Shares
-from iin_training.pairs.pair_lists import ListedPair, read_pair_list
+from iin_training.pairs.listed import ListedPair, read_pair_list
 from iin_training.pairs.user_files import Faults
 from PIL import Image
 from rich.console import Console

@@ -17,6 +17,7 @@ from iin_training.pairs import (
     SameLabel,
     Shares,
     Sharing,
+    Sketches,
     Unrelated,
     Variants,
     read_attributes,
@@ -200,3 +201,17 @@ def test_names_that_no_factor_can_have_are_refused(name):
         check_concept(name)
     with pytest.raises(ValueError, match="concept: expected a name"):
         SameLabel(numbered(), [0, 1] * (IMAGES // 2), name)
+
+
+def test_paths_may_be_texts(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for number, picture in enumerate(np.random.default_rng(0).integers(0, 256, (IMAGES, 20, 20, 3)).astype(np.uint8)):
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"{number}.png")
+    folder = str(tmp_path / "pictures")
+    paths = [str(path) for path in image_folder(folder)]
+    images = ImageFiles(paths, folder=folder, size=(20, 20))
+    attributes(tmp_path, images), listed(tmp_path, images)
+    assert set(read_attributes(str(tmp_path / "table.csv")).files) == {f"{number}.png" for number in range(IMAGES)}
+    assert ListedPairs(images, str(tmp_path / "pairs.jsonl")).concepts == ("digit", "colour")
+    sketches = Sketches(images, paths[0], paths[1], "colour", folder=folder)
+    assert [str(path) for path in sketches.paths] == paths[:2]

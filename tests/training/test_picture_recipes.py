@@ -70,6 +70,8 @@ def test_labelled_pictures_become_a_bundle_with_a_judge_for_what_can_be_judged(s
     recipe = small("animals", concepts={"animal": 1.0, "light": 2.0})
     bundle = run_recipe(recipe, tmp_path / "run", Console(quiet=True))
     manifest = bundle.manifest
+    trained = {path.name for path in (tmp_path / "run/checkpoints").iterdir()}
+    assert trained == {*plans.PicturesPlan(recipe).stages, "transform", "gaussianisation"}
     assert [part.name for part in manifest.layout] == ["residual", "animal", "light"]
     assert manifest.image.channels == 1
     figures = manifest.evaluation

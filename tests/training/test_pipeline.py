@@ -1,8 +1,11 @@
 """From a recipe to a bundle: what is there is reused, and what does not belong together is refused."""
 
+import errno
+import fcntl
 import io
 import json
 import math
+import os
 import struct
 from dataclasses import replace
 
@@ -12,13 +15,15 @@ import torch
 from iin_bundle import Figure, read_bundle
 from iin_training import pipeline
 from iin_training.config import PairMix
+from iin_training.flows import ActNorm, Flow
 from iin_training.models.autoencoder import freeze
 from iin_training.models.checks import check_interpretable
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.digits import DigitPairs
-from iin_training.pipeline import _joined, _tried, run_recipe, score_recipe
+from iin_training.pipeline import _joined, _likeliest, _tried, run_recipe, score_recipe
+from iin_training.plans.coloured_digits import DigitsPlan
 from iin_training.recipes import RECIPES
-from iin_training.run import Run
+from iin_training.run import Run, claimed
 from iin_training.stages import first_stage, latents
 from rich.console import Console
 from torch import nn
@@ -62,6 +67,23 @@ def test_a_finished_run_is_reused_and_says_so(brief_recipe, digits_bundle):
     assert "made before with the same settings and data, reused" in said.getvalue()
     assert bundle.manifest == read_bundle(digits_bundle).manifest
     assert {path: path.stat().st_mtime_ns for path in digits_bundle.parent.rglob("*")} == before
+
+
+class Scaled(Flow):
+    """Multiplies by a number."""
+
+    def __init__(self, factor):
+        super().__init__([ActNorm(8)])
+        torch.nn.init.constant_(self.blocks[0].log_scale, math.log(factor))
+
+
+@pytest.mark.parametrize(("factor", "kept"), [(0.5, True), (2.0, False)])
+def test_what_makes_held_out_pictures_less_likely_is_left_out(factor, kept):
+    said, latents = io.StringIO(), 2 * torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+    flows = [Scaled(1.0), Scaled(factor)]
+    model = FrozenModel(nn.Flatten(), image_shape=(1, 2, 4), value_range=(-1.0, 1.0))
+    assert _likeliest(flows, model, latents, Console(file=said, width=1000)) is flows[kept]
+    assert ("gaussianisation: left out" in said.getvalue()) is not kept
 
 
 @pytest.mark.parametrize(
@@ -228,6 +250,79 @@ def test_checkpoints_of_other_data_are_refused(brief_recipe, tmp_path):
     score_recipe(first, tmp_path / "run", Console(quiet=True))  # trains judge and first stage
     with pytest.raises(ValueError, match=r"made with other settings .*data"):
         run_recipe(second, tmp_path / "run", Console(quiet=True))
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused_at_once(brief_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "processes", lambda: 3)
+    words = r"judge\.optimiser\.batch_size: expected a multiple of the 3 processes, got 4; change it, or torchrun's --n"
+    with pytest.raises(ValueError, match=words):
+        run_recipe(tiny(brief_recipe, tmp_path / "nothing"), tmp_path / "run", Console(quiet=True))
+
+
+def classifier_beside(recipe):
+    """A recipe of a second for a classifier of the same digits."""
+    ours = RECIPES["cmnist-classifier"]()
+    how = replace(ours.classifier, width=4, latent_size=8, optimiser=recipe.autoencoder.optimiser)
+    return replace(ours, data=recipe.data, classifier=how, transform=recipe.transform)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+def test_the_hidden_layer_of_a_classifier_becomes_a_bundle(brief_recipe, tmp_path):
+    schedule = replace(brief_recipe.transform.optimiser, steps=3, batch_size=4)
+    recipe = classifier_beside(
+        tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), sizes=BY_HAND, optimiser=schedule)
+    )
+    bundle = run_recipe(recipe, tmp_path / "run", Console(quiet=True))
+    assert set(bundle.manifest.graphs) == {"encoder", "transform", "inverse", "head"}
+    assert {"head_accuracy", "digit_response", "colour_shared"} < set(bundle.manifest.evaluation)
+    trained = {path.name for path in (tmp_path / "run/checkpoints").iterdir()}
+    assert trained == {*DigitsPlan(recipe).stages, "transform"} == {"classifier", "transform"}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+def test_t_is_gaussianised_where_it_is_asked_for_and_kept_whatever_that_says(brief_recipe, tmp_path):
+    """Factors of an autoencoder; a finished T is not trained again for it."""
+    schedule = replace(brief_recipe.transform.optimiser, steps=4, batch_size=4)
+    digits, said = write_digits(tmp_path / "digits", seed=0), io.StringIO()
+
+    def run(blocks):
+        recipe = tiny(brief_recipe, digits, sizes=BY_HAND, optimiser=schedule, gaussianise=blocks)
+        run_recipe(recipe, tmp_path / "run", Console(file=said, width=1000))
+        return {path.name for path in (tmp_path / "run/checkpoints").iterdir()}
+
+    assert run(0) == {"judge", "first_stage", "transform"}
+    assert run(2) == {"judge", "first_stage", "transform", "gaussianisation"}
+    assert said.getvalue().count("transform: done before, reused") == 1
+    with pytest.raises(ValueError, match=r"gaussianise.* 2.* 3|gaussianise.* 3.* 2"):
+        run(3)
+
+
+def test_a_folder_in_which_another_recipe_has_trained_is_refused_before_anything_is_trained(brief_recipe, tmp_path):
+    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), sizes=BY_HAND)
+    score_recipe(recipe, tmp_path / "run", Console(quiet=True))  # trains judge and first stage
+    said = r"--run-dir: expected .* another recipe, got .*run, which has first_stage, judge; name another"
+    with pytest.raises(ValueError, match=said):
+        run_recipe(classifier_beside(recipe), tmp_path / "run", Console(quiet=True))
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["first_stage", "judge"]
+
+
+@pytest.mark.parametrize("start", [run_recipe, score_recipe])
+def test_a_folder_in_which_another_run_is_working_is_refused(brief_recipe, tmp_path, start):
+    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), sizes=BY_HAND)
+    (tmp_path / "run").mkdir()
+    with claimed(tmp_path / "run"), pytest.raises(ValueError, match=r"--run-dir: expected .* no other run is working"):
+        start(recipe, tmp_path / "run", Console(quiet=True))
+    assert not [*(tmp_path / "run").iterdir()]
+    score_recipe(recipe, tmp_path / "run", Console(quiet=True))  # what was claimed is free again
+
+
+def test_a_folder_that_cannot_be_locked_is_used_all_the_same(tmp_path, monkeypatch):
+    def without_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    with claimed(tmp_path), claimed(tmp_path):
+        pass
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies

@@ -8,8 +8,7 @@ from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digits import load_digits
 from iin_training.data.picture_sets import PictureSet
 from iin_training.distances import frechet_distance, kernel_distance
-from iin_training.flows import Flow
-from iin_training.flows.actnorm import ActNorm
+from iin_training.flows import ActNorm, Flow
 from iin_training.models.effnet import EfficientNetLite0
 from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run

@@ -17,7 +17,7 @@ from iin_training.graphs import ExportError
 from iin_training.model_card import quality_table, score_table
 from iin_training.own_model import AnyRecipe
 from iin_training.pipeline import run_recipe, score_recipe
-from iin_training.processes import TooManyProcesses, joined, leads
+from iin_training.processes import joined, leads
 from iin_training.recipes import RECIPES, find_recipe, told_of
 from iin_training.report import show_report
 from iin_training.sketch_sheet import show_sketches
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with joined():
             return _run(given[0], given[1], recipe, given[2:])
-    except TooManyProcesses as error:
+    except ValueError as error:  # of `joined`; a run tells of its own
         _fail(str(error))
         return 2
 

@@ -2,8 +2,8 @@
 
 import math
 import operator
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,6 @@ __all__ = [
     "Recipe",
     "Transform",
     "deciding",
-    "optimisers",
 ]
 
 AT_LEAST_1 = "at least 1"
@@ -193,8 +192,7 @@ class Transform:
     depth: int = 3
     """Hidden layers of each subnet."""
     similarity: float = 0.975
-    """Correlation of shared factors in a pair, in [0, 1): a higher one swaps more cleanly, a lower one samples
-    better (docs/RECIPES.md)."""
+    """Correlation of shared factors in a pair, in [0, 1): a higher one swaps more cleanly (docs/RECIPES.md)."""
     size_estimator: Literal["reference", "paper"] = "reference"
     """How factor sizes are estimated from pairs: as the authors' code does, or by the formula that the paper prints."""
     sizes: dict[str, int] | None = None
@@ -202,6 +200,10 @@ class Transform:
     noise: float = 0.0
     """Noise added to latents while training, as a share of each dimension's standard deviation: keeps T from learning
     few images of a large latent by heart."""
+    gaussianise: int = 4
+    """Where there is a decoder, blocks after those of T that act within each factor alone, trained after T to make it
+    standard normal: samples get better and no swap changes, but what is alike comes to lie less close together
+    (docs/RECIPES.md). 0: none, as in the paper."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the subnets' products while training; the result, and everything else in T, is float32.
     bfloat16 is quicker the larger subnets and batch are (docs/TRAINING_SPEED.md)."""
@@ -209,16 +211,13 @@ class Transform:
 
     def __post_init__(self) -> None:
         """Refuse what no T can be trained with."""
-        # In 32 bits a number may round to 1, which leaves a variance of 0.
-        if not (0 <= self.similarity < 1 and np.float32(self.similarity) < 1):
-            raise ValueError(
-                f"transform.similarity: expected a correlation in [0, 1), got {self.similarity}; "
-                "give one that is below 1 in float32 too, such as 0.999"
-            )
+        similarity = float(np.float32(self.similarity))  # which may round to 1, and leave a variance of 0
         limits = {
+            "similarity": (0 <= similarity < 1, "a correlation in [0, 1), below 1 in float32 too, such as 0.999"),
             "blocks": (self.blocks >= 1, AT_LEAST_1),
             "hidden": (self.hidden >= 1, AT_LEAST_1),
             "depth": (self.depth >= 1, AT_LEAST_1),
+            "gaussianise": (self.gaussianise >= 0, "at least 0"),
             "noise": (0 <= self.noise < math.inf, "a finite share of at least 0"),
         }
         _refuse("transform", self, limits)
@@ -343,13 +342,3 @@ def deciding(config: Any) -> dict[str, Any]:
         return {name: value for name, value in pairs if name not in ("workers", "checkpoint_every", "idx_dir")}
 
     return asdict(config, dict_factory=kept)
-
-
-def optimisers(config: Any, path: str = "") -> Iterator[tuple[str, Optimiser]]:
-    """Every schedule in a dataclass, with the dotted path of its field."""
-    for one in fields(config):
-        value = getattr(config, one.name)
-        if isinstance(value, Optimiser):
-            yield path + one.name, value
-        elif is_dataclass(value):
-            yield from optimisers(value, f"{path}{one.name}.")

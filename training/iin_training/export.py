@@ -34,7 +34,15 @@ from iin_training.evaluation import Evaluation
 from iin_training.flow_graphs import flow_graph, is_known
 from iin_training.flows import Flow
 from iin_training.git import git_commit
-from iin_training.graphs import PARITY_BATCHES, PARITY_TOLERANCE, ExportError, open_runner, outputs_of, write_graph
+from iin_training.graphs import (
+    PARITY_BATCHES,
+    PARITY_TOLERANCE,
+    ExportError,
+    data_path,
+    open_runner,
+    outputs_of,
+    write_graph,
+)
 from iin_training.model_card import write_model_card
 from iin_training.models.frozen import FrozenModel
 from iin_training.quantised_flow import QuantisedFlow
@@ -165,7 +173,12 @@ def _write_graphs(
         arrays = dict(zip((input_name, *output_names), (rows, *outputs_of(network, rows)), strict=True))
         golden |= {f"{role}/{name}": array.numpy() for name, array in arrays.items()}
         given, *found = (_spec(name, array) for name, array in arrays.items())
-        graphs[role] = Graph(file=file_entry(directory, path.name), inputs=(given,), outputs=tuple(found))
+        graphs[role] = Graph(
+            file=file_entry(directory, path.name),
+            inputs=(given,),
+            outputs=tuple(found),
+            external_data=(file_entry(directory, data_path(path).name),) if data_path(path).exists() else (),
+        )
     return graphs, golden
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "PARITY_TOLERANCE",
     "ExportError",
     "check_exportable",
+    "data_path",
     "open_runner",
     "outputs_of",
     "write_graph",
@@ -29,6 +30,7 @@ __all__ = [
 
 PARITY_TOLERANCE = 1e-4
 PARITY_BATCHES = (1, 3, 32)
+EMBEDDED_BYTES = 1 << 30  # past it tensors go to a file beside the graph's, which protobuf ends at 2 GiB
 TENSORS = {"encoder": ("image", "latent"), "decoder": ("latent", "image"), "head": ("latent", "probabilities")}
 Array = NDArray[np.float32]
 
@@ -75,6 +77,8 @@ def write_graph(
 ) -> None:
     """Write `network` to `path`, with a dynamic batch axis, and compare both at batches of 1, 3 and 32.
 
+    Tensors of more than a GiB together go to the file `data_path(path)`.
+
     Args:
         role: name of the graph, for messages.
         network: a module on the CPU that takes a batch `(N, ...)` and gives one tensor or several, N rows each;
@@ -90,19 +94,32 @@ def write_graph(
 
     """
     if graph is not None:
-        onnx.save(graph, path)
+        size = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
+        onnx.save(graph, path, save_as_external_data=size > EMBEDDED_BYTES, location=data_path(path).name)
+        onnx.checker.check_model(path, full_check=True)
     elif isinstance(network, OnnxModule):
         network.write(path, input_name=input_name, example=inputs[:2], output_name=output_names[0])
     else:
         _export(role, network, path, inputs[:2], input_name, output_names)
-    run = open_runner(path)
+    try:
+        run = open_runner(path)
+    except Exception as error:  # onnxruntime raises classes of its own for every fault
+        raise ExportError(
+            f"{role}: expected a graph that onnxruntime runs, got: {' '.join(str(error).split())[:300]}{_remedy(role)}"
+        ) from error
     for batch in PARITY_BATCHES:
         _check_parity(role, network, run, inputs[:batch])
+
+
+def data_path(path: Path) -> Path:
+    """Where the tensors of the graph at `path` lie if they are too large to be inside; torch gives this name."""
+    return path.with_name(path.name + ".data")
 
 
 def _export(
     role: str, network: nn.Module, path: Path, example: Tensor, input_name: str, output_names: tuple[str, ...]
 ) -> None:
+    size = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own dependencies
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which is not needed
@@ -115,7 +132,7 @@ def _export(
                 output_names=output_names,
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
                 dynamo=True,
-                external_data=False,
+                external_data=size > EMBEDDED_BYTES,
                 verbose=False,
             )
         except Exception as error:  # the exporter raises classes of its own for every fault
@@ -123,7 +140,7 @@ def _export(
                 raise cause from None  # a full disk is no fault of the network
             raise _not_exported(role, " ".join(str(error.__cause__ or error).split())[:300]) from error
     onnx.checker.check_model(path, full_check=True)
-    shape = onnx.load(path).graph.input[0].type.tensor_type.shape
+    shape = onnx.load(path, load_external_data=False).graph.input[0].type.tensor_type.shape
     if shape.dim[0].HasField("dim_value"):  # the exporter would rather fix an axis than fail
         raise _not_exported(role, f"a graph for batches of {shape.dim[0].dim_value} only")
 
@@ -133,6 +150,12 @@ def _not_exported(role: str, reason: str) -> ExportError:
         f"{role}: expected a network that torch.onnx exports for batches of any size, got: {reason}; change "
         "its forward (x.shape[0] rather than len(x), no branches on values), or give an ONNX file instead"
     )
+
+
+def _remedy(role: str) -> str:
+    if role not in TENSORS:  # of ours
+        return ""
+    return "; float16, bfloat16 or autocast inside the network may be to blame, so keep it in float32 throughout"
 
 
 def open_runner(path: Path) -> Callable[[Array], tuple[Array, ...]]:
@@ -160,5 +183,5 @@ def _check_parity(role: str, network: nn.Module, run: Callable[[Array], tuple[Ar
         if not error <= PARITY_TOLERANCE:
             raise ExportError(
                 f"{role}: onnxruntime differs from torch by {error:.3g} at batch {len(inputs)}, "
-                f"allowed {PARITY_TOLERANCE:g}"
+                f"allowed {PARITY_TOLERANCE:g}{_remedy(role)}"
             )

@@ -16,8 +16,7 @@ from iin_training.data.digests import images_digest, knows
 from iin_training.data.images import ImageArray, ImageFiles, Images, printable
 from iin_training.models.checks import check_images
 from iin_training.models.frozen import FrozenModel
-from iin_training.pairs.base import PairSource, check_batch, fingerprint
-from iin_training.pairs.drawable import drawable
+from iin_training.pairs.base import PairSource, check_batch, drawable, fingerprint
 from iin_training.run import Run
 from iin_training.subject import EXAMPLES, PREVIEWS, Measure, Subject
 
@@ -85,6 +84,11 @@ class OwnModel(AnyRun):
     def bundle(self) -> Bundle:
         """What the exported bundle is called, and its number format."""
         return Bundle(name=self.name, version=self.version, precision=self.precision)
+
+    @property
+    def stages(self) -> set[str]:
+        """Names of all that is trained before T, as checkpoints bear them."""
+        return set()
 
     def inputs(self) -> dict[str, Any]:
         """What every stage depends on besides its settings: the stage of T knows model and pairs by itself."""

@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,9 +13,9 @@ from iin_bundle.factors import RESIDUAL
 from rich.console import Console
 from torch import Tensor
 
-from iin_training.config import PictureRecipe, optimisers
+from iin_training.config import Optimiser, PictureRecipe
 from iin_training.curves import draw_curves
-from iin_training.evaluation import DRAWN, Evaluation, drawn_latents, evaluate
+from iin_training.evaluation import DRAWN, Evaluation, Interpreter, drawn_latents, evaluate
 from iin_training.export import Exported, export_bundle, read_checked
 from iin_training.flows import Flow
 from iin_training.graphs import check_exportable
@@ -24,9 +26,10 @@ from iin_training.pairs.base import PairSource, check_batch
 from iin_training.pictures import draw_pictures
 from iin_training.plans.coloured_digits import DigitsPlan
 from iin_training.plans.pictures import PicturesPlan
-from iin_training.processes import check_divides, leads, wait
+from iin_training.processes import leads, processes, wait
 from iin_training.quantised_flow import QuantisedFlow, calibration_latents, quantisation_figures
-from iin_training.run import Run
+from iin_training.run import Run, claimed
+from iin_training.stages.gaussianisation import GAUSSIANISATION, gaussianise
 from iin_training.stages.latents import PairLatents, at_once, in_parts
 from iin_training.stages.transform import SizeScores, choose_sizes, score_concepts, train_transform
 from iin_training.subject import Subject
@@ -52,41 +55,55 @@ def run_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> Bundle:
     if finished is not None:
         console.print(f"{directory / 'bundle'}: made before with the same settings and data, reused")
         return finished
-    run = _run(recipe, plan, directory, console)
-    if isinstance(plan, PicturesPlan):
-        plan.fetch_for_figures()
-    subject, findings = _prepared(plan, run)
-    if isinstance(recipe, OwnModel):  # ours are known to export
-        with console.status("trying the model's export"):
-            check_exportable(subject.model.cpu(), subject.examples, run.directory)
-    _interpret(recipe, subject, findings, run)
-    if leads():
-        draw_curves(run.metrics_path, directory / "curves.png")
-        _write_settings(directory, identity)  # last: they vouch for all of it
+    with _begun(recipe, plan, directory, console) as run:
+        if isinstance(plan, PicturesPlan):
+            plan.fetch_for_figures()
+        subject, findings = _prepared(plan, run)
+        if isinstance(recipe, OwnModel):  # ours are known to export
+            with console.status("trying the model's export"):
+                check_exportable(subject.model.cpu(), subject.examples, directory)
+        _interpret(recipe, subject, findings, run)
+        if leads():
+            draw_curves(run.metrics_path, directory / "curves.png")
+            _write_settings(directory, identity)  # last: they vouch for all of it
     return read_bundle(directory / "bundle")
 
 
 def score_recipe(recipe: AnyRecipe, directory: Path, console: Console) -> SizeScores:
     """What the model's latents say of each concept, before T is trained; networks that come before it are trained."""
     plan = _plan(recipe)
-    run = _run(recipe, plan, directory, console)
-    subject, _ = _prepared(plan, run)
-    model = subject.model.to(run.device)
-    with console.status("drawing pairs of each concept"):
-        return score_concepts(model, subject.pairs, run)
+    with _begun(recipe, plan, directory, console) as run:
+        subject, _ = _prepared(plan, run)
+        with console.status("drawing pairs of each concept"):
+            return score_concepts(subject.model, subject.pairs, run)
 
 
 def _plan(recipe: AnyRecipe) -> Plan:
-    for name, schedule in optimisers(recipe):
-        check_divides(schedule.batch_size, f"{name}.batch_size")
+    for stage in fields(recipe):
+        schedule = getattr(getattr(recipe, stage.name), "optimiser", None)
+        if isinstance(schedule, Optimiser) and schedule.batch_size % processes():
+            raise ValueError(
+                f"{stage.name}.optimiser.batch_size: expected a multiple of the {processes()} processes, got "
+                f"{schedule.batch_size}; change it, or torchrun's --nproc-per-node"
+            )
     if isinstance(recipe, OwnModel):
         return recipe
     return PicturesPlan(recipe) if isinstance(recipe, PictureRecipe) else DigitsPlan(recipe)
 
 
-def _run(recipe: AnyRecipe, plan: Plan, directory: Path, console: Console) -> Run:
+@contextmanager
+def _begun(recipe: AnyRecipe, plan: Plan, directory: Path, console: Console) -> Iterator[Run]:
+    """The run, in a directory where no other run is working and no recipe of other stages has trained."""
     every = recipe.checkpoint_every
-    return Run(directory, seed=recipe.seed, checkpoint_every=every, console=console, inputs=plan.inputs())
+    run = Run(directory, seed=recipe.seed, checkpoint_every=every, console=console, inputs=plan.inputs())
+    with claimed(directory):
+        there = {pointer.parent.name for pointer in directory.glob("checkpoints/*/checkpoint.json")}
+        if others := there - plan.stages - {"transform", GAUSSIANISATION}:
+            raise ValueError(
+                f"--run-dir: expected a folder without stages of another recipe, got {directory}, which has "
+                f"{', '.join(sorted(others))}; name another"
+            )
+        yield run
 
 
 def _prepared(plan: Plan, run: Run) -> tuple[Subject, Findings]:
@@ -125,17 +142,22 @@ def _interpret(recipe: AnyRecipe, subject: Subject, findings: Findings, run: Run
     sizes, scores = choose_sizes(config, model, subject.pairs, run)
     told = {name: round(score, 3) for name, score in scores.items()}
     console.print(f"factor sizes: {sizes}" + (f" from scores {told}" if told else ", set by hand"))
-    transform = train_transform(config, model, sizes, subject.pairs, run, findings)
+    flows = [train_transform(config, model, sizes, subject.pairs, run, findings)]
+    # Without concepts all is one factor, which T has shaped; without a decoder factors are compared, not samples seen.
+    if config.gaussianise and model.has_decoder and subject.pairs.concepts:
+        flows.append(gaussianise(config, model, flows[0], sizes, subject.pairs, run, findings))
     if leads():
-        _export(recipe, subject, transform, FactorLayout.from_sizes(sizes), run)
+        _export(recipe, subject, flows, FactorLayout.from_sizes(sizes), run)
     wait()  # for the bundle
 
 
-def _export(recipe: AnyRecipe, subject: Subject, transform: Flow, layout: FactorLayout, run: Run) -> None:
-    """Measure T and write the bundle."""
+def _export(recipe: AnyRecipe, subject: Subject, flows: list[Flow], layout: FactorLayout, run: Run) -> None:
+    """Measure T and write the bundle; of several flows the one that finds held-out pictures likeliest."""
     console, model = run.console, subject.model
     held_out = PairLatents(model, subject.held_out, run, draws=DRAWN)
-    served, costs, latents = transform, {}, drawn_latents(held_out, run, "held_out")
+    latents = drawn_latents(held_out, run, "held_out")
+    transform = _likeliest(flows, model, latents, console)
+    served, costs = transform, {}
     if recipe.bundle.precision == "int8":
         with console.status("quantising"):
             served = QuantisedFlow(transform, calibration_latents(model, subject.pairs, run))
@@ -167,6 +189,18 @@ def _export(recipe: AnyRecipe, subject: Subject, transform: Flow, layout: Factor
                 data_set_sha256=subject.data_set_sha256,
             ),
         )
+
+
+def _likeliest(flows: list[Flow], model: FrozenModel, latents: Tensor, console: Console) -> Flow:
+    """T gaussianised, unless that learnt the training pictures by heart."""
+    plain, *others = [float(Interpreter(model, flow).log_likelihoods(latents).mean()) for flow in flows]
+    if not others or others[0] > plain:
+        return flows[-1]
+    console.print(
+        f"{GAUSSIANISATION}: left out, since held-out pictures are less likely with it ({others[0]:.1f} nats in place "
+        f"of {plain:.1f}): they are unlike those of training. --transform.gaussianise 0 saves its time"
+    )
+    return flows[0]
 
 
 def _joined(given: object, general: dict[str, Figure]) -> dict[str, Figure]:

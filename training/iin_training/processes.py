@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 __all__ = [
-    "TooManyProcesses",
     "average",
     "average_gradients",
-    "check_divides",
     "joined",
     "leads",
     "of_all",
@@ -28,16 +26,12 @@ __all__ = [
 PATIENCE = timedelta(hours=12)  # the others wait while one evaluates and exports
 
 
-class TooManyProcesses(ValueError):
-    """`torchrun` started more than can train together here."""
-
-
 @contextmanager
 def joined() -> Iterator[None]:
     """Join the processes that `torchrun` started, if it did; on GPUs each takes its own.
 
     Raises:
-        TooManyProcesses: where there are more of them than GPUs.
+        ValueError: where there are more of them than GPUs.
 
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -46,7 +40,7 @@ def joined() -> Iterator[None]:
     if torch.cuda.is_available():
         started, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
         if started > there:
-            raise TooManyProcesses(
+            raise ValueError(
                 f"--nproc-per-node: expected at most a process for each GPU, {there} here, got {started}; start fewer, "
                 "or put CUDA_VISIBLE_DEVICES= before the command to train on the CPU"
             )
@@ -80,28 +74,13 @@ def wait() -> None:
         distributed.barrier()
 
 
-def check_divides(batch_size: int, field: str = "batch_size") -> None:
-    """Refuse a batch that the processes cannot share."""
-    if batch_size % (count := processes()):
-        raise ValueError(
-            f"{field}: expected a multiple of the {count} processes, got {batch_size}; "
-            "change it, or torchrun's --nproc-per-node"
-        )
-
-
 def share(*batch: Tensor) -> list[Tensor]:
-    """The rows of every tensor that are this process's, `(N / processes, ...)` each.
+    """The rows of every tensor that are this process's, `(N / processes, ...)` each; N is a multiple of `processes()`.
 
     Every process draws the whole batch, so that one and several learn from the same.
-
-    Raises:
-        ValueError: where N does not divide.
-
     """
     if (count := processes()) == 1:
         return list(batch)
-    for tensor in batch:
-        check_divides(len(tensor))
     return [tensor.chunk(count)[rank()] for tensor in batch]
 
 

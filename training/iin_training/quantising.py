@@ -16,6 +16,7 @@ __all__ = ["Codes", "QuantisedNets", "quantise"]
 
 WEIGHT_LIMIT = 64  # so that two products with bytes fit the 16 bits in which processors without VNNI add them
 LEAST_SCALE = 1e-12
+LARGEST_BIAS = 2.0**30  # half of what is there, so that rounding does not carry one over the end
 
 
 @dataclass(frozen=True)
@@ -134,11 +135,13 @@ def _quantise_net(nets: Nets, index: int, given: Tensor, codes: Codes) -> tuple[
 def _quantise_layer(
     weight: NDArray[np.float64], bias: NDArray[np.float64], read: Codes, output: Codes | None
 ) -> _Layer:
-    scales = np.maximum(np.abs(weight).max(axis=0) / WEIGHT_LIMIT, LEAST_SCALE).astype(np.float32)
+    # An output that hardly depends on its inputs has a scale by its bias, which has to fit 32 bits in its unit.
+    least = np.maximum(np.abs(bias) / (read.scale * LARGEST_BIAS), LEAST_SCALE)
+    scales = np.maximum(np.abs(weight).max(axis=0) / WEIGHT_LIMIT, least).astype(np.float32)
     return _Layer(
         np.rint(weight / scales).astype(np.int8),
         scales,
-        np.rint(bias / (np.float64(np.float32(read.scale)) * scales)).clip(-(2**31), 2**31 - 1).astype(np.int32),
+        np.rint(bias / (np.float64(np.float32(read.scale)) * scales)).astype(np.int32),
         output,
     )
 

@@ -83,8 +83,8 @@ def _show_run(directory: Path, console: Console) -> None:
         console.print(quality_table(bundle.manifest), soft_wrap=False)
         console.print(f"meanings: {bundle.directory / 'MODEL_CARD.md'}")
     else:
-        sizes = [stage.settings["factors"] for stage in stages if "factors" in stage.settings]
-        told = ", ".join(f"{name} {size}" for part in sizes for name, size in part.items())
+        sizes = next((stage.settings["factors"] for stage in stages if "factors" in stage.settings), dict[str, int]())
+        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
         console.print(f"factor sizes: {told or 'not known yet'}")
     drawn = {heading: directory / name for name, heading in DRAWN.items() if (directory / name).is_file()}
     title = directory.resolve().name

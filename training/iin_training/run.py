@@ -1,8 +1,10 @@
 """A run's directory, randomness, metrics and progress: what every stage of training shares."""
 
+import fcntl
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +32,7 @@ from iin_training.curves import read_metrics
 from iin_training.memory import keep_freed
 from iin_training.processes import average, leads, same_everywhere, wait
 
-__all__ = ["Run"]
+__all__ = ["Run", "claimed"]
 
 LOG_EVERY = 20  # steps between lines of the metrics file
 TELL_EVERY = 10.0  # seconds between lines of progress, where no bar can be drawn
@@ -196,6 +198,31 @@ class Run:
             TextColumn("{task.fields[note]}"),
             console=self.console,
         )
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Keep every other run out of the folder `directory` during this block, where its file system can.
+
+    Raises:
+        ValueError: where another run is working in it.
+
+    """
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        if leads():
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"--run-dir: expected a folder that no other run is working in, got {directory}; wait for its end, "
+                    "or name another"
+                ) from None
+            except OSError:  # some network file systems lock no folders
+                pass
+        yield
+    finally:
+        os.close(opened)  # which ends the claim, as the end of the process does
 
 
 def _told_of_broken(named: Iterable[tuple[str, torch.Tensor]]) -> str:

@@ -33,10 +33,11 @@ class InterpretationServiceStub:
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for
     the field at fault, and its message states the field, what was expected and what was given.
-    NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
-    overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
-    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
-    that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
+    NOT_FOUND means that `application` names no model, or is missing where several are served (clients in Go make UNKNOWN
+    of it, since HAProxy's answer has no content-type); RESOURCE_EXHAUSTED overload (retry later, elsewhere), or a message
+    above Limits.max_message_bytes (send less); FAILED_PRECONDITION that the model lacks a graph the call needs; INTERNAL a
+    fault of the service with an id that its log also has; UNKNOWN that the bytes sent are no message of the RPC, or hold
+    text that is not UTF-8. What the transport finds it answers itself: UNKNOWN, and INTERNAL without an id.
     Behind Serve's own proxy in Python, in place of HAProxy, refused streams carry no violations, and with one model
     served `application` is not looked at.
 
@@ -89,10 +90,11 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for
     the field at fault, and its message states the field, what was expected and what was given.
-    NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
-    overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
-    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
-    that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
+    NOT_FOUND means that `application` names no model, or is missing where several are served (clients in Go make UNKNOWN
+    of it, since HAProxy's answer has no content-type); RESOURCE_EXHAUSTED overload (retry later, elsewhere), or a message
+    above Limits.max_message_bytes (send less); FAILED_PRECONDITION that the model lacks a graph the call needs; INTERNAL a
+    fault of the service with an id that its log also has; UNKNOWN that the bytes sent are no message of the RPC, or hold
+    text that is not UTF-8. What the transport finds it answers itself: UNKNOWN, and INTERNAL without an id.
     Behind Serve's own proxy in Python, in place of HAProxy, refused streams carry no violations, and with one model
     served `application` is not looked at.
 
@@ -141,10 +143,11 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for
     the field at fault, and its message states the field, what was expected and what was given.
-    NOT_FOUND means that `application` names no model, or is missing where several are served; RESOURCE_EXHAUSTED
-    overload (retry later, elsewhere), or a message above Limits.max_message_bytes (send less); FAILED_PRECONDITION that
-    the model lacks a graph the call needs; INTERNAL a fault of the service with an id that its log also has; UNKNOWN
-    that the bytes sent are no message of the RPC, or hold text that is not UTF-8, as the transport finds and answers.
+    NOT_FOUND means that `application` names no model, or is missing where several are served (clients in Go make UNKNOWN
+    of it, since HAProxy's answer has no content-type); RESOURCE_EXHAUSTED overload (retry later, elsewhere), or a message
+    above Limits.max_message_bytes (send less); FAILED_PRECONDITION that the model lacks a graph the call needs; INTERNAL a
+    fault of the service with an id that its log also has; UNKNOWN that the bytes sent are no message of the RPC, or hold
+    text that is not UTF-8. What the transport finds it answers itself: UNKNOWN, and INTERNAL without an id.
     Behind Serve's own proxy in Python, in place of HAProxy, refused streams carry no violations, and with one model
     served `application` is not looked at.
 

@@ -58,12 +58,12 @@ class ImageFiles:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[str | Path],
         *,
         size: tuple[int, int],
         channels: int = 3,
         value_range: tuple[float, float] = (-1.0, 1.0),
-        folder: Path | None = None,
+        folder: str | Path | None = None,
         augmentation: Augmentation = STILL,
         max_broken: float = 0.01,
         console: Console | None = None,
@@ -96,14 +96,15 @@ class ImageFiles:
             raise ValueError("paths: expected at least one picture file, got none")
         if not 0 <= max_broken < 1:
             raise ValueError(f"max_broken: expected a share in [0, 1), got {max_broken}")
-        names = _names(paths, folder)
-        checked = check_pictures(paths, self.shape, console)
+        files = [Path(path) for path in paths]
+        names = _names(files, folder)
+        checked = check_pictures(files, self.shape, console)
         broken = [position for position, found in enumerate(checked) if found.fault]
         if broken:
-            faults = [f"  {printable(paths[position])}: {checked[position].fault}" for position in broken[:NAMED]]
+            faults = [f"  {printable(files[position])}: {checked[position].fault}" for position in broken[:NAMED]]
             faults += [f"  and {len(broken) - NAMED} more"] if len(broken) > NAMED else []
-            told = f"{len(broken)} of {len(paths)} files are missing or unreadable"
-            if len(broken) == len(paths) or len(broken) > max_broken * len(paths):
+            told = f"{len(broken)} of {len(files)} files are missing or unreadable"
+            if len(broken) == len(files) or len(broken) > max_broken * len(files):
                 raise ValueError(
                     f"paths: expected at most a share of {max_broken:g} to be broken, but {told}:\n"
                     + "\n".join(faults)
@@ -115,7 +116,7 @@ class ImageFiles:
         """Positions of these images among the paths given, `(N,)` ascending."""
         self.left_out = frozenset(names[position] for position in broken)
         """Names of the broken files."""
-        self.paths = tuple(Path(paths[position]) for position in self.kept)
+        self.paths = tuple(files[position] for position in self.kept)
         """The files, by number of the image."""
         self._contents = tuple(checked[position].sha256 for position in self.kept)
         self._names: tuple[str, ...] = tuple(names[position] for position in self.kept)
@@ -169,7 +170,7 @@ class ImageArray:
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        images: NDArray[np.uint8] | Tensor,
         *,
         value_range: tuple[float, float] = (-1.0, 1.0),
         augmentation: Augmentation = STILL,
@@ -177,11 +178,12 @@ class ImageArray:
         """Keep `images`, `(N, H, W)` or `(N, H, W, C)` with 1 or 3 channels, as they are (not copied).
 
         Args:
-            images: levels of 0 to 255; a memory-mapped array stays on the disk.
+            images: levels of 0 to 255; a memory-mapped array stays on the disk. A tensor on the CPU will do.
             value_range: values of levels 0 and 255 of a channel.
             augmentation: random distortion of what is loaded with a generator.
 
         """
+        images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
             raise ValueError(
                 "images: expected uint8 of (N, H, W) or (N, H, W, C) with N at least 1, "
@@ -231,7 +233,7 @@ class ImageArray:
         return _digest(self.sha256, self.shape, self.value_range, self.augmentation)
 
 
-def image_folder(folder: Path) -> list[Path]:
+def image_folder(folder: str | Path) -> list[Path]:
     """All pictures in a folder and the folders in it, sorted by their paths.
 
     Pictures are told by the ends of their names (.png, .jpg, ...). What is hidden (starts with a dot) is passed over,
@@ -241,6 +243,7 @@ def image_folder(folder: Path) -> list[Path]:
         ValueError: where there is no such folder, or no picture in it.
 
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"folder: expected a folder with pictures, got {folder}, which is none")
     found = []
@@ -281,7 +284,7 @@ def printable(name: str | Path) -> str:
     return str(name).encode(errors="backslashreplace").decode()
 
 
-def _names(paths: Sequence[Path], folder: Path | None) -> list[str]:
+def _names(paths: Sequence[Path], folder: str | Path | None) -> list[str]:
     absolute = [os.path.abspath(path) for path in paths]
     if folder is None:
         prefix = os.path.commonpath({os.path.dirname(path) for path in absolute})

@@ -6,13 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from iin_training.flows.actnorm import ActNorm
-from iin_training.flows.base import FlowBlock
-from iin_training.flows.coupling import DoubleCoupling
-from iin_training.flows.flatten import Flatten
-from iin_training.flows.permutation import Permutation
+from iin_training.flows.blocks import ActNorm, DoubleCoupling, Flatten, FlowBlock, Permutation
 
-__all__ = ["Flow", "FlowBlock", "interpretation_flow"]
+__all__ = ["Flow", "interpretation_flow"]
 
 
 class Flow(FlowBlock):
@@ -65,6 +61,6 @@ def interpretation_flow(
         layers += [
             ActNorm(size),
             DoubleCoupling(size, hidden, depth),
-            Permutation(size, seed=seed + index),
+            Permutation(torch.randperm(size, generator=torch.Generator().manual_seed(seed + index))),
         ]
     return Flow(layers)

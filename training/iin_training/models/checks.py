@@ -119,7 +119,7 @@ def _check_outputs(role: str, run: Callable[[Tensor], Tensor], items: Tensor, wh
         except Exception as error:  # whatever a stranger's forward raises
             raise ValueError(
                 f"{role}: expected {what} for a batch of 1, got: {error}; let it take batches of any size "
-                "(normalisation: with fixed statistics)"
+                "(normalisation: with fixed statistics; squeeze(1) rather than squeeze())"
             ) from error
         if alone.shape != outputs[:1].shape:
             raise ValueError(

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from iin_training.models.parts import check_part, try_part
+
 __all__ = ["cut"]
 
 REMEDY = "give E and G as two modules of your own instead"
@@ -53,13 +55,13 @@ def cut(classifier: nn.Module, path: str, *, image_shape: tuple[int, int, int]) 
         E, images `(N, C, H, W)` to the module's output `(N, ...)`; and G, that output to logits `(N, classes)`.
 
     Raises:
-        ValueError: where there is no such module, where it is not reached exactly once, gives anything but one
-            tensor with a row an image, or where other values besides its output reach the logits; or where
-            torch.export cannot follow the classifier's forward.
+        ValueError: where the classifier does not take such images, or torch.export cannot follow its forward; where
+            there is no such module, where it is not reached exactly once, gives anything but one tensor with a row an
+            image, or where other values besides its output reach the logits.
 
     """
+    check_part("classifier", classifier)
     module = _find(classifier, path)
-    classifier.eval()
     place = next((value.device for value in (*classifier.parameters(), *classifier.buffers())), torch.device("cpu"))
     images = torch.zeros(2, *image_shape, device=place)
     _check_calls(classifier, module, path, images)
@@ -78,7 +80,10 @@ def cut(classifier: nn.Module, path: str, *, image_shape: tuple[int, int, int]) 
             f"path: expected '{path}' to give a row for every image, got shape {list(mark.meta['val'].shape)} for "
             f"{list(image.meta['val'].shape)}; cut at a module before the batch axis is merged with another"
         )
-    return _first_part(traced, image, mark), _second_part(traced, image, mark, logits, path)
+    (latent,) = mark.args
+    assert isinstance(latent, fx.Node)
+    first = _part(traced, _before([latent], []), latent, image, "image", {})
+    return first, _second_part(traced, image, mark, logits, path)
 
 
 def _find(classifier: nn.Module, path: str) -> nn.Module:
@@ -98,12 +103,7 @@ def _check_calls(classifier: nn.Module, module: nn.Module, path: str, images: Te
     handle = module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     try:
         with torch.no_grad():
-            logits = classifier(images)
-    except Exception as error:  # whatever a stranger's forward raises
-        raise ValueError(
-            f"image_shape: expected a shape that {type(classifier).__name__} takes, got {list(images.shape[1:])}, for "
-            f"which it fails: {error}; state the shape of the images that it was trained on"
-        ) from error
+            logits = try_part("classifier", classifier, images)
     finally:
         handle.remove()
     if len(outputs) != 1:
@@ -154,12 +154,6 @@ def _sizes(node: fx.Node) -> list[str]:
     return [str(size) for size in node.meta["val"].shape]
 
 
-def _first_part(traced: fx.GraphModule, image: fx.Node, mark: fx.Node) -> fx.GraphModule:
-    (latent,) = mark.args
-    assert isinstance(latent, fx.Node)
-    return _part(traced, _before([latent], []), latent, image, "image", {})
-
-
 def _second_part(traced: fx.GraphModule, image: fx.Node, mark: fx.Node, logits: fx.Node, path: str) -> fx.GraphModule:
     sizes = _sizes(mark)
     known = {  # the batch size may have been asked of another tensor; the latent knows it as well
@@ -170,10 +164,11 @@ def _second_part(traced: fx.GraphModule, image: fx.Node, mark: fx.Node, logits: 
     needed = _before([logits], [mark, *known])
     if image in needed:
         crossing = _crossing([node for node in needed if node not in known], mark)
+        around = f" ('{path.rpartition('.')[0]}')" if "." in path else ""
         raise ValueError(
             f"path: expected everything that reaches the logits to pass through '{path}', but besides it "
             f"{', '.join(crossing)} {'does' if len(crossing) == 1 else 'do'} (a residual connection crosses the cut); "
-            f"cut at the end of the block around it{_around(path)}, or {REMEDY}"
+            f"cut at the end of the block around it{around}, or {REMEDY}"
         )
     return _part(traced, needed, logits, mark, "latent", known)
 
@@ -214,10 +209,6 @@ def _origin(node: fx.Node) -> str:
         return "a size taken from the image"
     paths = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values() if not path.startswith("_empty")]
     return f"a value of '{paths[-1]}'" if paths and paths[-1] else "a value of the classifier's own forward"
-
-
-def _around(path: str) -> str:
-    return f" ('{path.rpartition('.')[0]}')" if "." in path else ""
 
 
 def _part(

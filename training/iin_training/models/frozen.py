@@ -5,13 +5,14 @@ import hashlib
 import inspect
 import math
 import re
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from iin_training.models.onnx_model import OnnxModule
+from iin_training.models.parts import check_output, check_part, try_part
 
 __all__ = ["FrozenModel"]
 
@@ -98,11 +99,8 @@ class FrozenModel(nn.Module):
                 "for example (0.0, 1.0)"
             )
         for role, part in (("encoder", encoder), ("decoder", decoder), ("head", head)):
-            if not isinstance(part, nn.Module) and (role == "encoder" or part is not None):
-                raise ValueError(
-                    f"{role}: expected a torch module or an OnnxModule, got {type(part).__name__}; "
-                    "give one, or wrap a function in a module"
-                )
+            if role == "encoder" or part is not None:
+                check_part(role, part)
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.value_range = (float(value_range[0]), float(value_range[1]))
         self.encoder, self.decoder, self.head = encoder, decoder, head
@@ -120,7 +118,7 @@ class FrozenModel(nn.Module):
         """Find the latents' shape and refuse parts that do not fit together."""
         grey = sum(self.value_range) / 2
         images = torch.full((2, *self.image_shape), grey, device=self.device)
-        given = _call("encoder", self.encoder, images)
+        given = try_part("encoder", self.encoder, images)
         self.samples = isinstance(given, tuple | list)
         found = list(given) if self.samples else [given]
         if self.samples and len(found) != 2:
@@ -129,12 +127,13 @@ class FrozenModel(nn.Module):
                 "wrap it in a module that returns the latents alone"
             )
         for latents in found:
-            _check_output("encoder", latents, None)
+            check_output("encoder", latents, None)
         latents, other = found[0], found[-1]
         if latents.shape != other.shape:
             raise ValueError(
                 f"encoder: expected mean and log_variance of one shape, got {list(latents.shape)} and "
-                f"{list(other.shape)}; return two tensors of the latents' shape"
+                f"{list(other.shape)}; return two tensors of the latents' shape, or the latents alone, since neither T "
+                "nor a decoder is given anything besides"
             )
         self.latent_shape = tuple(latents.shape[1:])
         if self.size < 2:
@@ -143,9 +142,9 @@ class FrozenModel(nn.Module):
                 "a single number has no parts to tell apart: choose an earlier layer"
             )
         if self.decoder is not None:
-            _check_output("decoder", _call("decoder", self.decoder, latents), self.image_shape)
+            check_output("decoder", try_part("decoder", self.decoder, latents), self.image_shape)
         if self.head is not None:
-            _check_output("head", probabilities := _call("head", self.head, latents), None)
+            check_output("head", probabilities := try_part("head", self.head, latents), None)
             if probabilities.ndim != 2:
                 raise ValueError(
                     f"head: expected shape [2, classes] for 2 latents, got {list(probabilities.shape)}; "
@@ -261,7 +260,7 @@ class FrozenModel(nn.Module):
         digest = hashlib.sha256(f"{self.image_shape} {self.value_range} {self.samples}".encode())
         for role, network in self.networks().items():
             whole = self.encoder if role == "encoder" else network  # of an ONNX graph also its log-variance
-            graphs = [module.digest() for module in whole.modules() if isinstance(module, OnnxModule)]
+            graphs = [whole.digest()] if isinstance(whole, OnnxModule) else []
             # Addresses differ from run to run; the device of a cut model is in its code.
             structure = re.sub(r"0x[0-9a-f]+|device\(type='\w+'(, index=\d+)?\)", "", str(network))
             digest.update(f"{role}\n{graphs}\n{structure}\n{_code(network)}\n".encode())
@@ -313,33 +312,3 @@ def _as_bytes(value: object) -> bytes:
         return f"{type(value).__name__} {len(value)}\n".encode() + b"".join(_as_bytes(item) for item in value)
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}\n".encode()
-
-
-def _call(role: str, network: nn.Module, items: Tensor) -> Any:
-    try:
-        return network(items)
-    except Exception as error:  # whatever a stranger's forward raises
-        weights = (value.dtype for value in (*network.parameters(), *network.buffers()) if value.is_floating_point())
-        other = next((dtype for dtype in weights if dtype != items.dtype), None)
-        remedy = "check image_shape" if role == "encoder" else "give one that takes the encoder's latents as they are"
-        if other is not None:
-            remedy = f"its weights are {other}, convert it with .float()"
-        raise ValueError(
-            f"{role}: expected a network that takes {items.dtype} of shape {list(items.shape)}, got: {error}; {remedy}"
-        ) from error
-
-
-def _check_output(role: str, output: object, wanted: tuple[int, ...] | None) -> None:
-    """Float32, a row for each of two items, and of the wanted shape if one is given."""
-    if not isinstance(output, Tensor):
-        raise ValueError(
-            f"{role}: expected a tensor, got {type(output).__name__}; wrap it in a module that returns the tensor alone"
-        )
-    if output.dtype != torch.float32:
-        raise ValueError(f"{role}: expected float32, got {output.dtype}; convert it with .float()")
-    if output.ndim < 2 or len(output) != 2 or (wanted is not None and tuple(output.shape[1:]) != wanted):
-        raise ValueError(
-            f"{role}: expected shape {[2, *(wanted or ['...'])]} for a batch of 2, got {list(output.shape)}; "
-            "keep the batch axis first and apart from all others"
-            + ("" if wanted is None else ", and give images of the encoder's size")
-        )

@@ -57,7 +57,8 @@ class OnnxModule(nn.Module):
         except Exception as error:  # onnxruntime and protobuf raise classes of their own for every fault
             raise ValueError(
                 f"{self.name}: expected a graph of less than 2 GiB that onnxruntime loads, got: {_line(error)}; "
-                "export it again with operators of the standard ONNX domains"
+                "export it again with operators of the standard ONNX domains; where it is too new, for an older opset "
+                "and IR version"
             ) from error
 
     def forward(self, items: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -181,5 +182,5 @@ def _renamed(model: onnx.ModelProto, input_name: str, output_name: str) -> onnx.
 
 
 def _line(error: Exception) -> str:
-    """What went wrong, on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """What went wrong, on one line: onnxruntime puts the reason last, behind a signature of its own."""
+    return " ".join(str(error).split())[-300:] or type(error).__name__

@@ -49,7 +49,7 @@ class Attributes:
     """Line of each row, from 1."""
 
 
-def read_attributes(path: Path, *, categorical: Collection[str] = ()) -> Attributes:
+def read_attributes(path: str | Path, *, categorical: Collection[str] = ()) -> Attributes:
     """Read a table of attributes.
 
     Two formats are told apart by the first line:

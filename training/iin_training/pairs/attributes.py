@@ -91,7 +91,7 @@ class SameAttribute:
     over = over_images
 
     def drawable(self) -> Iterable[tuple[Images, Tensor]]:
-        """Its images, and which of them are in pairs, see `pairs.drawable`."""
+        """Its images, and which of them are in pairs, see `pairs.base.drawable`."""
         return [(self._images, torch.cat([classes.members for classes in self._classes]).unique())]
 
     def digest(self) -> str:

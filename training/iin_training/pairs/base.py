@@ -22,6 +22,7 @@ __all__ = [
     "check_count",
     "check_factors",
     "draw_numbers",
+    "drawable",
     "fingerprint",
     "join_batches",
     "load_pairs",
@@ -69,7 +70,7 @@ class PairSource(Protocol):
     the same states of the generator, of other images, see `over`. Without one, images are encoded at every step.
 
     And a method `drawable() -> Iterable[tuple[Images, Tensor]]`: its sets of images, each with the numbers `(n,)` of
-    those that its pairs can be of. Held-out pictures that T is trained on are found by it, see `pairs.drawable`.
+    those that its pairs can be of. Held-out pictures that T is trained on are found by it, see `drawable`.
     """
 
     @property
@@ -246,6 +247,11 @@ def over(source: PairSource, change: Callable[[Images], Images]) -> PairSource |
     if not knows(source, "over", "draw"):
         return None
     return cast("PairSource | None", source.over(change))  # type: ignore[attr-defined]
+
+
+def drawable(source: PairSource) -> Iterable[tuple[Images, Tensor]]:
+    """Sets of images, each with the numbers `(n,)` of those that pairs can be of; none where `source` does not say."""
+    return source.drawable() if knows(source, "drawable", "draw") else ()  # type: ignore[attr-defined]
 
 
 class _OfImages(Protocol):

@@ -1,7 +1,7 @@
 """Images grouped by the value of one concept, and random pairs of one group."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,25 +12,9 @@ from torch import Tensor
 from iin_training.data.digests import digest_of
 from iin_training.pairs.base import MIN_PAIRS, check_concept
 
-__all__ = ["Classes", "codes_of"]
+__all__ = ["Classes"]
 
 NAMED = 5  # values that a message names
-
-
-def codes_of(labels: Iterable[Any]) -> tuple[NDArray[np.int64], list[Any]]:
-    """Number the different labels in the order of their first appearance.
-
-    Args:
-        labels: N numbers, strings or anything that can be compared; None and NaN stand for no label.
-
-    Returns:
-        Codes `(N,)` from 0, -1 for no label, and the label of each code.
-
-    """
-    numbers: dict[Any, int] = {}
-    # A NaN differs from itself.
-    codes = [-1 if label is None or label != label else numbers.setdefault(label, len(numbers)) for label in labels]
-    return np.array(codes, np.int64), list(numbers)
 
 
 class Classes:

@@ -10,19 +10,19 @@ from iin_training.data.augmentation import jitter
 from iin_training.data.colour import draw, random_colours
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digests import digest_of
-from iin_training.pairs.base import PairBatch, draw_numbers
+from iin_training.pairs.base import PairBatch, Shares, draw_numbers, join_batches
 from iin_training.pairs.classes import Classes
 
 __all__ = ["PAIR_KINDS", "DigitPairs"]
 
 RARE = 1 / 25  # share of less than a pair in the smallest batches of our recipes
 
-# Which concepts the two pictures of a pair share, by kind of pair.
-PAIR_KINDS: Mapping[str, frozenset[str]] = {
-    "digit": frozenset({"digit"}),
-    "colour": frozenset({"colour"}),
-    "all_but_colour": frozenset({"digit", "residual"}),
-    "nothing": frozenset(),
+# What the two pictures of a pair share, by kind of pair.
+PAIR_KINDS: Mapping[str, Shares] = {
+    "digit": Shares(frozenset({"digit"})),
+    "colour": Shares(frozenset({"colour"})),
+    "all_but_colour": Shares(frozenset({"colour"}), everything_but=True),
+    "nothing": Shares(frozenset()),
 }
 
 
@@ -57,13 +57,11 @@ class DigitPairs:
         if not all(counts.values()):
             drawn = draw_numbers(count, [weight / total for weight in weights.values()], generator)
             counts = dict(zip(weights, drawn, strict=True))
-        kinds = {kind: number for kind, number in counts.items() if number}
-        sides = [self._pairs_of(kind, number, generator) for kind, number in kinds.items()]
-        shared = [
-            torch.tensor([name in PAIR_KINDS[kind] for name in factors]).expand(number, -1)
-            for kind, number in kinds.items()
-        ]
-        return PairBatch(torch.cat([a for a, _ in sides]), torch.cat([b for _, b in sides]), torch.cat(shared))
+        return join_batches(
+            PairBatch(*self._pairs_of(kind, number, generator), PAIR_KINDS[kind].columns(number, factors))
+            for kind, number in counts.items()
+            if number
+        )
 
     def check_estimable(self) -> None:
         """Refuse weights that leave a concept without pairs that share it alone, which its size is estimated from."""

@@ -5,18 +5,70 @@ from typing import Any
 
 import numpy as np
 import torch
+from iin_bundle.factors import RESIDUAL
 from numpy.typing import NDArray
 from torch import Tensor
 
 from iin_training.data.digests import digest_of, images_digest
 from iin_training.data.images import Images
-from iin_training.pairs.base import PairBatch, Shares, check_concept, check_count, load_pairs, over_images
-from iin_training.pairs.classes import Classes, codes_of
+from iin_training.pairs.base import PairBatch, Shares, check_count, load_pairs, over_images
+from iin_training.pairs.classes import Classes
 
 __all__ = ["SameLabel", "Unrelated", "Variants"]
 
 
-class SameLabel:
+class _Grouped:
+    """Two different images of one group, which share the concept alone or everything but it."""
+
+    def __init__(
+        self,
+        field: str,
+        images: Images,
+        labels: Sequence[Any] | NDArray[Any] | Tensor,
+        concept: str,
+        *,
+        everything_but: bool = False,
+        kind: str = "value",
+        balanced: bool = True,
+        drop_single: bool,
+    ) -> None:
+        """Group by label, see `SameLabel`; messages call the labels `field`, and one of them `kind`."""
+        listed: list[Any] = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
+        if len(listed) != len(images):
+            raise ValueError(
+                f"{field}: expected one for each of the {len(images)} images, got {len(listed)}; "
+                f"where broken files were left out, ImageFiles.kept says which {field} remain"
+            )
+        if any(isinstance(label, list) for label in listed[:1]):
+            raise ValueError(f"{field}: expected one number or string an image, (N,), got an array of more dimensions")
+        numbers: dict[Any, int] = {}
+        # A NaN differs from itself.
+        codes = [-1 if label is None or label != label else numbers.setdefault(label, len(numbers)) for label in listed]
+        of_images, values = np.array(codes, np.int64), list(numbers)
+        self.concepts = (concept,)
+        self._images, self._shares = images, Shares(frozenset(self.concepts), everything_but)
+        self._classes = Classes(concept, of_images, values, kind=kind, balanced=balanced, drop_single=drop_single)
+
+    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
+        """Draw pairs, see `PairSource.draw`."""
+        check_count(count)
+        shared = self._shares.columns(count, factors)
+        chosen = self._classes.draw(count, generator)
+        return PairBatch(*load_pairs(self._images, *chosen, generator, alike=RESIDUAL in self._shares), shared)
+
+    over = over_images
+
+    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
+        """Its images, and which of them are in pairs, see `pairs.base.drawable`."""
+        return [(self._images, self._classes.members)]
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over images, groups of equal labels, concept and settings; not over names of labels."""
+        name = "Variants" if self._shares.everything_but else "SameLabel"
+        return digest_of(name, self.concepts, images_digest(self._images), self._classes.digest())
+
+
+class SameLabel(_Grouped):
     """Two different images of one class; everything else is drawn anew.
 
     Source: Esser, Rombach, Ommer (CVPR 2020), section 3.2, pairs from class labels.
@@ -45,28 +97,10 @@ class SameLabel:
                 than two classes or too few pairs.
 
         """
-        self.concepts = (check_concept(concept),)
-        self._images = images
-        self._classes = _grouped("labels", images, labels, concept, balanced=balanced, drop_single=drop_single)
-
-    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
-        """Draw pairs, see `PairSource.draw`."""
-        check_count(count)
-        shared = Shares(frozenset(self.concepts)).columns(count, factors)
-        return PairBatch(*load_pairs(self._images, *self._classes.draw(count, generator), generator), shared)
-
-    over = over_images
-
-    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
-        """Its images, and which of them are in pairs, see `pairs.drawable`."""
-        return [(self._images, self._classes.members)]
-
-    def digest(self) -> str:
-        """Hexadecimal sha256 over images, groups of equal labels, concept and settings; not over names of labels."""
-        return digest_of("SameLabel", self.concepts, images_digest(self._images), self._classes.digest())
+        super().__init__("labels", images, labels, concept, balanced=balanced, drop_single=drop_single)
 
 
-class Variants:
+class Variants(_Grouped):
     """Two images of one group, whose images differ in one concept and in nothing else; both are augmented alike.
 
     Where there are such groups (one object in several colours, one scene by day and by night), they say more of the
@@ -94,25 +128,7 @@ class Variants:
             ValueError: as `SameLabel`, of `groups`.
 
         """
-        self.concepts = (check_concept(concept),)
-        self._images = images
-        self._groups = _grouped("groups", images, groups, concept, kind="group", drop_single=drop_single)
-
-    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
-        """Draw pairs, see `PairSource.draw`."""
-        check_count(count)
-        shared = Shares(frozenset(self.concepts), everything_but=True).columns(count, factors)
-        return PairBatch(*load_pairs(self._images, *self._groups.draw(count, generator), generator, alike=True), shared)
-
-    over = over_images
-
-    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
-        """Its images, and which of them are in pairs, see `pairs.drawable`."""
-        return [(self._images, self._groups.members)]
-
-    def digest(self) -> str:
-        """Hexadecimal sha256 over images, groups and concept; not over names of groups."""
-        return digest_of("Variants", self.concepts, images_digest(self._images), self._groups.digest())
+        super().__init__("groups", images, groups, concept, everything_but=True, kind="group", drop_single=drop_single)
 
 
 class Unrelated:
@@ -138,31 +154,9 @@ class Unrelated:
     over = over_images
 
     def drawable(self) -> Iterable[tuple[Images, Tensor]]:
-        """Its images, and which of them are in pairs, see `pairs.drawable`."""
+        """Its images, and which of them are in pairs, see `pairs.base.drawable`."""
         return [(self._images, torch.arange(len(self._images)))]
 
     def digest(self) -> str:
         """Hexadecimal sha256 over the images and how they are loaded."""
         return digest_of("Unrelated", images_digest(self._images))
-
-
-def _grouped(
-    field: str,
-    images: Images,
-    labels: Sequence[Any] | NDArray[Any] | Tensor,
-    concept: str,
-    *,
-    kind: str = "value",
-    balanced: bool = True,
-    drop_single: bool,
-) -> Classes:
-    """Images by label, see `SameLabel`; messages call the labels `field`, and one of them `kind`."""
-    listed: list[Any] = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
-    if len(listed) != len(images):
-        raise ValueError(
-            f"{field}: expected one for each of the {len(images)} images, got {len(listed)}; "
-            f"where broken files were left out, ImageFiles.kept says which {field} remain"
-        )
-    if any(isinstance(label, list) for label in listed[:1]):
-        raise ValueError(f"{field}: expected one number or string an image, (N,), got an array of more dimensions")
-    return Classes(concept, *codes_of(listed), kind=kind, balanced=balanced, drop_single=drop_single)

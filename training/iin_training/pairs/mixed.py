@@ -11,8 +11,16 @@ from torch import Tensor
 
 from iin_training.data.digests import digest_of
 from iin_training.data.images import Images
-from iin_training.pairs.base import PairBatch, PairSource, check_count, draw_numbers, fingerprint, join_batches, over
-from iin_training.pairs.drawable import drawable
+from iin_training.pairs.base import (
+    PairBatch,
+    PairSource,
+    check_count,
+    draw_numbers,
+    drawable,
+    fingerprint,
+    join_batches,
+    over,
+)
 
 __all__ = ["Mixed"]
 
@@ -71,7 +79,7 @@ class Mixed:
         return other
 
     def drawable(self) -> Iterator[tuple[Images, Tensor]]:
-        """The images of each source by itself: one that cannot say does not hide the others. See `pairs.drawable`."""
+        """The images of each source: one that cannot say does not hide the others, see `pairs.base.drawable`."""
         for source in self.sources:
             yield from drawable(source)
 

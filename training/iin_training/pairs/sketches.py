@@ -59,11 +59,11 @@ class Sketches:
     def __init__(
         self,
         images: Pictures,
-        sketch_a: Path,
-        sketch_b: Path,
+        sketch_a: str | Path,
+        sketch_b: str | Path,
         concept: str,
         *,
-        folder: Path = Path("build/sketches"),
+        folder: str | Path = "build/sketches",
         content: float = 1.0,
         steps: int = 300,
         console: Console | None = None,
@@ -102,7 +102,7 @@ class Sketches:
             raise ValueError(
                 f"sketch_b: expected a sketch that differs from {sketch_a} in {concept}, got the same picture"
             )
-        self.paths = (sketch_a, sketch_b)
+        self.paths = (Path(sketch_a), Path(sketch_b))
         """The sketches' files."""
         self.sketches: Tensor = torch.from_numpy(np.stack(levels)).float() / 127.5 - 1
         """Both, `(2, C, H, W)` in [-1, 1]."""
@@ -112,7 +112,7 @@ class Sketches:
         self._content = float(content)
         self._schedule = Optimiser(steps=steps, batch_size=BATCH, learning_rate=RATE, schedule="linear_end")
         self._console = console or Console()
-        self._folder = folder
+        self._folder = Path(folder)
         self._drawn: Images | None = None
 
     def on(self, images: Pictures) -> "Sketches":
@@ -153,7 +153,7 @@ class Sketches:
         return other
 
     def drawable(self) -> Iterable[tuple[Images, Tensor]]:
-        """All pictures as they are re-drawn, see `pairs.drawable`."""
+        """All pictures as they are re-drawn, see `pairs.base.drawable`."""
         drawn = self._redrawn()
         return [(drawn, torch.arange(len(drawn)))]
 
@@ -232,9 +232,9 @@ def _paint(painter: Painter, pictures: Tensor, style: int) -> Tensor:
     return drawn.clamp(-1, 1)
 
 
-def _read_sketch(path: Path, images: Pictures, field: str) -> NDArray[np.uint8]:
+def _read_sketch(path: str | Path, images: Pictures, field: str) -> NDArray[np.uint8]:
     try:
-        levels = decode_levels(path.read_bytes(), images.shape)
+        levels = decode_levels(Path(path).read_bytes(), images.shape)
     except (OSError, ValueError) as error:
         raise ValueError(f"{field}: expected a picture file, but {path} is none: {error}") from error
     if levels.min() == levels.max():

@@ -14,7 +14,7 @@ TOLD = 10  # mistakes that a message spells out
 class Faults:
     """Mistakes in one file, by line."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         """Of the file `path`."""
         self._path = path
         self._found: list[tuple[int, str]] = []
@@ -34,10 +34,10 @@ class Faults:
 
 
 @contextmanager
-def opened(path: Path, what: str) -> Iterator[TextIO]:
+def opened(path: str | Path, what: str) -> Iterator[TextIO]:
     """The file as text, a byte order mark passed over; `ValueError` where it cannot be read as `what`."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             yield file
     except OSError as error:
         raise ValueError(f"{path}: expected a readable {what}: {error.strerror}") from error
@@ -54,12 +54,15 @@ def csv_rows(file: Iterable[str], faults: Faults) -> Iterator[tuple[int, list[st
     raised, since nothing more can be read.
     """
     reader, line = csv.reader(file, skipinitialspace=True), 1
-    for row in reader:
-        if any("\n" in cell or "\r" in cell for cell in row):
-            faults.add(line, "expected cells of one line each, got one that goes on; close quotes where a cell ends")
-            faults.raise_any()
-        yield reader.line_num, [cell.strip() for cell in row]
-        line = reader.line_num + 1
+    try:
+        for row in reader:
+            if any("\n" in cell or "\r" in cell for cell in row):
+                raise csv.Error
+            yield reader.line_num, [cell.strip() for cell in row]
+            line = reader.line_num + 1
+    except csv.Error:  # the reader's own where so much follows that no cell may hold it
+        faults.add(line, "expected cells of one line each, got one that goes on; close quotes where a cell ends")
+        faults.raise_any()
 
 
 def other_separator(header: str) -> str:

@@ -35,6 +35,11 @@ class DigitsPlan:
         data = recipe.data
         self._digits = load_digits(data.idx_dir, held_out=data.held_out, seed=recipe.seed, source=data.source)
 
+    @property
+    def stages(self) -> set[str]:
+        """Names of all that is trained before T, as checkpoints bear them."""
+        return {"judge", "first_stage"} if isinstance(self._recipe, Recipe) else {"classifier"}
+
     def inputs(self) -> dict[str, Any]:
         """What every stage depends on: the data, wherever it was read from."""
         data = asdict(self._recipe.data) | {"idx_dir": None, "sha256": self._digits.sha256}

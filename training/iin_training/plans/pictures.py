@@ -48,6 +48,11 @@ class PicturesPlan:
                 f"pictures, got {', '.join(unknown)}"
             )
 
+    @property
+    def stages(self) -> set[str]:
+        """Names of all that is trained before T, as checkpoints bear them."""
+        return {*(f"judge-{name}" for name in self._judged()), "first_stage"}
+
     def inputs(self) -> dict[str, Any]:
         """What every stage depends on: the data."""
         return {"data": asdict(self._recipe.data) | {"sha256": self._set.sha256}}

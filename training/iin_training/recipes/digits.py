@@ -87,7 +87,7 @@ def paper_schedule() -> Optimiser:
 
 def paper_transform() -> Transform:
     """T of the paper's size, trained as in the paper; source as `paper_schedule`."""
-    return Transform(blocks=12, hidden=512, depth=3, optimiser=paper_schedule())
+    return Transform(blocks=12, hidden=512, depth=3, gaussianise=0, optimiser=paper_schedule())
 
 
 def cmnist_paper() -> Recipe:

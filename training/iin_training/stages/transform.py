@@ -162,6 +162,7 @@ def train_transform(
         "model": model.digest(),
         "pairs": fingerprint(pairs),
     }
+    del settings["gaussianise"]  # of the stage after this one
     for step in run.steps("transform", flow, optimiser, schedule, settings):
         generator = run.generator("transform", step)
         latents, *known = draw_latents(schedule.batch_size, generator, of_share)

@@ -6,11 +6,10 @@ from collections import Counter
 import pytest
 from iin_client import Client, Tls
 from iin_client.cli import main
-from iin_client.settings import Settings
 
 
 def metadata(application=None, tls=None, token=None):
-    return Settings("localhost:1", 1.0, application, tls, token).metadata()
+    return Client("localhost:1", application=application, tls=tls, token=token)._metadata()
 
 
 def test_a_lone_model_needs_no_name():
@@ -19,8 +18,8 @@ def test_a_lone_model_needs_no_name():
 
 
 def test_calls_are_shared_out_by_their_weights():
-    settings = Settings("localhost:1", 1.0, {"old": 3.0, "new": 1.0, "none": 0.0}, None, None)
-    seen = Counter(settings.metadata()[0][1] for _ in range(4000))
+    client = Client("localhost:1", application={"old": 3.0, "new": 1.0, "none": 0.0})
+    seen = Counter(client._metadata()[0][1] for _ in range(4000))
     assert set(seen) == {"old", "new"}
     assert abs(seen["new"] / 4000 - 0.25) < 0.04  # six standard deviations
 

@@ -1,4 +1,4 @@
-"""What every call of a client has in common: its deadline, its metadata, how its failure is reported."""
+"""What both clients have in common: the channel, what every call carries, how its failure is reported."""
 
 import math
 import random
@@ -7,18 +7,16 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import grpc
+from iin_api.v1.interpretation_pb2_grpc import InterpretationServiceStub
 
-from iin_client.channel import Tls
+from iin_client.channel import Tls, open_channel
 from iin_client.credentials import checked_token, is_header_text
 from iin_client.errors import call_error
 
-__all__ = ["KEPT_BY_GATEWAY", "LIST_APPLICATIONS", "NOT_READY", "PAUSE_S", "Application", "Settings"]
+__all__ = ["KEPT_BY_GATEWAY", "NOT_READY", "PAUSE_S", "Application", "BaseClient"]
 
-LIST_APPLICATIONS = "/ray.serve.RayServeAPIService/ListApplications"
 # What a gateway answers that lets nobody call Ray itself.
 KEPT_BY_GATEWAY = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED)
-"""Method of Ray Serve itself that names the applications."""
-
 # A starting service refuses with the first and, until it knows its applications, with the second; the third is an
 # attempt that got no answer.
 NOT_READY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -30,11 +28,20 @@ Application: TypeAlias = str | Mapping[str, float] | None
 """Name of the model to use, or names with the share of the calls that each gets; None where one alone is served."""
 
 
-class Settings:
-    """What every call of a client has in common."""
+class BaseClient:
+    """What both clients have in common."""
+
+    _grpc: Any = grpc
+    """Where channels of its kind are made."""
 
     def __init__(
-        self, address: str, timeout: float, application: Application, tls: Tls | None, token: str | None
+        self,
+        address: str,
+        *,
+        timeout: float = 30.0,
+        application: Application = None,
+        tls: Tls | None = None,
+        token: str | None = None,
     ) -> None:
         if not address or address.startswith(("http://", "https://")):
             raise ValueError(
@@ -45,36 +52,41 @@ class Settings:
             raise ValueError(
                 f"timeout: expected seconds above 0, at most {_LONGEST_S:g}, got {timeout:g}; 30 suits most calls"
             )
-        self.address = address
-        self.timeout = timeout
+        self._address, self._timeout = address, timeout
         shares = application if isinstance(application, Mapping) else {application: 1.0} if application else {}
         if shares and not (min(shares.values()) >= 0 and 0 < sum(shares.values()) < math.inf):
             raise ValueError(f"application: expected shares of at least 0, not all 0 nor infinite, got {dict(shares)}")
         for name in shares:
             if not is_header_text(name):
                 raise ValueError(f"application: expected printable ASCII, got {name!r}; name a model that is served")
-        self.applications, self._shares = list(shares), list(shares.values())
+        self._applications, self._shares = list(shares), list(shares.values())
         if token is not None and tls is None:
             raise ValueError("token: expected tls beside it, since anyone on the way could read it; give both")
         self._token = () if token is None else (("authorization", f"Bearer {checked_token(token, 'token')}"),)
+        self._channel = open_channel(self._grpc, address, tls)
+        self._stub = InterpretationServiceStub(self._channel)
+        # Ray Serve's own method that names the applications.
+        self._list_applications = self._channel.unary_unary("/ray.serve.RayServeAPIService/ListApplications")
 
-    def options(self) -> dict[str, Any]:
-        return {"timeout": self.timeout, "metadata": self.metadata()}
-
-    def attempt(self, remaining: float) -> dict[str, Any]:
-        """Options of one of the calls that wait for the service, with `remaining` seconds for all of them."""
-        return {**self.options(), "timeout": max(min(remaining, _ATTEMPT_S), 0.0), "wait_for_ready": True}
-
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def _options(self) -> dict[str, Any]:
         """Of one call."""
-        if not self.applications:
+        return {"timeout": self._timeout, "metadata": self._metadata()}
+
+    def _attempt(self, remaining: float) -> dict[str, Any]:
+        """Options of one of the calls that wait for the service, with `remaining` seconds for all of them."""
+        return {**self._options(), "timeout": max(min(remaining, _ATTEMPT_S), 0.0), "wait_for_ready": True}
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """Of one call."""
+        if not self._applications:
             return self._token
-        return (("application", random.choices(self.applications, self._shares)[0]), *self._token)
+        return (("application", random.choices(self._applications, self._shares)[0]), *self._token)
 
     @contextmanager
-    def errors(self, timeout: float | None = None) -> Iterator[None]:
+    def _errors(self, timeout: float | None = None) -> Iterator[None]:
+        """Turns gRPC's errors into our own; `timeout` is the deadline in seconds where it is not the client's."""
         try:
             yield
         except grpc.RpcError as error:
-            seconds = self.timeout if timeout is None else timeout
-            raise call_error(error, address=self.address, timeout=seconds) from error
+            seconds = self._timeout if timeout is None else timeout
+            raise call_error(error, address=self._address, timeout=seconds) from error
