@@ -129,7 +129,9 @@ def test_another_t_has_blocks_of_its_own(tmp_path):
 
 
 def test_no_more_is_drawn_than_t_has_seen(tmp_path):
-    gaussianise(settings(steps=1), MODEL, transform(), SIZES, Clusters(draws=1), start(tmp_path))
+    pairs = Clusters(draws=1)
+    gaussianise(settings(steps=1), MODEL, transform(), SIZES, pairs, start(tmp_path))
+    assert pairs.left == 0
 
 
 @torch.no_grad()

@@ -321,8 +321,11 @@ def test_a_folder_that_cannot_be_locked_is_used_all_the_same(tmp_path, monkeypat
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", without_locks)
-    with claimed(tmp_path), claimed(tmp_path):
-        pass
+    begun = 0
+    for _ in range(2):
+        with claimed(tmp_path), claimed(tmp_path):
+            begun += 1
+    assert begun == 2
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
