@@ -22,7 +22,7 @@ setup: $(READY) ## make .venv with the pinned dependencies
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	@# One that was interrupted while it was made has no pip.
+	@# A .venv that was interrupted while it was made has no pip.
 	$(BIN)/python -c 'import pip, sys; assert sys.version_info >= (3, 11)' 2> /dev/null || \
 		{ echo "making $(VENV) anew"; $(PYTHON) -m venv $(if $(wildcard $(VENV)/pyvenv.cfg),--clear) $(VENV); }
 	$(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch

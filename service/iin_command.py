@@ -1,4 +1,4 @@
-"""Where `iin` starts: it tells of an extra that is not installed. `iin_client` itself cannot be imported without it."""
+"""Entry point of `iin`: imports without the extra `client`, which `iin_client` needs, and says where it is missing."""
 
 import os
 import signal
@@ -11,9 +11,9 @@ __all__ = ["main"]
 def main() -> int:
     """Run the command; returns its exit code, 2 where the extra `client` is not installed.
 
-    An interrupt ends the process as it would without us: a shell goes on with its loop where we merely exit.
+    An interrupt ends the process by its signal: after a mere exit code a shell would go on with its loop.
     """
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a refused handshake is told by the call, and six times by its log
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log would repeat six times what the call's error says
     try:
         from iin_client import cli
     except KeyboardInterrupt:
@@ -30,7 +30,7 @@ def main() -> int:
     else:
         code = cli.main()
     if code == 130:
-        with suppress(OSError):  # a signal would leave it unwritten
+        with suppress(OSError):  # the signal ends the process before Python flushes stdout
             print(end="", flush=True)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from iin_training.config import Recipe
 from iin_training.pipeline import run_recipe
 from iin_training.recipes import digits
 from rich.console import Console
+
+
+def pytest_configure() -> None:
+    """Let tests interrupt processes: a shell starts what runs in the background with interrupts ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

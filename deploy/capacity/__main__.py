@@ -15,11 +15,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from deploy.capacity.arrivals import Arrivals, Closed, Daily, Poisson
+from deploy.capacity.autoscaler import read_autoscaling
 from deploy.capacity.hardware import ASSUMED_PRICE_DATE, MACHINES, Machine
-from deploy.capacity.inputs import CALLS, Stages, read_autoscaling, read_stages
+from deploy.capacity.inputs import CALLS, Stages, read_stages, what_is_wrong
 from deploy.capacity.model import Scenario, simulate
 from deploy.capacity.plan import capacity, comfortable, day, need, under_way
 
@@ -29,7 +31,7 @@ SERVE = HERE.parent / "serve" / "serve.yaml"
 RATES = (10.0, 1000.0, 100_000.0)
 HOURS_A_MONTH = 730
 PEAK_TO_MEAN = 1.8  # of the day that is planned: the rate is its peak, a ninth of it its night
-Told = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -115,24 +117,25 @@ def main(words: list[str] | None = None) -> int:
     given = parser().parse_args(words)
     try:
         with Console(stderr=True).status("") as status:
-            told: Told = status.update
-            {"measure": measured, "simulate": simulated, "plan": planned}[given.command](given, told)
+            progress: Progress = status.update
+            {"measure": measured, "simulate": simulated, "plan": planned}[given.command](given, progress)
     except (OSError, ValueError) as error:
-        print(f"capacity: {error}", file=sys.stderr)
+        message = what_is_wrong(error) if isinstance(error, ValidationError) else error
+        print(f"capacity: {message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def measured(given: argparse.Namespace, told: Told) -> None:
+def measured(given: argparse.Namespace, progress: Progress) -> None:
     """`measure`."""
     from deploy.capacity.measure import measure  # onnx, which planning does without
 
     if given.rounds < 1 or given.seconds <= 0:
         raise ValueError("--rounds, --seconds: expected positive numbers")
     known = read_stages(STAGES)
-    found = measure(given.bundle, rounds=given.rounds, seconds=given.seconds, told=told)
+    found = measure(given.bundle, rounds=given.rounds, seconds=given.seconds, progress=progress)
     found |= {"overhead_ms": known.overhead_ms, "wake_ms": known.wake_ms, "spread": known.spread}
     text = json.dumps(found, indent=2) + "\n"
     if str(given.output) == "-":
@@ -142,7 +145,7 @@ def measured(given: argparse.Namespace, told: Told) -> None:
 
 
 def scenario(given: argparse.Namespace, stages: Stages, machine: Machine, sharing: int, cores: int) -> Scenario:
-    """A replica of the asked kind."""
+    """One replica as the command line describes it."""
     call = CALLS[given.rpc]
     stages.for_call(call)
     if given.times_larger <= 0:
@@ -162,7 +165,7 @@ def scenario(given: argparse.Namespace, stages: Stages, machine: Machine, sharin
     )
 
 
-def simulated(given: argparse.Namespace, told: Told) -> None:
+def simulated(given: argparse.Namespace, progress: Progress) -> None:
     """`simulate`."""
     stages = read_stages(given.stages)
     one = scenario(given, stages, MACHINES[given.on], given.sharing, given.cores)
@@ -170,12 +173,12 @@ def simulated(given: argparse.Namespace, told: Told) -> None:
     seconds = given.seconds
     if given.daily:
         mean, peak, seconds = given.daily
-        arrivals = Daily(mean, peak, seconds)
+        arrivals = Daily(mean=mean, peak=peak, day_s=seconds)
     else:
-        arrivals = Closed(given.callers) if given.callers is not None else Poisson(given.rate)
+        arrivals = Closed(callers=given.callers) if given.callers is not None else Poisson(rate=given.rate)
     settings = read_autoscaling(given.autoscaled, given.start_s) if given.autoscaled else None
     one = replace(one, arrivals=arrivals, replicas=given.replicas, autoscaling=settings, seconds=seconds)
-    result = simulate(one, lambda share: told(f"simulating: {share:.0%}"))
+    result = simulate(one, lambda share: progress(f"simulating: {share:.0%}"))
     print(f"{given.rpc} on {given.on}, {stages.bundle}, stage times of {stages.date}: {arrivals}")
     print(f"throughput     {result.throughput:.1f} calls a second ({result.arrived} came, {result.refused} refused)")
     print(f"latency        p50 {result.percentile(50):.1f} ms, p99 {result.percentile(99):.1f} ms")
@@ -186,7 +189,7 @@ def simulated(given: argparse.Namespace, told: Told) -> None:
     print("replicas       " + ", ".join(f"{count} from {moment:.0f} s" for moment, count in last.items()))
 
 
-def planned(given: argparse.Namespace, told: Told) -> None:
+def planned(given: argparse.Namespace, progress: Progress) -> None:
     """`plan`."""
     stages = read_stages(given.stages)
     if min(given.rates) <= 0 or given.p99_ms <= 0 or given.least < 1:
@@ -209,19 +212,23 @@ def planned(given: argparse.Namespace, told: Told) -> None:
     print("|---" * 16 + "|")
     for machine in machines:
         sharing = machine.most_replicas if given.share else 1
-        plan_machine(given, stages, machine, sharing, lambda text, name=machine.name: told(f"{name}: {text}"))  # type: ignore[misc]
+        plan_machine(given, stages, machine, sharing, progress)
 
 
-def plan_machine(given: argparse.Namespace, stages: Stages, machine: Machine, sharing: int, told: Told) -> None:
+def plan_machine(given: argparse.Namespace, stages: Stages, machine: Machine, sharing: int, status: Progress) -> None:
     """The rows of one machine."""
+
+    def progress(text: str) -> None:
+        status(f"{machine.name}: {text}")
+
     one = scenario(given, stages, machine, sharing, cores=1)
-    each = capacity(one, given.p99_ms, told)
+    each = capacity(one, given.p99_ms, progress)
     if each is None:
         print(f"| {machine.name} | | none reaches {given.p99_ms:g} ms " + "| " * 13 + "|")
         return
-    usd, curve = machine.usd_a_replica(sharing), under_way(one, each.rate, told)
+    usd, curve = machine.usd_a_replica(sharing), under_way(one, each.rate, progress)
     for rate in given.rates:
-        needed, result = need(one, rate, given.p99_ms, each, told)
+        needed, result = need(one, rate, given.p99_ms, each, progress)
         count = -(-max(needed, given.least) // sharing) * sharing  # whole GPUs
         settings = replace(
             read_autoscaling(SERVE, given.start_s),

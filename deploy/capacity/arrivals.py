@@ -3,7 +3,10 @@
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from pydantic.dataclasses import dataclass
+
+from deploy.capacity.inputs import Count, Positive
 
 __all__ = ["Arrivals", "Closed", "Daily", "Poisson"]
 
@@ -12,13 +15,8 @@ __all__ = ["Arrivals", "Closed", "Daily", "Poisson"]
 class Poisson:
     """Calls at random moments, independent of each other and of their answers."""
 
-    rate: float
+    rate: Positive
     """Calls a second."""
-
-    def __post_init__(self) -> None:
-        """Refuse a rate that is none."""
-        if not 0 < self.rate < math.inf:
-            raise ValueError(f"rate: expected more than 0 calls a second, got {self.rate}")
 
     def times(self, random: random.Random) -> Iterator[float]:
         """Moments of the calls, seconds, without end."""
@@ -32,19 +30,17 @@ class Poisson:
 class Daily:
     """A day as one wave: quietest at its beginning and end, busiest in its middle; random like `Poisson`."""
 
-    mean: float
+    mean: Positive
     """Calls a second, over the day."""
     peak: float
     """Calls a second at the busiest moment; the quietest has 2 * mean - peak."""
-    day_s: float = 86_400.0
+    day_s: Positive = 86_400.0
     """Seconds from one quietest moment to the next; a shorter day is sooner simulated, and leaves Serve less time."""
 
     def __post_init__(self) -> None:
         """Refuse a wave that would be below zero."""
-        if not 0 < self.mean <= self.peak <= 2 * self.mean:
+        if not self.mean <= self.peak <= 2 * self.mean:
             raise ValueError(f"peak: expected mean to 2 * mean, the mean being {self.mean}, got {self.peak}")
-        if not self.day_s > 0:
-            raise ValueError(f"day_s: expected more than 0 seconds, got {self.day_s}")
 
     def rate_at(self, now: float) -> float:
         """Calls a second at `now`, seconds."""
@@ -61,13 +57,8 @@ class Daily:
 class Closed:
     """Callers that send their next call when the one before was answered."""
 
-    callers: int
+    callers: Count
     """How many."""
-
-    def __post_init__(self) -> None:
-        """Refuse a crowd of none."""
-        if self.callers < 1:
-            raise ValueError(f"callers: expected 1 or more, got {self.callers}")
 
 
 Arrivals = Poisson | Daily | Closed

@@ -2,12 +2,60 @@
 
 import math
 from collections import deque
+from pathlib import Path
 
-from deploy.capacity.inputs import Autoscaling
+import yaml
+from pydantic import ValidationError
+from pydantic.dataclasses import dataclass
 
-__all__ = ["Autoscaler"]
+from deploy.capacity.inputs import Count, NotNegative, Positive, what_is_wrong
+
+__all__ = ["Autoscaler", "Autoscaling", "read_autoscaling"]
 
 EPSILON_S = 1e-6  # sums of steps may fall short of a delay by rounding
+
+
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Autoscaling:
+    """Serve's autoscaling_config of a deployment, and what Serve does not say: how long a replica takes to come."""
+
+    min_replicas: Count = 1
+    max_replicas: Count = 1
+    target_ongoing_requests: Positive = 2.0
+    """Calls under way for each replica that Serve aims at."""
+    look_back_period_s: Positive = 30.0
+    """Seconds over which calls under way are averaged."""
+    upscale_delay_s: NotNegative = 30.0
+    """Seconds for which more replicas must be wanted."""
+    downscale_delay_s: NotNegative = 600.0
+    """Seconds for which fewer must be wanted."""
+    upscaling_factor: Positive = 1.0
+    """Share of the way to the wanted number that a step up goes."""
+    downscaling_factor: Positive = 1.0
+    """The same of a step down."""
+    start_s: NotNegative = 10.0
+    """Seconds until a new replica answers (assumed): some where its pod runs, a minute or two where that must come."""
+
+    def __post_init__(self) -> None:
+        """Refuse what Serve would refuse."""
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas, max_replicas: expected min <= max, got {self.min_replicas} and {self.max_replicas}"
+            )
+
+
+def read_autoscaling(path: Path, start_s: float = 10.0) -> Autoscaling:
+    """The autoscaling_config of the one deployment of a Serve configuration."""
+    try:
+        (application,) = yaml.safe_load(path.read_text())["applications"]
+        (deployment,) = application["deployments"]
+        given = deployment["autoscaling_config"] | {"start_s": start_s}
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: expected one application, one deployment and its autoscaling_config") from error
+    try:
+        return Autoscaling(**given)
+    except ValidationError as error:
+        raise ValueError(f"{path}: autoscaling_config: {what_is_wrong(error)}") from None
 
 
 class Autoscaler:

@@ -16,14 +16,12 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)  # all that GPU replicas run: others are fill
 HOST_CORES = 1.25  # cores of a CPU replica, with its part of HAProxy, raylet and agents: 2.5 for 2 (deploy/RUNBOOK.md)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Machine:
     """What a replica runs on."""
 
     name: str
     """Name of the GPU, or CPU."""
-    instance: str
-    """The cloud machine whose price is taken."""
     assumed_usd_an_hour: float
     """US dollars an hour of a whole GPU with its host, or of one core."""
     fp32_tflops: float = 0.0
@@ -58,42 +56,15 @@ class Machine:
         return self.assumed_usd_an_hour / sharing if self.accelerated else self.assumed_usd_an_hour * HOST_CORES
 
 
-# Peaks: NVIDIA's data sheets of L4, A10 (the A10G is AWS's variant), L40S and H100 SXM.
+# Peaks: NVIDIA's data sheets of L4, A10 (the A10G is AWS's variant), L40S and H100 SXM. Behind each machine the
+# instance whose price is taken.
 MACHINES: Mapping[str, Machine] = {
     one.name: one
     for one in (
-        Machine(name="CPU", instance="c7a, a core", assumed_usd_an_hour=0.0513),
-        Machine(
-            name="L4",
-            instance="g6.xlarge",
-            assumed_usd_an_hour=0.805,
-            fp32_tflops=30.3,
-            bandwidth_gb=300,
-            most_replicas=2,
-        ),
-        Machine(
-            name="A10G",
-            instance="g5.xlarge",
-            assumed_usd_an_hour=1.006,
-            fp32_tflops=31.2,
-            bandwidth_gb=600,
-            most_replicas=2,
-        ),
-        Machine(
-            name="L40S",
-            instance="g6e.xlarge",
-            assumed_usd_an_hour=1.861,
-            fp32_tflops=91.6,
-            bandwidth_gb=864,
-            most_replicas=2,
-        ),
-        Machine(
-            name="H100",
-            instance="p5.4xlarge",
-            assumed_usd_an_hour=6.88,
-            fp32_tflops=66.9,
-            bandwidth_gb=3350,
-            most_replicas=8,
-        ),
+        Machine("CPU", 0.0513),  # c7a, a core
+        Machine("L4", 0.805, fp32_tflops=30.3, bandwidth_gb=300, most_replicas=2),  # g6.xlarge
+        Machine("A10G", 1.006, fp32_tflops=31.2, bandwidth_gb=600, most_replicas=2),  # g5.xlarge
+        Machine("L40S", 1.861, fp32_tflops=91.6, bandwidth_gb=864, most_replicas=2),  # g6e.xlarge
+        Machine("H100", 6.88, fp32_tflops=66.9, bandwidth_gb=3350, most_replicas=8),  # p5.4xlarge
     )
 }

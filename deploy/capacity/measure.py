@@ -14,14 +14,14 @@ import onnx
 import onnxruntime
 from iin_bundle import Bundle, read_bundle
 
-__all__ = ["BATCHES", "measure"]
+__all__ = ["BATCHES", "measure", "milliseconds", "opened", "processor", "session_options"]
 
 BATCHES = (1, 8, 32, 64)
 ROWS = (("encoder", "transform"), ("transform",), ("inverse", "decoder"), ("inverse",))
 
 
-def measure(directory: Path, *, rounds: int, seconds: float, told: Callable[[str], None]) -> dict[str, Any]:
-    """Rows of the bundle in `directory`, without overhead_ms, as JSON; `told` hears how far it is.
+def measure(directory: Path, *, rounds: int, seconds: float, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Rows of the bundle in `directory`, without overhead_ms, as JSON; `progress` is called with what is measured next.
 
     Processor time of the thread in the fastest tenth of the runs over `seconds`, median of `rounds`: near to what a
     core of one's own would take, whatever else runs. All batches take turns.
@@ -33,12 +33,12 @@ def measure(directory: Path, *, rounds: int, seconds: float, told: Callable[[str
     for one in range(rounds):
         for row, runs in rows.items():
             for batch, run in runs.items():
-                told(f"round {one + 1} of {rounds}: {'+'.join(row)}, batch {batch}")
-                found.setdefault((row, batch), []).append(_milliseconds(run, seconds))
+                progress(f"round {one + 1} of {rounds}: {'+'.join(row)}, batch {batch}")
+                found.setdefault((row, batch), []).append(milliseconds(run, seconds))
     counts = {role: _counted(bundle.graph_path(role)) for role in {role for row in rows for role in row}}
     return {
         "bundle": bundle.manifest.name,
-        "machine": f"{_processor()}, one thread, onnxruntime {onnxruntime.__version__}",
+        "machine": f"{processor()}, one thread, onnxruntime {onnxruntime.__version__}",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "rows": {
             "+".join(row): {
@@ -52,13 +52,7 @@ def measure(directory: Path, *, rounds: int, seconds: float, told: Callable[[str
 
 def _runs(bundle: Bundle, row: tuple[str, ...]) -> dict[int, Callable[[], object]]:
     """By batch: the graphs of a row on the bundle's golden inputs, each on the first output of the one before."""
-    options = onnxruntime.SessionOptions()  # as iin_service.sessions has them
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    sessions = [
-        onnxruntime.InferenceSession(bundle.graph_path(role), options, providers=["CPUExecutionProvider"])
-        for role in row
-    ]
+    sessions = [opened(bundle.graph_path(role)) for role in row]
     items = bundle.golden[f"{row[0]}/{bundle.manifest.graphs[row[0]].inputs[0].name}"]
 
     def run(given: np.ndarray) -> None:
@@ -68,8 +62,22 @@ def _runs(bundle: Bundle, row: tuple[str, ...]) -> dict[int, Callable[[], object
     return {batch: partial(run, np.resize(items, (batch, *items.shape[1:]))) for batch in BATCHES}
 
 
-def _milliseconds(run: Callable[[], object], seconds: float) -> float:
-    run(), run()  # memory is planned
+def session_options() -> onnxruntime.SessionOptions:
+    """One thread, as a replica of the service has it (`iin_service.sessions`)."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def opened(model: bytes | Path, options: onnxruntime.SessionOptions | None = None) -> onnxruntime.InferenceSession:
+    """A session on the CPU, by default with `session_options`."""
+    return onnxruntime.InferenceSession(model, options or session_options(), providers=["CPUExecutionProvider"])
+
+
+def milliseconds(run: Callable[[], object], seconds: float) -> float:
+    """Processor time of one run: the tenth percentile over `seconds`, which other work on the core hardly changes."""
+    run(), run()  # onnxruntime plans its memory
     found: list[float] = []
     until = time.perf_counter() + seconds
     while len(found) < 3 or time.perf_counter() < until:
@@ -79,7 +87,8 @@ def _milliseconds(run: Callable[[], object], seconds: float) -> float:
     return 1e3 * sorted(found)[len(found) // 10]
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of this machine's CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -18,17 +18,16 @@ from typing import Any
 
 import numpy as np
 import simpy
+from iin_service.items import Limits
 
 from deploy.capacity.arrivals import Arrivals, Closed
-from deploy.capacity.autoscaler import Autoscaler
-from deploy.capacity.inputs import Autoscaling, Call, Row
+from deploy.capacity.autoscaler import Autoscaler, Autoscaling
+from deploy.capacity.inputs import Call, Row
 
-__all__ = ["MAX_BATCH", "Result", "Scenario", "filled_up", "simulate"]
+__all__ = ["Result", "Scenario", "filled_up", "simulate"]
 
-MAX_BATCH = 64  # Limits.max_batch_size of the service
-MAX_ITEMS = 4096  # Limits.max_queued_items: a call past it is refused
 STEP_S = 1.0  # how often the autoscaler looks
-TOLD_EVERY_S = 1.0  # of simulated time
+PROGRESS_EVERY_S = 1.0  # of simulated time
 Events = Generator[simpy.Event, Any, None]
 
 
@@ -65,10 +64,10 @@ class Scenario:
     """Replicas that take turns on one GPU."""
     choices: int = 2
     """Replicas of which the least loaded gets a call: drawn anew for each; 1 is blind, all of them are leastconn."""
-    max_batch: int = MAX_BATCH
+    max_batch: int = Limits.max_batch_size
     """Items in a batch at most."""
-    max_items: int = MAX_ITEMS
-    """Items under way in a replica at most."""
+    max_items: int = Limits.max_queued_items
+    """Items under way in a replica at most; a call past that is refused."""
     seconds: float = 20.0
     """Simulated time in which calls arrive."""
     warm_up_s: float = 2.0
@@ -230,8 +229,8 @@ class _Replica:
 class _World:
     """Replicas, the router, and what is counted."""
 
-    def __init__(self, scenario: Scenario, told: Callable[[float], None]) -> None:
-        self.scenario, self.rows, self.told = scenario, scenario.rows, told
+    def __init__(self, scenario: Scenario, progress: Callable[[float], None]) -> None:
+        self.scenario, self.rows, self.progress = scenario, scenario.rows, progress
         self.env = simpy.Environment()
         self.random = random.Random(scenario.seed)
         self.running: list[_Replica] = []
@@ -326,15 +325,15 @@ class _World:
         if len(self.running) < scaler.target:  # else it is not wanted any more
             self.add_replica()
 
-    def tell(self) -> Events:
+    def report_progress(self) -> Events:
         while self.env.now < self.scenario.seconds:
-            self.told(self.env.now / self.scenario.seconds)
-            yield self.env.timeout(TOLD_EVERY_S)
+            self.progress(self.env.now / self.scenario.seconds)
+            yield self.env.timeout(PROGRESS_EVERY_S)
 
 
-def simulate(scenario: Scenario, told: Callable[[float], None] = lambda share: None) -> Result:
-    """Run `scenario` until every call has left; `told` hears which share of the time is done."""
-    world = _World(scenario, told)
+def simulate(scenario: Scenario, progress: Callable[[float], None] = lambda share: None) -> Result:
+    """Run `scenario` until every call has left; `progress` is called with the share of the time done."""
+    world = _World(scenario, progress)
     env, arrivals = world.env, scenario.arrivals
     first = scenario.autoscaling.min_replicas if scenario.autoscaling else scenario.replicas
     for _ in range(first):
@@ -346,7 +345,7 @@ def simulate(scenario: Scenario, told: Callable[[float], None] = lambda share: N
             env.process(world.caller())
     else:
         env.process(world.open_loop(arrivals.times(world.random)))
-    env.process(world.tell())
+    env.process(world.report_progress())
     env.run()
     seen = np.array(world.seen or [(0, 0.0)])
     return replace(

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deploy.capacity.arrivals import Daily, Poisson
-from deploy.capacity.autoscaler import Autoscaler
-from deploy.capacity.inputs import Autoscaling
+from deploy.capacity.autoscaler import Autoscaler, Autoscaling
 from deploy.capacity.model import Result, Scenario, simulate
 
 __all__ = [
@@ -34,10 +33,10 @@ CALLS, LEAST_S, MOST_S = 100_000, 10.0, 100.0  # a simulation: so many calls, in
 WARM_UP_S = 1.0
 STEPS = 6  # halvings of the interval in which the rate of a replica is looked for
 STEADY = 0.95  # answered while calls arrive; less is a queue that grows (the count itself varies by 1 %)
-COMFORT = 0.7  # of a replica's rate: where autoscaling holds it (deploy/RUNBOOK.md divides by the same)
+COMFORT = 0.7  # of a replica's rate: where autoscaling holds it (a test compares deploy/RUNBOOK.md)
 DAY_STEP_S = 10.0
 SHARES = (0.1, 0.25, 0.5, 0.7, 0.85, 1.0)  # of a replica's rate
-Told = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -100,12 +99,12 @@ def meets(result: Result, rate: float, p99_ms: float) -> bool:
     return not result.refused and result.throughput >= STEADY * rate and result.percentile(99) <= p99_ms
 
 
-def capacity(scenario: Scenario, p99_ms: float, told: Told = lambda text: None) -> Slice | None:
+def capacity(scenario: Scenario, p99_ms: float, progress: Progress = lambda text: None) -> Slice | None:
     """The most that a replica of a large service bears with 99 of 100 within `p99_ms`; None where it never does."""
     low, high, best = 0.0, optimistic_capacity(scenario), None
     for step in range(STEPS):
         rate = (low + high) / 2
-        told(f"{rate:.0f} calls a second for each of {SLICE} replicas ({step + 1} of {STEPS})")
+        progress(f"{rate:.0f} calls a second for each of {SLICE} replicas ({step + 1} of {STEPS})")
         result = run(scenario, SLICE, SLICE * rate)
         if meets(result, SLICE * rate, p99_ms):
             low, best = rate, Slice(rate, result)
@@ -115,7 +114,7 @@ def capacity(scenario: Scenario, p99_ms: float, told: Told = lambda text: None) 
 
 
 def need(
-    scenario: Scenario, rate: float, p99_ms: float, each: Slice, told: Told = lambda text: None
+    scenario: Scenario, rate: float, p99_ms: float, each: Slice, progress: Progress = lambda text: None
 ) -> tuple[int, Result]:
     """Replicas for `rate` calls a second: by the slice where there are many, tried one by one where there are few.
 
@@ -123,7 +122,7 @@ def need(
     """
     replicas = math.ceil(rate / each.rate)
     while replicas <= SLICE:
-        told(f"{rate:g} calls a second on {replicas} replicas")
+        progress(f"{rate:g} calls a second on {replicas} replicas")
         result = run(scenario, replicas, rate)
         if meets(result, rate, p99_ms):
             return replicas, result
@@ -139,11 +138,11 @@ def comfortable(curve: Curve) -> float:
     return max(float(np.interp(COMFORT * curve.rates[-1], curve.rates, curve.calls)), 1.0)
 
 
-def under_way(scenario: Scenario, top: float, told: Told = lambda text: None) -> Curve:
+def under_way(scenario: Scenario, top: float, progress: Progress = lambda text: None) -> Curve:
     """Calls under way in a replica by its calls a second, up to `top`, from simulations of a slice."""
     loads, calls = [0.0], [0.0]
     for share in SHARES:
-        told(f"calls under way at {share:.0%} of a replica's rate")
+        progress(f"calls under way at {share:.0%} of a replica's rate")
         loads.append(share * top)
         calls.append(run(scenario, SLICE, SLICE * share * top).mean_ongoing)
     return Curve(tuple(loads), tuple(calls))

@@ -1,4 +1,4 @@
-"""Strict conversion between JSON values and the manifest's dataclasses."""
+"""Strict conversion of JSON values into the manifest's dataclasses; `dataclasses.asdict` is the way back."""
 
 import dataclasses
 import sys
@@ -8,18 +8,7 @@ from typing import Any
 
 from iin_bundle.errors import BundleError
 
-__all__ = ["from_json", "to_json"]
-
-
-def to_json(value: object) -> Any:
-    """JSON-ready dictionaries, lists and scalars of a dataclass."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    return value
+__all__ = ["from_json"]
 
 
 def from_json(kind: Any, value: object, where: str) -> Any:

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
-from iin_bundle.json_schema import to_json
 from iin_bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
 
 __all__ = ["file_digest", "file_entry", "write_manifest"]
@@ -25,7 +25,7 @@ def file_entry(directory: Path, path: str) -> FileEntry:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Complete a bundle: `manifest.json` appears at once and whole, or not at all."""
-    text = json.dumps(to_json(manifest), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(asdict(manifest), indent=2, allow_nan=False) + "\n"
     partial = directory / (MANIFEST_NAME + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)

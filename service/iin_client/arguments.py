@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from iin_client.inputs import LinearWalk, Replace, Resample, SetValue, Shift
+from iin_client.inputs import Edit, LinearWalk, RandomWalk, Replace, Resample, SetValue, Shift
 
 __all__ = ["Picture", "build_parser"]
 
@@ -51,69 +51,36 @@ def _add_interpret(command: argparse.ArgumentParser) -> None:
 
 def _add_edit(command: argparse.ArgumentParser) -> None:
     _add_pictures(command, "TARGET", "picture to edit (PNG, JPEG or WebP)")
-    operations = command.add_argument_group("operations (at least one, each as often as needed)")
-    for option, form, read, text in (
-        (
-            "--replace",
-            "FACTOR=SOURCE",
-            lambda factor, path: Replace(factor, _picture(path).data),
-            "take the factor over from the picture SOURCE",
-        ),
-        (
-            "--set",
-            "FACTOR=V1,V2,...",
-            lambda factor, values: SetValue(factor, _numbers(values)),
-            "give the factor these values, in standard deviations, one a dimension",
-        ),
-        (
-            "--resample",
-            "FACTOR=SEED",
-            lambda factor, seed: Resample(factor, _seed(seed)),
-            "draw the factor from the prior; a seed repeats its draw",
-        ),
-        (
-            "--shift",
-            _LINE,
-            lambda factor, line: Shift(factor, *_line(line)),
-            "move the factor DISTANCE standard deviations along the direction V1,V2,...",
-        ),
-    ):
-        # One destination for all of them keeps the order of the command line.
-        operations.add_argument(
-            option, dest="edits", action="append", type=_assigned(form, read), metavar=form, help=text
-        )
-    command.add_argument(
-        "--strength", type=float, metavar="S", help="how far every --replace goes, from 0 (no change) to 1 (default)"
+    operations = command.add_argument_group(
+        "operations (at least one, each as often as needed)",
+        "Values, one per dimension, and DISTANCE are in standard deviations of the prior.",
     )
+
+    def add(option: str, form: str, read: Callable[[str, str], Edit], text: str) -> None:
+        kind = _assigned(form, read)  # one destination for all of them keeps the order of the command line
+        operations.add_argument(option, dest="edits", action="append", type=kind, metavar=form, help=text)
+
+    add("--replace", "FACTOR=SOURCE", lambda f, path: Replace(f, _picture(path).data), "take FACTOR from this picture")
+    add("--set", "FACTOR=V1,V2,...", lambda f, text: SetValue(f, _numbers(text)), "set FACTOR to these values")
+    add("--resample", "FACTOR=SEED", lambda f, seed: Resample(f, int(seed)), "draw FACTOR; SEED repeats its draw")
+    add("--shift", _LINE, lambda f, text: Shift(f, *_line(text)), "move FACTOR by DISTANCE along this direction")
+    text = "how far every --replace goes, from 0 (no change) to 1 (default)"
+    command.add_argument("--strength", type=float, default=Replace.strength, metavar="S", help=text)
     _add_output(command, "PNG file to write; several targets make one grid, enlarged")
     _add_resize(command)
 
 
 def _add_sample(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-n", "--count", type=int, default=64, metavar="N", help="how many (default 64)")
-    command.add_argument("--seed", type=int, default=0, help="repeats the same pictures (default 0)")
-    command.add_argument(
-        "--temperature",
-        type=float,
-        default=1.0,
-        metavar="T",
-        help="standard deviation of what is drawn; below 1 is more typical (default 1)",
-    )
-    command.add_argument(
-        "--truncation",
-        type=float,
-        metavar="T",
-        help="draw every value beyond T, at least 0.1, again; more typical pictures (default: none)",
-    )
-    command.add_argument(
-        "--fix",
-        dest="fixed",
-        action="append",
-        default=[],
-        type=_assigned("FACTOR=IMAGE", lambda factor, path: (factor, _picture(path))),
-        metavar="FACTOR=IMAGE",
-        help="take the factor from this picture instead of drawing it; once a factor",
-    )
+    add = command.add_argument
+    add("-n", "--count", type=int, default=64, metavar="N", help="how many (default 64)")
+    add("--seed", type=int, default=0, help="repeats the same pictures (default 0)")
+    text = "standard deviation of what is drawn; below 1 is more typical (default 1)"
+    add("--temperature", type=float, default=1.0, metavar="T", help=text)
+    text = "draw values beyond T (at least 0.1) again, for more typical pictures (default: none)"
+    add("--truncation", type=float, metavar="T", help=text)
+    form, text = "FACTOR=IMAGE", "take FACTOR from this picture instead of drawing it; each factor once"
+    fixed = _assigned(form, lambda factor, path: (factor, _picture(path)))
+    add("--fix", dest="fixed", action="append", default=[], type=fixed, metavar=form, help=text)
     _add_output(command, "PNG file to write")
     _add_resize(command)
 
@@ -122,28 +89,17 @@ def _add_traverse(command: argparse.ArgumentParser) -> None:
     command.add_argument("start", type=_picture, metavar="START", help="picture where the path starts")
     paths = command.add_argument_group("path (exactly one)").add_mutually_exclusive_group(required=True)
     paths.add_argument("--to", type=_picture, metavar="IMAGE", help="in a straight line to this picture")
-    paths.add_argument(
-        "--line",
-        type=_assigned(_LINE, lambda factor, line: LinearWalk(factor, *_line(line))),
-        metavar=_LINE,
-        help="DISTANCE standard deviations along the direction V1,V2,... of a factor",
-    )
-    paths.add_argument(
-        "--random",
-        type=int,
-        metavar="SEED",
-        help="at random, keeping to the prior (Ornstein-Uhlenbeck); a seed repeats it",
-    )
-    command.add_argument(
-        "--factor",
-        dest="factors",
-        action="append",
-        default=[],
-        metavar="FACTOR",
-        help="move this factor only, with --to and --random; as often as needed (default: all)",
-    )
-    command.add_argument("--step", type=float, metavar="S", help="with --random, how far a frame goes (default 0.1)")
-    command.add_argument("-n", "--frames", type=int, default=16, metavar="N", help="how many frames (default 16)")
+    line = _assigned(_LINE, lambda factor, text: LinearWalk(factor, *_line(text)))
+    text = "DISTANCE standard deviations along the direction V1,V2,... of a factor"
+    paths.add_argument("--line", type=line, metavar=_LINE, help=text)
+    text = "at random, keeping to the prior (Ornstein-Uhlenbeck); a seed repeats it"
+    paths.add_argument("--random", type=int, metavar="SEED", help=text)
+    add = command.add_argument
+    text = "move this factor only, with --to and --random; as often as needed (default: all)"
+    add("--factor", dest="factors", action="append", default=[], metavar="FACTOR", help=text)
+    text = "with --random, how far a frame goes (default 0.1)"
+    add("--step", type=float, default=RandomWalk.step, metavar="S", help=text)
+    add("-n", "--frames", type=int, default=16, metavar="N", help="how many frames (default 16)")
     _add_output(command, "file to write: .png one grid, row by row, .gif or .webp a film")
     _add_resize(command)
 
@@ -165,36 +121,19 @@ def _add_gallery(command: argparse.ArgumentParser) -> None:
 
 
 def _add_connection(command: argparse.ArgumentParser) -> None:
-    connection = command.add_argument_group("connection")
-    connection.add_argument(
-        "--address",
-        default=os.environ.get("IIN_ADDRESS", _DEFAULT_ADDRESS),
-        metavar="HOST:PORT",
-        help=f"of the service (default: IIN_ADDRESS or {_DEFAULT_ADDRESS})",
-    )
-    connection.add_argument(
-        "--timeout", type=float, default=30.0, metavar="SECONDS", help="deadline of a call (default 30)"
-    )
-    connection.add_argument("--application", metavar="NAME", help="which model, where several are served")
-    connection.add_argument(
-        "--token-file",
-        type=Path,
-        metavar="FILE",
-        help="holds the token that a gateway in front wants (default: the token in the variable IIN_TOKEN, if set); "
-        "needs --tls",
-    )
-    connection.add_argument("--tls", action="store_true", help="encrypt; implied by the options below")
-    connection.add_argument(
-        "--root-certificates",
-        type=Path,
-        metavar="PEM",
-        help="authorities to trust instead of the default ones",
-    )
-    connection.add_argument("--client-key", type=Path, metavar="PEM", help="own private key, for mutual TLS")
-    connection.add_argument("--client-certificate", type=Path, metavar="PEM", help="own certificate, for mutual TLS")
-    connection.add_argument(
-        "--server-name", metavar="NAME", help="name in the service's certificate, where it is not HOST"
-    )
+    add = command.add_argument_group("connection").add_argument
+    address = os.environ.get("IIN_ADDRESS", _DEFAULT_ADDRESS)
+    text = f"address of the service (default: IIN_ADDRESS or {_DEFAULT_ADDRESS})"
+    add("--address", default=address, metavar="HOST:PORT", help=text)
+    add("--timeout", type=float, default=30.0, metavar="SECONDS", help="deadline of a call (default 30)")
+    add("--application", metavar="NAME", help="which model, where several are served")
+    text = "file with the token for a gateway in front (default: the token in IIN_TOKEN, if set); needs --tls"
+    add("--token-file", type=Path, metavar="FILE", help=text)
+    add("--tls", action="store_true", help="encrypt; implied by the options below")
+    add("--root-certificates", type=Path, metavar="PEM", help="authorities to trust instead of the default ones")
+    add("--client-key", type=Path, metavar="PEM", help="own private key, for mutual TLS")
+    add("--client-certificate", type=Path, metavar="PEM", help="own certificate, for mutual TLS")
+    add("--server-name", metavar="NAME", help="name in the service's certificate, where it is not HOST")
 
 
 def _add_pictures(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
@@ -274,20 +213,19 @@ _COMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser], No
 
 
 def _picture(path: str) -> Picture:
-    """The file at `path`; OSError, which is no wrong usage to argparse, where it is no picture."""
+    """The picture in a file; OSError, which argparse lets through, where it is none."""
+    data = Path(path).read_bytes()
     try:
-        data = Path(path).read_bytes()
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")):
             return Picture(path, data)
     except UnidentifiedImageError:
         raise OSError(f"{path}: expected a PNG, JPEG or WebP file, got something else") from None
-    # Pillow's errors of parts that are too large are none of the system's: to argparse they would be wrong usage.
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    except (OSError, ValueError, Image.DecompressionBombError) as error:  # of parts that are cut or too large
+        raise OSError(f"{path}: {error}") from None
 
 
 def _assigned(form: str, read: Callable[[str, str], Value]) -> Callable[[str], Value]:
-    """Reads an option of the form `FACTOR=...`; what `read` cannot read is wrong usage."""
+    """Reader of an option of the form `FACTOR=...`; a ValueError of `read` is wrong usage."""
 
     def value_of(text: str) -> Value:
         factor, _, value = text.partition("=")
@@ -299,12 +237,6 @@ def _assigned(form: str, read: Callable[[str, str], Value]) -> Callable[[str], V
         raise argparse.ArgumentTypeError(f"expected {form}, got {text}")
 
     return value_of
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError
-    return int(text)
 
 
 def _numbers(text: str) -> list[float]:

@@ -20,7 +20,7 @@ from iin_client.results import Answer, Edited, Frames, Interpretations, Response
 __all__ = ["AsyncClient"]
 
 Result = TypeVar("Result")
-# What grpc.aio makes of the status of a stream that ends while it sends on it.
+# grpc.aio reports this, and loses the status, where a stream ends while the client sends on it.
 _STATUS_LOST = (grpc.StatusCode.INTERNAL, "Internal error from Core (INTERNAL)")
 
 
@@ -170,7 +170,7 @@ class AsyncClient(BaseClient):
 
     @contextmanager
     def _errors(self, timeout: float | None = None) -> Iterator[None]:
-        """As of `BaseClient`, and of a closed client, whose calls gRPC ends as if their tasks were cancelled."""
+        """As in `BaseClient`; also for a closed client, whose calls gRPC ends as if their tasks were cancelled."""
         try:
             with super()._errors(timeout):
                 yield
@@ -211,7 +211,7 @@ class AsyncClient(BaseClient):
         try:
             with self._errors():
                 async for response in streaming.as_they_come_async(received):
-                    sending.answered()
+                    sending.room.release()
                     yield streaming.answer(response, read)
         except CallError as error:
             if (error.code, error.message) != _STATUS_LOST:

@@ -7,24 +7,19 @@ from typing import Any
 
 import grpc
 
-from iin_client.credentials import read_pem
-
 __all__ = ["CHANNEL_OPTIONS", "MAX_MESSAGE_BYTES", "Tls", "channel_options", "open_channel"]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
-_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")  # called past the proxy of https_proxy and http_proxy
+_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")  # hosts that https_proxy and http_proxy do not hold for
 
 _SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [
             {
-                # Without a method's name it holds for all of the service; every one of them is idempotent.
-                "name": [
-                    {"service": "iin_api.v1.InterpretationService"},
-                    {"service": "ray.serve.RayServeAPIService"},
-                ],
+                # Holds for every method of the services; all of them are idempotent.
+                "name": [{"service": "iin_api.v1.InterpretationService"}, {"service": "ray.serve.RayServeAPIService"}],
                 "retryPolicy": {
                     "maxAttempts": 4,
                     "initialBackoff": "0.1s",
@@ -98,12 +93,17 @@ def channel_options(address: str, tls: Tls | None) -> list[tuple[str, int | str]
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:
-    def read(name: str) -> bytes | None:
-        path: str | Path | None = getattr(tls, name)
-        return None if path is None else read_pem(path, f"tls.{name}")
-
     return grpc.ssl_channel_credentials(
-        root_certificates=read("root_certificates"),
-        private_key=read("client_key"),
-        certificate_chain=read("client_certificate"),
+        root_certificates=_pem(tls.root_certificates, "root_certificates"),
+        private_key=_pem(tls.client_key, "client_key"),
+        certificate_chain=_pem(tls.client_certificate, "client_certificate"),
     )
+
+
+def _pem(path: str | Path | None, field: str) -> bytes | None:
+    data = None if path is None else Path(path).read_bytes()
+    if data is not None and b"-----BEGIN" not in data:  # gRPC would tell when it connects, and not which file
+        raise ValueError(
+            f"tls.{field}: expected a PEM file, with a line -----BEGIN ..., got {path} without; name another"
+        )
+    return data

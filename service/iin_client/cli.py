@@ -6,7 +6,6 @@ import functools
 import io
 import json
 import os
-import shutil
 import sys
 import time
 import warnings
@@ -19,51 +18,47 @@ from PIL import Image
 from iin_client.arguments import build_parser
 from iin_client.channel import Tls
 from iin_client.client import Client
-from iin_client.credentials import checked_token, read_file
 from iin_client.errors import CallError
 from iin_client.fitting import fitted, interpreted
 from iin_client.gallery import draw_gallery
 from iin_client.inputs import Edit, Interpolation, RandomWalk, Replace, Walk
 from iin_client.model import Model
-from iin_client.results import Edited, Interpretations, Responses
+from iin_client.results import Edited, Interpretations
 from iin_client.sheet import contact_sheet, scaled
 from iin_client.tables import describe_interpretations, describe_model, describe_models, describe_responses
 
 __all__ = ["main"]
 
-_TELL_S = 2.0  # between two lines that say how far a command is
+_TELL_S = 2.0  # between two lines of progress
 _FRAME_MS = 80  # of a film
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `iin` with `arguments` (those of the process if None) and returns its exit code.
 
-    0: done; 1: a call failed; 2: wrong usage or an unreadable or unwritable file; 130: interrupted; 141: whoever
-    read what is printed wanted no more.
+    0: done; 1: a call failed; 2: wrong usage or an unreadable or unwritable file; 130: interrupted; 141: the reader
+    of stdout or of the output closed it.
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every file's name can be encoded
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large photos are shrunk, or refused, below
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that its encoding lacks
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is shrunk or refused
     try:
         options = build_parser().parse_args(arguments)
         with _connect(options) as client:
             _COMMANDS[options.command](client, options)
-        print(end="", flush=True)  # passes over a stdout that is closed
-    except CallError as error:
-        return _fail(str(error), 1)
+        print(end="", flush=True)  # no error where the process has no stdout
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout when it ends
         return 141
-    except (OSError, ValueError) as error:
-        return _fail(str(error), 2)
+    except (CallError, OSError, ValueError) as error:
+        message = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            message = f"{error.filename}: {error.strerror}"
+        print(f"iin: {message}", file=sys.stderr)
+        return 1 if isinstance(error, CallError) else 2
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"iin: {message}", file=sys.stderr)
-    return code
 
 
 def _connect(options: argparse.Namespace) -> Client:
@@ -73,19 +68,15 @@ def _connect(options: argparse.Namespace) -> Client:
         client_certificate=options.client_certificate,
         server_name=options.server_name,
     )
-    encrypted = options.tls or tls != Tls()
-    source, token = "the variable IIN_TOKEN", os.environ.get("IIN_TOKEN") or None
+    token = os.environ.get("IIN_TOKEN") or None
     if options.token_file:
-        source = "--token-file"
-        token = read_file(options.token_file, source).decode(errors="replace").strip()
-    if token is not None and not encrypted:
-        raise ValueError(f"{source}: expected --tls beside a token, since anyone on the way could read it; add --tls")
+        token = options.token_file.read_bytes().decode(errors="replace").strip()
     return Client(
         options.address,
         timeout=options.timeout,
         application=options.application,
-        tls=tls if encrypted else None,
-        token=None if token is None else checked_token(token, source),
+        tls=tls if options.tls or tls != Tls() else None,
+        token=token,
     )
 
 
@@ -123,7 +114,7 @@ def _json_items(names: Sequence[str], model: Model, found: Interpretations) -> l
 
 
 def _drawing_model(client: Client, options: argparse.Namespace) -> Model:
-    """The model, which has a decoder."""
+    """The model; ValueError where it has no decoder."""
     model = client.get_model()
     if all(graph.role != "decoder" for graph in model.graphs):
         raise ValueError(
@@ -139,13 +130,12 @@ def _edit(client: Client, options: argparse.Namespace) -> Sequence[Image.Image]:
         raise ValueError("edit: expected at least one of --replace, --set, --resample, --shift, got none")
     targets = [picture.data for picture in options.pictures]
     sources = [edit.source for edit in edits if isinstance(edit, Replace) and isinstance(edit.source, bytes)]
-    if options.strength is not None and not sources:
+    if options.strength != Replace.strength and not sources:
         raise ValueError("--strength: expected a --replace for it to apply to, got none; leave it out")
-    strength = Replace.strength if options.strength is None else options.strength
     files = iter(fitted([*targets, *sources], _drawing_model(client, options), resize=options.resize))
     targets = [next(files) for _ in targets]
     edits = [
-        dataclasses.replace(edit, source=next(files), strength=strength) if isinstance(edit, Replace) else edit
+        dataclasses.replace(edit, source=next(files), strength=options.strength) if isinstance(edit, Replace) else edit
         for edit in edits
     ]
     pictures = client.edit(targets, edits, resize=options.resize).images.pictures
@@ -170,7 +160,7 @@ def _sample(client: Client, options: argparse.Namespace) -> Sequence[Image.Image
 
 
 def _pictures(chunks: Iterable[Edited], expected: int) -> list[Image.Image]:
-    """All pictures of a stream; one that takes long says how far it is."""
+    """All pictures of a stream, with lines of progress where it takes long."""
     found: list[Image.Image] = []
     told = time.monotonic()
     for chunk in chunks:
@@ -184,7 +174,7 @@ def _pictures(chunks: Iterable[Edited], expected: int) -> list[Image.Image]:
 def _traverse(client: Client, options: argparse.Namespace) -> Sequence[Image.Image]:
     if options.factors and options.line is not None:
         raise ValueError("--factor: expected --to or --random beside it, got --line, which names its own; drop one")
-    if options.step is not None and options.random is None:
+    if options.step != RandomWalk.step and options.random is None:
         raise ValueError("--step: expected --random beside it, got none; leave it out")
     ends = [picture.data for picture in (options.start, options.to) if picture is not None]
     start, *destination = fitted(ends, _drawing_model(client, options), resize=options.resize)
@@ -194,27 +184,19 @@ def _traverse(client: Client, options: argparse.Namespace) -> Sequence[Image.Ima
     elif options.line is not None:
         path = options.line
     else:
-        step = RandomWalk.step if options.step is None else options.step
-        path = RandomWalk(options.factors, seed=options.random, step=step)
+        path = RandomWalk(options.factors, seed=options.random, step=options.step)
     frames = _pictures(client.traverse(start, path, options.frames, resize=options.resize), options.frames)
     return [contact_sheet(frames)] if _format(options.output) == "PNG" else [scaled(frame) for frame in frames]
 
 
 def _respond(client: Client, options: argparse.Namespace) -> None:
     names = [picture.path for picture in options.pictures]
-    files: Sequence[bytes] = [picture.data for picture in options.pictures]
-    if options.resize:
-        files = fitted(files, client.get_model(), resize=True)
+    files = fitted([picture.data for picture in options.pictures], client.get_model(), resize=options.resize)
     found = client.respond(files, draws=options.draws, seed=options.seed, resize=options.resize)
-    if options.json:
-        timing = dataclasses.asdict(found.timing)
-        print(json.dumps({"items": _json_responses(names, found), "timing": timing}, indent=2))
-    else:
+    if not options.json:
         print(describe_responses(names, found))
-
-
-def _json_responses(names: Sequence[str], found: Responses) -> list[dict[str, Any]]:
-    return [
+        return
+    items = [
         {
             "image": name,
             "probabilities": found.probabilities[index].tolist(),
@@ -225,6 +207,7 @@ def _json_responses(names: Sequence[str], found: Responses) -> list[dict[str, An
         }
         for index, name in enumerate(names)
     ]
+    print(json.dumps({"items": items, "timing": dataclasses.asdict(found.timing)}, indent=2))
 
 
 def _models(client: Client, options: argparse.Namespace) -> None:
@@ -238,14 +221,7 @@ def _models(client: Client, options: argparse.Namespace) -> None:
 def _gallery(client: Client, options: argparse.Namespace) -> Sequence[Image.Image]:
     if len(options.pictures) < 2:
         raise ValueError("gallery: expected at least 2 pictures, got 1; give another one to swap factors with")
-    page = draw_gallery(
-        client,
-        _drawing_model(client, options),
-        options.pictures,
-        resize=options.resize,
-        progress=lambda what: print(f"iin: {what}", file=sys.stderr),
-    )
-    return [page]
+    return [draw_gallery(client, _drawing_model(client, options), options.pictures, resize=options.resize)]
 
 
 _Draw: TypeAlias = Callable[[Client, argparse.Namespace], Sequence[Image.Image]]
@@ -253,21 +229,17 @@ _Draw: TypeAlias = Callable[[Client, argparse.Namespace], Sequence[Image.Image]]
 
 
 def _draw(draw: _Draw, client: Client, options: argparse.Namespace, endings: Sequence[str] = (".png",)) -> None:
-    """Run a command that writes a picture, which is there whole or not at all."""
+    """Runs a command that writes a picture; a call that fails leaves the file as it was."""
     output: Path = options.output
     _check_output(output, endings)
     first, *others = draw(client, options)
     file = io.BytesIO()
     first.save(file, _format(output), save_all=bool(others), append_images=others, duration=_FRAME_MS, loop=0)
     try:
-        if _takes_as_written(output):
-            output.write_bytes(file.getvalue())
-        else:
-            _replace(_target(output), file.getvalue())
-    except BrokenPipeError:  # whoever read it is gone
-        raise
+        output.write_bytes(file.getvalue())
     except OSError as error:
-        raise OSError(f"--output: cannot write {output}: {error.strerror or error}") from None
+        error.filename = output  # missing where the disk is full
+        raise
     print(f"{output}: {first.width} x {first.height} pixels")
 
 
@@ -276,40 +248,14 @@ def _format(output: Path) -> str:
 
 
 def _check_output(output: Path, endings: Sequence[str]) -> None:
-    """Refuse what could not be written once the service has done its work."""
+    """Refuses what could not be written before the service does any work for it."""
     if output.suffix.lower() not in endings:
         raise ValueError(f"--output: expected a name that ends in {' or '.join(endings)}, got {output}; choose one")
-    if output.is_dir():
-        raise ValueError(f"--output: expected a file, got the folder {output}; name another")
-    folder = _target(output).parent
-    written = [output] if _takes_as_written(output) else [folder, output]
-    if not (folder.is_dir() and all(os.access(one, os.W_OK) for one in written if one.exists())):
+    written = output if output.exists() else output.parent
+    if output.is_dir() or not output.parent.is_dir() or not os.access(written, os.W_OK):
         raise ValueError(
-            f"--output: expected a file in a folder that is there and can be written to, got {output}; "
-            f"make {folder}, or name another"
+            f"--output: expected a file that can be written, in a folder that exists, got {output}; name another"
         )
-
-
-def _takes_as_written(output: Path) -> bool:
-    """A pipe or a device, which no file can replace."""
-    return output.exists() and not output.is_file()
-
-
-def _target(output: Path) -> Path:
-    """What a link leads to, so that it stays one; unlike `Path.resolve`, this bears with links in a circle."""
-    return Path(os.path.realpath(output))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".iin-{os.getpid()}.partial")
-    try:
-        partial.touch()
-        if path.exists():
-            shutil.copymode(path, partial)
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 _COMMANDS: dict[str, Callable[[Client, argparse.Namespace], None]] = {

@@ -24,15 +24,17 @@ Result = TypeVar("Result")
 class Client(BaseClient):
     """Calls the service and waits for its answers; safe to share between threads.
 
-    `address` is `host:port` or a gRPC target such as `dns:///iin.svc:9000`, `timeout` the deadline of a
-    call in seconds (streams of requests have none), `application` the model to use where several are served,
-    or several with the share of the calls that each gets, such as `{"digits": 0.95, "digits-canary": 0.05}`,
-    `tls` how to encrypt (plaintext if None), `token` what a gateway in front knows the caller by (a line of
-    printable ASCII, sent as `authorization: Bearer`, with `tls` only). UNAVAILABLE is retried up to three times
-    within the deadline.
+    UNAVAILABLE is retried up to three times within the deadline. Every call raises CallError where the service refuses
+    it or fails, ValueError for what cannot be sent and OSError for unreadable files.
 
-    Every call raises CallError when the service refuses or fails, ValueError for what cannot be sent and
-    OSError for unreadable files.
+    Args:
+        address: `host:port`, or a gRPC target such as `dns:///iin.svc:9000`.
+        timeout: deadline of a call in seconds; streams of requests have none.
+        application: the model to use where several are served, or models with the share of the calls that each
+            gets, such as `{"digits": 0.95, "digits-canary": 0.05}`.
+        tls: how to encrypt; plaintext if None.
+        token: for a gateway in front, one line of printable ASCII, sent as `authorization: Bearer`; needs `tls`.
+
     """
 
     def __enter__(self) -> Self:
@@ -87,8 +89,8 @@ class Client(BaseClient):
         `seed` in [0, 2^64) repeats the same images; `temperature` >= 0 is the standard deviation of the
         drawn factors; `truncation` >= 0.1 draws every value beyond it again, for more typical images;
         `fixed` holds factors at a source's or at given values; `latents` gives those too. The call begins
-        when the first answer is asked for; the deadline is that of the whole stream; closing the generator,
-        or letting go of it, cancels the call.
+        when the first answer is asked for. The deadline is that of the whole stream. Closing or deleting the
+        generator cancels the call.
         """
         request = request_messages.sample_request(
             count,
@@ -180,7 +182,7 @@ class Client(BaseClient):
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND or self._applications:
                     raise
-                # Any of the models lists them all, and Ray knows their names, unless a gateway keeps Ray to itself.
+                # Any of the models lists them all. Ray tells their names, unless a gateway refuses calls to it.
                 try:
                     names = result_messages.application_names(self._list_applications(b"", **options))
                 except grpc.RpcError as refused:
@@ -195,10 +197,7 @@ class Client(BaseClient):
         return self._answer(self._stub.GetModel, pb.GetModelRequest(), result_messages.model_description)
 
     def wait_until_ready(self, timeout: float = 60.0) -> Model:
-        """Waits up to `timeout` seconds for the model to be served; CallError past that.
-
-        It asks again after 5 seconds without an answer.
-        """
+        """Waits up to `timeout` seconds until the model is served; CallError after that."""
         end = time.monotonic() + timeout
         while True:
             try:
@@ -211,12 +210,12 @@ class Client(BaseClient):
             time.sleep(PAUSE_S)
 
     def _answer(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Result:
-        """What `read` makes of the answer to a request."""
+        """The answer to a request, converted by `read`."""
         with self._errors():
             return read(call(request, **self._options()))
 
     def _answers(self, call: Any, request: Any, read: Callable[[Any], Result]) -> Generator[Result, None, None]:
-        """What `read` makes of each of the answers to a request."""
+        """The answers to a request, each converted by `read`."""
         received = call(request, **self._options())
         try:
             with self._errors():
@@ -231,13 +230,13 @@ class Client(BaseClient):
         message: Callable[[str, Inputs], Any],
         read: Callable[[Any], Result],
     ) -> Generator[Answer[Result], None, None]:
-        """The answers to a stream of what `message` makes of each item; ends with what went wrong in these."""
+        """The answers to a stream of requests that `message` makes of items; raises the error of an item at the end."""
         sending = streaming.Sending(threading.Semaphore(streaming.AHEAD))
         received = call(streaming.messages(items, message, sending), metadata=self._metadata())
         try:
             with self._errors():
                 for response in streaming.as_they_come(received):
-                    sending.answered()
+                    sending.room.release()
                     yield streaming.answer(response, read)
         finally:
             received.cancel()

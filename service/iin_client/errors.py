@@ -9,12 +9,12 @@ from google.rpc import error_details_pb2, status_pb2
 __all__ = ["CallError", "Violation", "call_error"]
 
 _DETAILS_KEY = "grpc-status-details-bin"
-# What gRPC says of a call and of a stream; the service has words of its own.
+# gRPC's details where the client's deadline passed, of a call and of a stream; those of the service's deadlines differ.
 _OWN_DEADLINE = ("Deadline Exceeded", "Stream removed (Deadline Exceeded)")
-# Of the name in the metadata `application`; only Ray knows the calls that it advises.
+# Ray's details where the metadata `application` is missing or wrong. Its advice is no use to callers of this client.
 _RAYS_ADVICE = " Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
 _RAYS_UNNAMED = "Application metadata not set"
-# What gRPC says of parts of `Tls` that it cannot use, as late as when it connects.
+# gRPC's details where it cannot use parts of `Tls`; it tells when it connects.
 _BAD_TLS = "Failed to create security handshaker"
 
 
@@ -29,10 +29,10 @@ class Violation:
 
 
 class CallError(Exception):
-    """A call failed; `str()` says what happened and, where it is not plain, what to do about it."""
+    """A call failed; `str()` gives `message`."""
 
     def __init__(self, code: grpc.StatusCode, message: str, violations: tuple[Violation, ...] = ()) -> None:
-        super().__init__(code, message, violations)  # what pickle makes another of, for a pool of processes
+        super().__init__(code, message, violations)  # pickle calls the class with these
         self.code = code
         """Status of the call; INVALID_ARGUMENT for what the caller got wrong."""
         self.message = message
@@ -69,7 +69,7 @@ def call_error(error: Any, *, address: str, timeout: float) -> CallError:
         case grpc.StatusCode.NOT_FOUND:
             what = details.removesuffix(_RAYS_ADVICE).removesuffix(".")
             if what == _RAYS_UNNAMED:
-                what = "no application is named, which only a service of one model allows"
+                what = "no application is named, and the service has several or, while it starts or stops, none"
             message = (
                 f"{what} (NOT_FOUND); name one of the models served at {address} with --application (in Python "
                 "application=), iin models lists them"
@@ -77,19 +77,17 @@ def call_error(error: Any, *, address: str, timeout: float) -> CallError:
         case grpc.StatusCode.UNIMPLEMENTED:
             message = f"{address} does not serve iin_api.v1.InterpretationService ({details})"
         case _:
-            # The service's message names the field at fault already when there is only one.
+            # Where one field is at fault the service's message states it already.
             unsaid = [f"{v.field}: {v.description}" for v in violations if v.description not in details]
             message = "; ".join([f"{details} ({code.name})", *unsaid])
     return CallError(code, message, violations)
 
 
 def _violations(error: Any) -> tuple[Violation, ...]:
+    status = dict(error.trailing_metadata() or ()).get(_DETAILS_KEY, b"")
     found = []
-    for key, value in error.trailing_metadata() or ():
-        if key != _DETAILS_KEY:
-            continue
-        for detail in status_pb2.Status.FromString(value).details:
-            bad_request = error_details_pb2.BadRequest()
-            if detail.Unpack(bad_request):
-                found += [Violation(v.field, v.description) for v in bad_request.field_violations]
+    for detail in status_pb2.Status.FromString(status).details:
+        bad_request = error_details_pb2.BadRequest()
+        if detail.Unpack(bad_request):
+            found += [Violation(v.field, v.description) for v in bad_request.field_violations]
     return tuple(found)

@@ -1,6 +1,7 @@
 """One page that shows what the factors of a model mean."""
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,28 +25,30 @@ _Array = NDArray[np.float32]
 _Pictures = Sequence[Image.Image]
 
 
-def draw_gallery(
-    client: Client, model: Model, pictures: Sequence[Picture], *, resize: bool, progress: Callable[[str], None]
-) -> Image.Image:
+def draw_gallery(client: Client, model: Model, pictures: Sequence[Picture], *, resize: bool) -> Image.Image:
     """Reconstructions, swaps and interpolations of two or more image files, and samples from the prior.
 
-    `model` is the client's, with a decoder; `resize` is that of `Client.interpret`; `progress` is told what comes
-    next. Raises what `client` raises, and OSError for files that are no whole pictures.
+    `model` is the client's, with a decoder; `resize` is that of `Client.interpret`. Prints lines of progress to stderr.
+    Raises what `client` raises, and OSError for files that are no whole pictures.
     """
-    progress(f"interpreting {len(pictures)} pictures with {model.name} {model.version}")
+    _progress(f"interpreting {len(pictures)} pictures with {model.name} {model.version}")
     factors = np.concatenate([found.factors for _, found in interpreted(client, model, pictures, resize=resize)])
     seen = [as_seen(picture.data, model) for picture in pictures]
-    progress("reconstructions")
+    _progress("reconstructions")
     sections = [_reconstructions(client, model, factors, seen)]
-    progress("swaps")
+    _progress("swaps")
     sections.append(_swap_grids(client, model, factors[:_SWAPPED], seen[:_SWAPPED]))
-    progress("interpolations")
+    _progress("interpolations")
     sections.append(_interpolations(client, model, factors, seen))
-    progress("samples")
+    _progress("samples")
     sections.append(_samples(client))
     sizes = ", ".join(f"{part.name} {part.size}" for part in model.factors)
     subtitle = f"Factors and their dimensions: {sizes}. Trained on {model.data_set}."
     return draw_page(f"{model.name} {model.version}", subtitle, sections)
+
+
+def _progress(step: str) -> None:
+    print(f"iin: {step}", file=sys.stderr)
 
 
 def _reconstructions(client: Client, model: Model, factors: _Array, seen: _Pictures) -> Section:

@@ -17,18 +17,10 @@ from iin_client.errors import CallError, Violation
 from iin_client.inputs import Inputs
 from iin_client.results import Answer
 
-__all__ = [
-    "AHEAD",
-    "Sending",
-    "answer",
-    "as_they_come",
-    "as_they_come_async",
-    "messages",
-    "messages_async",
-]
+__all__ = ["AHEAD", "Sending", "answer", "as_they_come", "as_they_come_async", "messages", "messages_async"]
 
-# Messages whose answers the caller has not taken yet, as many as the service works on at once: so no more answers
-# than these wait to be taken.
+# Messages that may be sent before the caller takes the answer to the first of them: as many as the service works on
+# at once. It also bounds the answers that wait for the caller.
 AHEAD = 64
 _TURN_S = 0.2
 Message = TypeVar("Message", bound=protobuf.Message)
@@ -41,21 +33,17 @@ class Sending:
     """The caller's side of a stream of requests: how far it is ahead, and what went wrong in its own items."""
 
     def __init__(self, room: threading.Semaphore | asyncio.Semaphore) -> None:
-        """`room` has `AHEAD` places, for threads or for asyncio."""
+        """`room`, for threads or for asyncio, has `AHEAD` places; each answer that is taken releases one."""
         self.room, self.ended = room, False
         self.error: BaseException | None = None
 
-    def answered(self) -> None:
-        """One more message may be sent."""
-        self.room.release()
-
     def end(self) -> None:
-        """No more is sent; who waits to is let go."""
+        """Ends the sending, also where it waits for room."""
         self.ended = True
         self.room.release()
 
     def check(self) -> None:
-        """Raises what went wrong, if anything did; gRPC would hide it behind a status."""
+        """Raises the error of the caller's items, if there was one; gRPC would hide it behind a status."""
         if self.error is not None:
             raise self.error
 
@@ -72,7 +60,7 @@ def messages(
             yield _message(item, message)
     except GeneratorExit:
         raise
-    except BaseException as error:  # of all but Exceptions gRPC would not tell the call, which waited for ever
+    except BaseException as error:  # gRPC passes on an Exception only; after another the call would never end
         sending.error = error
 
 
@@ -89,11 +77,11 @@ async def messages_async(
             yield _message(item, message)
     except GeneratorExit:
         raise
-    except BaseException as error:  # gRPC would end the call as if the client were closed
+    except BaseException as error:  # gRPC would report it as if the client were closed
         sending.error = error
 
 
-# Any: who checks no types may send anything.
+# Any: a caller without a type checker may send anything.
 def _message(item: Any, message: Callable[[str, Inputs], Message]) -> Message:
     match item:
         case (str(item_id), inputs):
@@ -103,18 +91,18 @@ def _message(item: Any, message: Callable[[str, Inputs], Message]) -> Message:
                 f"items: expected pairs of an id, which is text, and inputs, got {reprlib.repr(item)}; "
                 "write (str(number), path)"
             )
-    if (size := made.ByteSize()) > MAX_MESSAGE_BYTES:  # gRPC would end the call, and drop the answers on their way
+    if (size := made.ByteSize()) > MAX_MESSAGE_BYTES:  # gRPC would end the call and drop answers under way
         raise ValueError(
             f"items: expected at most {MAX_MESSAGE_BYTES} bytes a message, got {size} for {item_id!r}; send less in one"
         )
     return made
 
 
-# While a caller reads nothing HAProxy 2.8 stops reading the replica's connection. Behind the answers on it waits the
-# leave to send more requests, and behind requests that HAProxy does not read then the leave for more answers: neither
-# ever comes. So whoever sends must always read.
+# A sender must read all the time. While it does not, HAProxy 2.8 stops reading the connection to the replica, and with
+# it the replica's window updates for more requests. HAProxy then stops reading requests too, and with them the client's
+# window updates for more answers: neither side ever goes on.
 def as_they_come(call: Iterable[Message]) -> Iterator[Message]:
-    """The messages of `call`, read by a thread that ends with the call, however late they are taken from here."""
+    """The messages of `call`. A thread reads them as they arrive, however late they are taken, until the call ends."""
     arrived: SimpleQueue[Any] = SimpleQueue()  # Any: messages, the error that ends them, or None where they just end
 
     def read() -> None:
@@ -127,11 +115,11 @@ def as_they_come(call: Iterable[Message]) -> Iterator[Message]:
             arrived.put(None)
 
     def take() -> Any:
-        while True:  # In turns, as gRPC waits: an interrupt just before a wait without end would not end it.
+        while True:  # waits in turns, as gRPC does: a signal that comes just before an endless wait would not end it
             with suppress(Empty):
                 return arrived.get(timeout=_TURN_S)
 
-    # A daemon, as gRPC's own threads are: a stream that nobody ended does not keep the process from ending.
+    # A daemon, like gRPC's own threads: a stream left open does not keep the process from ending.
     threading.Thread(target=read, name="iin stream reader", daemon=True).start()
     for message in iter(take, None):
         if isinstance(message, Exception):

@@ -14,9 +14,9 @@ __all__ = ["Analysis"]
 
 
 class Analysis:
-    """Of some factors and N items (Esser, Rombach, Ommer, CVPR 2020, section 4).
+    """The response of N items to some factors (Esser, Rombach, Ommer, CVPR 2020, section 4).
 
-    The draws have numbers below `total`: first all of one factor and item, then of the next item, then factor.
+    Draws are numbered from 0 to `total` - 1: by factor, then item, then draw.
     """
 
     def __init__(
@@ -35,15 +35,15 @@ class Analysis:
         self._factors, self._items, self._classes = factors, items, before.argmax(axis=1)
         self._draws, self._seed, self._temperature = draws, seed, temperature
         self._belongs = np.stack([layout.mask([name]) for name in factors])
-        # Of a factor and an item: the sums over its draws of what `_response` says, and of the squares. The draws
-        # themselves would be as many times as large.
+        # For each factor and item, sums over the draws of the values that `_response` takes, and of their squares: the
+        # values themselves would need `draws` times the memory.
         self._sums = np.zeros((2, len(factors) * len(items), before.shape[1] + 2))
 
     def drawn(self, numbers: range) -> Array:
-        """Factor vectors `(n, D)`: of each draw its item's, with its factor drawn anew."""
+        """Factor vectors `(n, D)` of these draws: the item's, with the factor drawn anew."""
         pair, draw = np.divmod(numbers, self._draws)
         place, item = np.divmod(pair, len(self._items))
-        # The same draws for every item: it responds alone as it does in company.
+        # Every item gets the same draws, so its response does not depend on the others.
         how = self._items.shape[1], None, self._temperature, Purpose.RESPONSE
         noise = draw_prior(self._seed, draw.tolist(), *how)
         return np.where(self._belongs[place], noise, self._items[item])
@@ -62,9 +62,9 @@ class Analysis:
 
 
 def _response(factor: str, mean: NDArray[np.float64], square: NDArray[np.float64]) -> Response:
-    """From means over the draws and those of the squares, `(N, classes + 2)`.
+    """From means over the draws, `(N, classes + 2)`, of values and of their squares.
 
-    They are of the probabilities, of the number of the most probable class, and of whether that is another.
+    The values are the class probabilities, the most probable class, and whether that differs from the item's.
     """
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     return Response(

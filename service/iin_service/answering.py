@@ -1,9 +1,10 @@
-"""What every RPC has in common: memory is bounded, failures become statuses, calls are counted."""
+"""What every RPC has in common: memory is bounded, exceptions become statuses, calls are counted."""
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -21,7 +22,7 @@ __all__ = ["Answering"]
 
 Answer = TypeVar("Answer")
 
-IDLE_SECONDS = 300.0  # that a stream stays open without a message either way
+IDLE_SECONDS = 300.0  # for which a stream stays open without a message sent or taken
 
 
 class Answering:
@@ -42,10 +43,10 @@ class Answering:
         kept: Kept | None = None,
         most: int = 0,
     ) -> Answer:
-        """The answer to one request of `size` bytes, or what `failed` makes of the reason that there is none.
+        """The answer to one request of `size` bytes, or, where that raises, what `failed` makes of the fault.
 
-        One of a stream, with what that has `kept`, waits for room where the replica holds too much, and leaves half
-        of it to the others; no answer to it has more than `most` bytes.
+        A message of a stream comes with what the stream has `kept` and with `most`, the bytes of its largest answer: it
+        waits for room in a full replica, and leaves half of the room to unary calls.
         """
         with self._counted(rpc) as outcome:
             try:
@@ -66,7 +67,7 @@ class Answering:
         context: CallContext,
         nothing: Answer,
     ) -> Answer:
-        """The answer, or `nothing` beside a status that says why. Ray drops the status's details on a raise."""
+        """The answer, or `nothing` and a status on `context`: if this raised, Ray would drop the status's details."""
 
         def failed(fault: Fault) -> Answer:
             fault.set_on(context)
@@ -81,9 +82,10 @@ class Answering:
         begin: Callable[[], Awaitable[Iterable[Callable[[], Awaitable[Message]]]]],
         context: CallContext,
     ) -> AsyncGenerator[Any]:
-        """What each function that `begin` gives makes, ended by a status if one fails.
+        """The answers of the functions that `begin` returns; a status ends them if one fails.
 
-        One is called when the answer before it is taken, so a stream keeps one answer, and its request to the end.
+        Each function is called when the answer before it is taken, so a stream keeps one answer at a time, and its
+        request to the end.
         """
         with self._counted(rpc) as outcome:
             try:
@@ -94,7 +96,7 @@ class Answering:
                         kept.answered(size, 0)
                         with callers_turn(IDLE_SECONDS, kept.dropped):
                             yield found
-                        del found  # it counts no more
+                        del found  # frees what is no longer counted
                         kept.answered(0, size)
             except Exception as error:
                 fault = Fault(error)
@@ -112,16 +114,16 @@ class Answering:
         window: int,
         context: CallContext,
     ) -> AsyncGenerator[Any]:
-        """The answer, of a `kind`, that `work` finds for each message of a stream; see `answered_in_order`.
+        """An answer of type `kind`, made by `work`, to each message of a stream; see `answered_in_order`.
 
-        Bulk work waits its turn when there is much. An answer has at most as many bytes as `most_of` its request says.
-        A caller who is given up keeps no answers from then on, but for the place of the stream until the call ends.
+        Messages wait for room in a full replica. `most_of(request)` bounds the bytes of its answer. A caller that is
+        given up keeps its place among the streams until the call ends, and no answers.
         """
 
         async def answer(read: tuple[Any, int]) -> tuple[Any, int]:
-            """The answer and its bytes to a message and its own: counted once, which costs as much as sending does."""
+            """From a message and its bytes to the answer and its bytes. Counting these takes as long as sending."""
             message, size = read
-            trace = Trace(patient=True)  # now: it may wait for room before it is worked on
+            trace = Trace(patient=True)  # starts now, before it waits for room
             most = min(most_of(message.request), responses.MAX_MESSAGE_BYTES) + len(message.item_id.encode())
 
             async def answered() -> tuple[Any, int]:
@@ -144,18 +146,18 @@ class Answering:
                 async with aclosing(answers):
                     async for found, size in answers:
                         yield found
-                        del found  # it counts no more
+                        del found  # frees what is no longer counted
                         kept.taken(size)
-        except Exception as error:  # it was refused, given up or broken, and counts as a call that took no time
+        except Exception as error:  # the stream was refused, given up or broken: counted as a call that took no time
             fault = Fault(error)
             fault.set_on(context)
             self._recorder.call(rpc, fault.code.name, 0.0)
 
     async def _messages(self, requests: AsyncIterator[Any], kept: Kept) -> AsyncGenerator[tuple[Any, int]]:
-        """The messages of a stream and their bytes, each read when there is room, or when all before it have begun.
+        """The messages of a stream and their bytes, each read when there is room or all before it have begun.
 
         Raises:
-            InvalidInput: where one cannot be read; those before it are answered.
+            InvalidInput: after the last message that can be read, where another cannot.
 
         """
         number = 0
@@ -164,17 +166,17 @@ class Answering:
             size = message.ByteSize()
             kept.read(size)
             yield message, size
-            del message  # else it would be there until the next one comes
+            del message  # else it would stay until the next one arrives
             await self.room.read_on(kept)
-        # Serve ends a stream with a message that it cannot read as if the caller had ended it, but for this.
+        # Where Serve cannot read a message it ends the stream as if the caller had; this tells the two apart.
         if getattr(requests, "is_cancelled", bool)():
-            raise InvalidInput(
-                f"requests[{number}]", "a message of this RPC", "bytes that are none", "send those from it on again"
-            )
+            remedy = "send the messages from this one on again"
+            raise InvalidInput(f"requests[{number}]", "a message of this RPC", "bytes that are not one", remedy)
 
     @contextmanager
-    def _counted(self, rpc: str) -> "Iterator[_Outcome]":
-        outcome, started = _Outcome(), time.perf_counter()
+    def _counted(self, rpc: str) -> Iterator[SimpleNamespace]:
+        """Record a call with its time and the status whose name the block writes to `code`."""
+        outcome, started = SimpleNamespace(code=StatusCode.OK.name), time.perf_counter()
         try:
             yield outcome
         except (asyncio.CancelledError, GeneratorExit):
@@ -182,9 +184,3 @@ class Answering:
             raise
         finally:
             self._recorder.call(rpc, outcome.code, time.perf_counter() - started)
-
-
-class _Outcome:
-    """How a call ended."""
-
-    code = StatusCode.OK.name

@@ -4,6 +4,8 @@ import contextlib
 import io
 import logging
 import math
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +28,7 @@ from iin_service.replica import DEPLOYMENT, DESCRIBE_SECONDS, Replica
 __all__ = ["BuildArguments", "build", "deploy", "join_ray", "start_ray", "start_serve", "stop"]
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # nothing passes through Ray's object store; this is its least
+WATCH_SECONDS = 2.0  # between two looks at a deployment that is waited for
 
 
 class BuildArguments(BaseModel, extra="forbid"):
@@ -55,7 +58,7 @@ def build(arguments: BuildArguments) -> serve.Application:
 
 
 def _deployment(cpus: int, gpus: float, **options: Any) -> serve.Deployment:
-    """With Serve's `options`; a cluster has them in its configuration, where Ray prefers some of those set here."""
+    """With Serve's `options`. In a cluster none are given: its configuration has them, and Ray would prefer these."""
     actor = {"num_cpus": cpus, "num_gpus": gpus}
     deployment: serve.Deployment = serve.deployment(name=DEPLOYMENT, ray_actor_options=actor, **options)(Replica)
     return deployment
@@ -67,9 +70,9 @@ def start_ray(folder: Path, *, replicas: int, cpus: int, gpus: float) -> None:
     `gpus` is a whole number where it is above 1.
     """
     whole_gpus = int(replicas * gpus) or None
-    if 0 < gpus < 1:  # of one GPU each: what is left of it does not add up with what is left of another
+    if 0 < gpus < 1:  # a replica takes its part of one GPU: parts left on several GPUs do not add up
         whole_gpus = math.ceil(replicas / int(1 / gpus))
-    with _told_if_not("Ray"):
+    with _starting("Ray"):
         ray.init(
             address="local",
             _temp_dir=str(folder / "ray"),
@@ -83,8 +86,8 @@ def start_ray(folder: Path, *, replicas: int, cpus: int, gpus: float) -> None:
 
 
 @contextlib.contextmanager
-def _told_if_not(what: str) -> Iterator[None]:
-    """Raise RuntimeError where `what` does not start: Ray raises nearly anything, as on a machine that is too busy."""
+def _starting(what: str) -> Iterator[None]:
+    """Raise RuntimeError if `what` does not start: Ray raises nearly anything, for example on a busy machine."""
     try:
         yield
     except Exception as error:
@@ -108,7 +111,7 @@ def start_serve(*, host: str, port: int, http_port: int) -> None:
     """Start Serve with its gRPC port, unless it runs already."""
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     configuration = shipped_configuration()
-    with _told_if_not("Serve"):
+    with _starting("Serve"):
         serve.start(
             proxy_location=ProxyLocation.EveryNode,
             http_options=HTTPOptions(host=host, port=http_port),
@@ -144,13 +147,40 @@ def deploy(application: str, bundle: Path, *, replicas: int, cpus: int, gpus: fl
         _internal=True,
     )
     try:
-        serve.run(deployment.bind(threads=cpus, gpu=gpus > 0), name=application, route_prefix=f"/{application}")
+        with _delays_told(application):
+            serve.run(deployment.bind(threads=cpus, gpu=gpus > 0), name=application, route_prefix=f"/{application}")
     except (RayServeException, RuntimeError) as error:
-        status = serve.status().applications[application]
-        causes = [one.message for one in status.deployments.values() if one.message]
-        raise RuntimeError("\n".join(causes) or str(error)) from error
+        raise RuntimeError(_said_of(application) or str(error)) from error
     if update:
         _check_served(application, bundle, replicas)
+
+
+@contextlib.contextmanager
+def _delays_told(application: str) -> Iterator[None]:
+    """Print what Serve says of replicas that are slow to start: it waits for missing cores without end."""
+    done = threading.Event()
+
+    def watch() -> None:
+        told = ""
+        while not done.wait(WATCH_SECONDS):
+            with contextlib.suppress(RayServeException, ray.exceptions.RayError):
+                if (said := _said_of(application)) not in ("", told):
+                    told = said
+                    print(f"iin-serve: waiting: {said}", file=sys.stderr, flush=True)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _said_of(application: str) -> str:
+    """What Serve says of the application's deployments; empty where nothing is wrong."""
+    status = serve.status().applications.get(application)
+    return "\n".join(one.message for one in status.deployments.values() if one.message) if status else ""
 
 
 def _check_served(application: str, bundle: Path, replicas: int) -> None:
@@ -174,9 +204,9 @@ def stop(applications: Sequence[str], *, private: bool) -> None:
     """End the applications after their calls, and with them a Ray of our own."""
     if not ray.is_initialized():
         return
-    # Ray prints on a stop that its own controller was stopped.
+    # Ray prints that its controller was stopped.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        with contextlib.suppress(RayServeException):  # Serve itself may not have come up
+        with contextlib.suppress(RayServeException):  # Serve itself may not have started
             for application in applications:
                 serve.delete(application)  # lets calls under way end; a bare shutdown would cut them
             if private:

@@ -260,7 +260,3 @@ def _until_done(command: list[str], endpoint: str, environment: dict[str, str], 
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

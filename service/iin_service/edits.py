@@ -6,7 +6,6 @@ from enum import IntEnum
 
 import numpy as np
 from iin_bundle import FactorLayout
-from numpy.typing import NDArray
 
 from iin_service.errors import InvalidInput
 from iin_service.items import Given
@@ -28,7 +27,7 @@ LEAST_TRUNCATION = 0.1  # of 100 draws 8 are kept
 
 
 class Purpose(IntEnum):
-    """What is drawn: a seed gives each its own values, so that what is drawn anew is not what it replaces."""
+    """What a draw is for: each purpose gets values of its own from a seed, so a resampled sample does change."""
 
     SAMPLE = 0
     RESAMPLE = 1
@@ -59,7 +58,7 @@ class Resample:
     """`f <- temperature * e`, e ~ N(0, I) for every target."""
 
     seed: int
-    """The same seed gives target i the same draw."""
+    """Target i gets the same draw from a seed in every call."""
     temperature: float
     """At least 0."""
 
@@ -81,45 +80,37 @@ class Edit:
     factor: str
     operation: Replace | SetValue | Resample | Shift
     field: str = "edits"
-    """Where it stands in the request, for error messages."""
+    """Path in the request, for error messages."""
 
 
-def change(factors: Array, edit: Edit, layout: FactorLayout, source: Array | None = None) -> NDArray[np.bool_]:
-    """Apply `edit` to `factors`, `(N, D)`, themselves; `source` has the factors of its source, `(1, D)` or `(N, D)`.
+def change(factors: Array, edit: Edit, layout: FactorLayout, source: Array | None = None) -> None:
+    """Apply `edit` to `factors`, `(N, D)`, in place.
 
-    Returns:
-        Where the edit gave more of the new magnitude of its factor than it kept of the old one, `(N, n)` or `(n,)`.
+    `source`, `(1, D)` or `(N, D)`, are the factors that a Replace takes over.
+
+    Raises:
+        InvalidInput: where the result overflows.
 
     """
     where = layout.slice(edit.factor)
-    values = factors[:, where]
-    with np.errstate(over="ignore", invalid="ignore"):  # looked for below
-        kept, given = _kept_and_given(edit.operation, values, where, layout.size, source)
-        after = kept + given
+    before = factors[:, where]
+    with np.errstate(over="ignore", invalid="ignore"):  # checked below
+        match edit.operation:
+            case Replace(_, strength):
+                assert source is not None
+                after = np.float32(1 - strength) * before + np.float32(strength) * source[:, where]
+            case SetValue(values):
+                after = values
+            case Resample(seed, temperature):
+                rows = range(len(factors))
+                drawn = draw_prior(seed, rows, layout.size, temperature=temperature, purpose=Purpose.RESAMPLE)
+                after = drawn[:, where]
+            case Shift(direction, distance):
+                unit = direction / np.linalg.norm(direction.astype(np.float64))
+                after = before + (distance * unit).astype(np.float32)
     if not np.isfinite(after).all():
         raise InvalidInput(edit.field, f"values of {edit.factor} that stay finite", "an overflow", "use smaller values")
-    gave_most: NDArray[np.bool_] = np.abs(given) > np.abs(kept)
-    values[:] = after
-    return gave_most
-
-
-def _kept_and_given(
-    operation: Replace | SetValue | Resample | Shift, values: Array, where: slice, size: int, source: Array | None
-) -> tuple[Array, Array]:
-    """What an edit keeps of the `values`, `(N, n)`, of the factor at `where`, and what it adds; `(N, n)` or less."""
-    nothing = np.zeros(1, np.float32)
-    match operation:
-        case Replace(_, strength):
-            assert source is not None
-            return np.float32(1 - strength) * values, np.float32(strength) * source[:, where]
-        case SetValue(new):
-            return nothing, new
-        case Resample(seed, temperature):
-            drawn = draw_prior(seed, range(len(values)), size, temperature=temperature, purpose=Purpose.RESAMPLE)
-            return nothing, drawn[:, where]
-        case Shift(direction, distance):
-            unit = direction / np.linalg.norm(direction.astype(np.float64))
-            return values, (distance * unit).astype(np.float32)
+    before[:] = after
 
 
 def draw_prior(
@@ -132,14 +123,14 @@ def draw_prior(
 ) -> Array:
     """Standard normal vectors `(len(indices), size)` times `temperature`, each decided by purpose, seed and index.
 
-    A counter-based generator (Philox) is keyed by seed and index, so the i-th draw of a seed is the same
-    whatever is drawn beside it, on any replica. The purpose is the highest word of its counter, which no draw
-    reaches. Values beyond `truncation` are drawn again from the same generator (the truncation trick of Brock,
-    Donahue, Simonyan, ICLR 2019). An overflow gives infinities.
+    A counter-based generator (Philox) is keyed by seed and index, so the i-th draw of a seed does not depend on
+    what else is drawn, nor on the replica. The purpose is the highest word of the counter, which no draw reaches.
+    Values beyond `truncation` are drawn again from the same generator (the truncation trick of Brock, Donahue,
+    Simonyan, ICLR 2019). An overflow gives infinities.
     """
     drawn = np.empty((len(indices), size), np.float32)
     philox = np.random.Philox(key=0)
-    generator, start = np.random.Generator(philox), philox.state  # given another key, it is that of a new generator
+    generator, start = np.random.Generator(philox), philox.state  # with another key: the state of a new generator
     start["state"]["counter"][3] = purpose
     for row, index in zip(drawn, indices, strict=True):
         start["state"]["key"][:] = seed, index

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from iin_bundle import Manifest
-from numpy.typing import NDArray
 
 from iin_service.analysis import Analysis
 from iin_service.edits import Edit, Replace, change, draw_prior
@@ -23,21 +22,22 @@ from iin_service.walks import Interpolation, LinearWalk, RandomWalk, Walk, walk
 __all__ = ["Engine"]
 
 HEAD = "head"
-TARGET = -1  # in place of the index of an edit
 BLAMED = {Interpolation: "interpolation", LinearWalk: "linear.distance", RandomWalk: "random.temperature"}
-# Drawn or edited in the event loop itself: about 0.1 ms at most, where waking a thread takes 0.05.
+# So many numbers are drawn or edited in the event loop itself: it takes about 0.1 ms, and waking a thread 0.05.
 NUMBERS_AT_ONCE = 8_192
-ROW = 256  # numbers whose draw takes as long as the start of a vector's own generator
+ROW = 256  # numbers: drawing these takes as long as starting the generator of a vector
 T = TypeVar("T")
+FieldOf = Callable[[int], str]
+"""The path in the request of what a row of an array is made of, for error messages."""
 Write = Callable[[int, Decoded, Trace], Awaitable[T]]
-"""What is made of a part of a stream: of the index of its first item, the items, and where their time went."""
+"""Makes the answer of one part of a stream, from the index of its first item, the items and their trace."""
 
 
 class Engine:
     """One model: interpret, edit, sample, traverse, respond.
 
-    Who gives items has them admitted by `compute`, from before they are read until the answer is built. What the
-    engine draws by itself, for a stream or an analysis, it has admitted part by part.
+    The caller has the items it gives admitted by `compute`, from before they are read until the answer is built. What
+    the engine draws itself, for a stream or an analysis, the engine has admitted, part by part.
     """
 
     def __init__(self, manifest: Manifest, run: RunRole, compute: Compute) -> None:
@@ -100,34 +100,28 @@ class Engine:
         sources = {id(one.source): one.source for one in replacing}
         found = await self.factors([*targets, *sources.values()], trace)
         counts = [sum(len(one.items) for one in targets), *(len(one.items) for one in sources.values())]
-        factors, *givers_factors = np.split(found, np.cumsum(counts)[:-1])
-        rows = len(edits) * (4 + len(factors))  # an edit takes as long as the draw of four more
-        of_sources = dict(zip(sources, givers_factors, strict=True))
-        factors, givers = await self._aside(rows, self._edited, factors, edits, of_sources)
+        before, *of_sources = np.split(found, np.cumsum(counts)[:-1])
+        factors_of = dict(zip(sources, of_sources, strict=True))
+
+        def edited() -> Array:
+            factors = before.copy()
+            for one in edits:
+                source = factors_of[id(one.operation.source)] if isinstance(one.operation, Replace) else None
+                change(factors, one, self.layout, source)
+            return factors
+
+        factors = await self._aside(len(edits) * (4 + len(before)), edited)  # an edit costs as much as 4 draws more
 
         def to_blame(row: int) -> str:
-            """What gave the largest value of a target."""
-            giver = givers[row, np.abs(factors[row]).argmax()]
-            return _field_of_all(targets)(row) if giver == TARGET else edits[giver].field
+            """The last edit of the factor with the largest value; the target where none changed it."""
+            largest = np.abs(factors[row]).argmax()
+            blamed = [one.field for one in edits if self.layout.mask([one.factor])[largest]]
+            return blamed[-1] if blamed else _field_of_all(targets)(row)
 
         return await self._decoded(factors, wanted, trace, to_blame)
 
-    def _edited(
-        self, factors: Array, edits: Sequence[Edit], sources: Mapping[int, Array]
-    ) -> tuple[Array, NDArray[np.intp]]:
-        """`factors`, `(N, D)`, after all edits, and the edit that gave most of each value, `(N, D)`, or `TARGET`.
-
-        `sources` has the factors of a source by its `id`.
-        """
-        factors, givers = factors.copy(), np.full(factors.shape, TARGET)
-        for index, edit in enumerate(edits):
-            source = sources[id(edit.operation.source)] if isinstance(edit.operation, Replace) else None
-            gave_most = change(factors, edit, self.layout, source)
-            np.copyto(givers[:, self.layout.slice(edit.factor)], index, where=gave_most)
-        return factors, givers
-
     async def held(self, fixed: Sequence[Held], trace: Trace) -> list[Held]:
-        """Fixed factors in their order with values in place of sources."""
+        """The fixed factors in order, each source replaced by the values it gives."""
         sources = [one.values for one in fixed if isinstance(one.values, Given)]
         found = iter(await self.factors(sources, trace) if sources else ())
         return [one._replace(values=next(found)[one.where]) if isinstance(one.values, Given) else one for one in fixed]
@@ -146,30 +140,24 @@ class Engine:
         write: Write[T],
         field: str = "temperature",
     ) -> Iterator[Callable[[], Awaitable[T]]]:
-        """Draws from the prior in order, up to `size` a part: each function draws a part, and gives what is written.
+        """Draws from the prior in order, in parts of up to `size`: each function draws one and returns what is written.
 
-        `field` is where the temperature stands in the request, for error messages.
+        `field` is the temperature's path in the request, for error messages.
         """
         fields = [field] * self.layout.size  # what gives each value of a sample
         for one in held:
             fields[one.where] = [one.field] * len(fields[one.where])
 
-        async def part(indices: range, trace: Trace) -> T:
-            async with self.compute.admitted(len(indices), patient=trace.patient):
-                how = seed, indices, self.layout.size, truncation, temperature
-                rows = len(indices) if truncation is None else math.inf  # drawn again and again
-                factors = await self._aside(rows, draw_prior, *how)
-                for one in held:
-                    assert isinstance(one.values, np.ndarray)  # as `held` gives it
-                    factors[:, one.where] = one.values
+        async def draw(indices: range) -> tuple[Array, FieldOf]:
+            how = seed, indices, self.layout.size, truncation, temperature
+            rows = len(indices) if truncation is None else math.inf  # drawn again and again
+            factors = await self._aside(rows, draw_prior, *how)
+            for one in held:
+                assert isinstance(one.values, np.ndarray)  # as `held` returns it
+                factors[:, one.where] = one.values
+            return factors, lambda row: fields[int(np.abs(factors[row]).argmax())]
 
-                def to_blame(row: int) -> str:
-                    """What gives the largest value of a sample."""
-                    return fields[int(np.abs(factors[row]).argmax())]
-
-                return await write(indices.start, await self._decoded(factors, wanted, trace, to_blame), trace)
-
-        return _parts(part, count, size, trace)
+        return self._parts(draw, count, size, wanted, trace, write)
 
     def traverse(
         self,
@@ -183,24 +171,42 @@ class Engine:
         write: Write[T],
         field: str = "start",
     ) -> Iterator[Callable[[], Awaitable[T]]]:
-        """Frames of a path in order, as `sample`; a function is to be called when the one before has given its part.
+        """Frames of a path in order, as `sample`; call each function after the one before has returned.
 
         `ends`, `(1, D)` or `(2, D)`, are the factors of the start and of the destination of an interpolation.
-        `field` is where the start stands in the request, for error messages.
+        `field` is the start's path in the request, for error messages.
         """
         begin, blamed = ends[:1], BLAMED[type(path)]
         frames = walk(ends, path, count, self.layout)
 
+        async def draw(indices: range) -> tuple[Array, FieldOf]:
+            factors = np.concatenate(await asyncio.to_thread(list, islice(frames, len(indices))))
+            return factors, lambda row: blamed if np.abs(factors[row]).max() > np.abs(begin).max() else field
+
+        return self._parts(draw, count, size, wanted, trace, write)
+
+    def _parts(
+        self,
+        draw: Callable[[range], Awaitable[tuple[Array, FieldOf]]],
+        count: int,
+        size: int,
+        wanted: Wanted,
+        trace: Trace,
+        write: Write[T],
+    ) -> Iterator[Callable[[], Awaitable[T]]]:
+        """A function for each `size` of `count` indices: it draws them, runs the graphs and returns what is written.
+
+        The first has `trace`; the others wait for room in a full replica.
+        """
+
         async def part(indices: range, trace: Trace) -> T:
             async with self.compute.admitted(len(indices), patient=trace.patient):
-                factors = np.concatenate(await asyncio.to_thread(list, islice(frames, len(indices))))
-                grown = np.abs(factors).max(axis=1) > np.abs(begin).max()
-                fields = [blamed if one else field for one in grown]
-                return await write(
-                    indices.start, await self._decoded(factors, wanted, trace, fields.__getitem__), trace
-                )
+                factors, field_of = await draw(indices)
+                return await write(indices.start, await self._decoded(factors, wanted, trace, field_of), trace)
 
-        return _parts(part, count, size, trace)
+        for first in range(0, count, size):
+            yield partial(part, range(first, min(first + size, count)), trace)
+            trace = Trace(patient=True)
 
     async def classified(self, given: Sequence[Given], trace: Trace) -> tuple[Array, Array]:
         """Factors, `(N, D)`, and class probabilities, `(N, classes)`, of everything given, in order."""
@@ -223,7 +229,7 @@ class Engine:
         temperature: float,
         trace: Trace,
     ) -> list[Response]:
-        """What drawing each of `factors` anew does to the classes of what was `classified`; see `Analysis`."""
+        """How the classes of what was `classified` respond to drawing each of `factors` anew; see `Analysis`."""
         analysis = Analysis(self.layout, factors, items, before, draws=draws, seed=seed, temperature=temperature)
         size = self.compute.limits.max_batch_size
         for first in range(0, analysis.total, size):
@@ -233,13 +239,13 @@ class Engine:
                 analysis.add(numbers, await self._classes(drawn, trace, lambda _: "temperature"))
         return await asyncio.to_thread(analysis.responses)
 
-    async def _classes(self, factors: Array, trace: Trace, field_of: Callable[[int], str]) -> Array:
+    async def _classes(self, factors: Array, trace: Trace, field_of: FieldOf) -> Array:
         """Class probabilities of factor vectors `(n, D)`."""
         ((latents, _),) = await self._graphs.run("inverse", factors, trace, field_of)
         ((probabilities,),) = await self._graphs.run(HEAD, latents, trace, field_of)
         return probabilities
 
-    async def _decoded(self, factors: Array, wanted: Wanted, trace: Trace, field_of: Callable[[int], str]) -> Decoded:
+    async def _decoded(self, factors: Array, wanted: Wanted, trace: Trace, field_of: FieldOf) -> Decoded:
         """What is wanted of factor vectors `(n, D)`, and class probabilities where there is a head."""
         if not (finite := np.isfinite(factors).all(axis=1)).all():
             raise InvalidInput(
@@ -257,61 +263,39 @@ class Engine:
         return Decoded(factors=factors, images=images, latents=latents, probabilities=probabilities)
 
     async def _aside(self, rows: float, function: Callable[..., T], *arguments: Any) -> T:
-        """What `function` gives for the arguments, in a thread if it takes longer than a few `rows` drawn."""
+        """`function(*arguments)`, in a thread if it costs more than drawing a few `rows`."""
         if rows * (ROW + self.layout.size) <= NUMBERS_AT_ONCE:
             return function(*arguments)
         return await asyncio.to_thread(function, *arguments)
 
 
-def _parts(
-    part: Callable[[range, Trace], Awaitable[T]], count: int, size: int, trace: Trace
-) -> Iterator[Callable[[], Awaitable[T]]]:
-    """`part` of each `size` of `count` indices in order; the first has `trace`, the others wait for room."""
-    for first in range(0, count, size):
-        yield partial(part, range(first, min(first + size, count)), trace)
-        trace = Trace(patient=True)
-
-
-def _field_of_all(given: Sequence[Given]) -> Callable[[int], str]:
-    """The field of a row of everything given together."""
-
-    def field_of(row: int) -> str:
-        return [one.field_of(item) for one in given for item in range(len(one.items))][row]
-
-    return field_of
+def _field_of_all(given: Sequence[Given]) -> FieldOf:
+    """The path in the request of a row of everything given together."""
+    return lambda row: [one.field_of(item) for one in given for item in range(len(one.items))][row]
 
 
 async def _by_kind(
     run: Callable[[Given, Trace], Coroutine[Any, Any, Outputs]], given: Sequence[Given], trace: Trace
 ) -> Outputs:
-    """What `run` gives for everything given, in order; what is of one kind goes through the stages together."""
-    if len(given) == 1:
-        return await run(given[0], trace)
+    """The outputs of `run` for everything given, in order; items of one kind go through the stages together.
+
+    Where one kind fails, the others are cancelled.
+    """
     kinds: dict[str, list[int]] = {}
     for index, one in enumerate(given):
         kinds.setdefault(one.kind, []).append(index)
+    if len(kinds) == 1:
+        return await run(await Given.together(given), trace)
 
-    async def of_kind(group: list[int]) -> Outputs:
-        return await run(await Given.together([given[index] for index in group]), trace)
+    async def of_kind(indices: list[int]) -> Outputs:
+        return await run(await Given.together([given[index] for index in indices]), trace)
 
-    found = await _together([of_kind(group) for group in kinds.values()])
-    if len(found) == 1:
-        return found[0]
-    ends = np.cumsum([len(one.items) for one in given])
-    rows = [
-        np.arange(ends[index] - len(given[index].items), ends[index]) for group in kinds.values() for index in group
-    ]
-    order = np.argsort(np.concatenate(rows))
-    return tuple(np.concatenate(column)[order] for column in zip(*found, strict=True))
-
-
-async def _together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run all; when one fails the others are cancelled and the first failure is raised."""
-    if len(calls) == 1:
-        return [await calls[0]]
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(call) for call in calls]
+            tasks = [group.create_task(of_kind(indices)) for indices in kinds.values()]
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
+    ends = np.cumsum([len(one.items) for one in given])
+    rows = np.split(np.arange(ends[-1]), ends[:-1])
+    order = np.argsort(np.concatenate([rows[index] for indices in kinds.values() for index in indices]))
+    return tuple(np.concatenate(column)[order] for column in zip(*(task.result() for task in tasks), strict=True))

@@ -1,16 +1,16 @@
-"""What can go wrong in a call, in the service's own words; `faults` maps it to gRPC codes."""
+"""What can go wrong in a call; `faults` maps each class to a gRPC code."""
 
 __all__ = ["Idle", "InvalidInput", "NotFound", "Overloaded", "ServiceError", "Unsupported", "short"]
 
 
 def short(text: str, limit: int = 200) -> str:
-    """`text`, cut to `limit` bytes: a status travels in metadata, of which gRPC refuses more than 8 kB now and then."""
+    """`text`, cut to `limit` bytes: a status travels in metadata, and above 8 kB of it gRPC refuses some calls."""
     cut = text[: limit + 1].encode()
     return text if len(cut) <= limit else cut[: limit - 3].decode(errors="ignore") + "..."
 
 
 class ServiceError(Exception):
-    """A failure that the caller is told about as it is."""
+    """A failure whose message the caller gets unchanged."""
 
 
 class InvalidInput(ServiceError):

@@ -1,5 +1,6 @@
-"""Failures as statuses of gRPC: the one table, and the details that name the field."""
+"""Failures as gRPC statuses: the one table of codes, the details that name the field, and the log."""
 
+import logging
 import traceback
 import uuid
 from typing import Protocol
@@ -10,11 +11,15 @@ from grpc import StatusCode
 from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_service.errors import Idle, InvalidInput, NotFound, Overloaded, ServiceError, Unsupported, short
-from iin_service.log import logger
 
-__all__ = ["CallContext", "Fault"]
+__all__ = ["CallContext", "Fault", "logger"]
 
-MOST_BYTES = 1500  # of a message, which travels in metadata twice: three times as long if no ASCII, and in base64
+logger = logging.getLogger("ray.serve.iin_service")
+"""Serve's own logger is its parent, which gives it a level and a file, `serve/replica_*.log` in Ray's folder of logs.
+
+Standard error would not do: Serve logs it at INFO, which that level drops.
+"""
+MOST_BYTES = 1500  # of a message: metadata carries it percent-encoded, three times as long at worst, and in base64
 STATUS_DETAILS = "grpc-status-details-bin"
 CODES: dict[type[ServiceError], StatusCode] = {
     Idle: StatusCode.DEADLINE_EXCEEDED,
@@ -26,16 +31,13 @@ CODES: dict[type[ServiceError], StatusCode] = {
 
 
 class CallContext(Protocol):
-    """What the RPCs need of a gRPC call's context."""
+    """What the RPCs need of Ray's context of a call, which unlike grpc's own takes metadata as a list."""
 
-    def set_code(self, code: StatusCode) -> None:
-        """Set the status code of the answer."""
+    def set_code(self, code: StatusCode) -> None: ...
 
-    def set_details(self, details: str) -> None:
-        """Set the status message of the answer."""
+    def set_details(self, details: str) -> None: ...
 
-    def set_trailing_metadata(self, metadata: list[tuple[str, str | bytes]]) -> None:
-        """Set the metadata that follows the answer."""
+    def set_trailing_metadata(self, metadata: list[tuple[str, str | bytes]]) -> None: ...
 
 
 class Fault:
@@ -56,12 +58,12 @@ class Fault:
         self.message = f"internal error {identifier}; the service's log has the cause under this id"
 
     def item_error(self) -> pb.ItemError:
-        """It as the answer to one message of a stream."""
+        """The fault as the answer to one message of a stream."""
         violations = [pb.FieldViolation(field=self.field, description=self.description)] if self.field else []
         return pb.ItemError(code=self.code.value[0], message=self.message, violations=violations)
 
     def set_on(self, context: CallContext) -> None:
-        """Make it the status of a call."""
+        """Make the fault the status of a call."""
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
         if self.field:
             detail = PackedAny()

@@ -22,24 +22,24 @@ __all__ = ["Codec", "Compute", "Graphs", "RunRole", "likelihoods"]
 T = TypeVar("T")
 RunRole = Callable[[str, Array], Outputs]
 LOG_2PI = math.log(2 * math.pi)
-# What a call can ask for in one go, beside each graph as the bundle has it. A row is one queue, so calls with images
-# and calls with latents do not share a batch of the transform; most send images.
+# Graphs that run one after the other in one stage, beside each graph by itself. Each row has a queue of its own, so
+# calls with images and calls with latents do not share a batch of the transform; most calls send images.
 GRAPHS_IN_A_ROW: tuple[tuple[str, ...], ...] = (("encoder", "transform"), ("transform",), ("inverse", "decoder"))
 
 
-CODECS = 2  # threads that decode, each a picture of 325 MiB at most (`images.MAX_PIXELS`); that encode, at least
+CODECS = 2  # threads that decode, each with up to 325 MiB (`images.MAX_PIXELS`), and at least as many that encode
 
 
 class Codec:
-    """Threads for pictures alone, which are not freed while one is at work for a call that was given up."""
+    """Threads that decode or encode pictures. One stays taken until its picture is done, even if the call is gone."""
 
     def __init__(self, name: str, threads: int) -> None:
-        """`name` is that of the threads."""
+        """So many `threads`, whose names begin with `name`."""
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._free = asyncio.Semaphore(threads)
 
     async def __call__(self, work: Callable[[], T]) -> T:
-        """What `work` gives in a thread. It waits for one here: what waits in an executor stays when its call goes."""
+        """`work()` in a thread. It waits here for a free one: an executor would keep the work of calls that left."""
         await self._free.acquire()
         job = asyncio.get_running_loop().run_in_executor(self._executor, work)
         job.add_done_callback(self._leave)
@@ -47,18 +47,18 @@ class Codec:
 
     def _leave(self, job: asyncio.Future[Any]) -> None:
         self._free.release()
-        job.exception()  # looked at: asyncio would log the mistake of a call that was given up
+        job.exception()  # else asyncio would log the exception of a call that left
 
 
 class Compute:
-    """What the bundles of a replica share; also one that goes, while calls that began on it end.
+    """What all bundles of a replica share: also the one that was replaced, while calls that began on it end.
 
-    The graphs that calls need run in one slot and one thread: the number of cores a graph uses is the sessions'
-    business, and the event loop stays free. The check of a new bundle, or of one in doubt, runs beside them.
+    The graphs of all calls run in one slot and one thread, so that the event loop stays free; how many cores a graph
+    uses is the sessions' business. The golden check of a bundle runs beside them.
     """
 
     def __init__(self, limits: Limits | None = None, recorder: Recorder | None = None, *, threads: int = 1) -> None:
-        """Nothing is under way; the replica has so many `threads`."""
+        """The replica has so many `threads`."""
         self.limits, self.recorder = limits or Limits(), recorder or Recorder()
         self.slot = asyncio.Semaphore(1)
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
@@ -74,13 +74,12 @@ class Compute:
     async def admitted(self, items: int, *, patient: bool) -> AsyncIterator[None]:
         """Count a call's items as under way in the replica; a lone call is always admitted.
 
-        It is entered before the first of them is read and left when the answer is built, so it bounds what is in
-        memory, and every queue: an item waits for at most one stage at a time. A call that is `patient` waits for
-        room, after those that waited before, and leaves half of it to those that are not; it holds no items that
-        were admitted before.
+        Enter it before the first item is read and leave it when the answer is built: so it bounds the memory, and every
+        queue, since an item waits for one stage at a time. A `patient` call waits for room, first come, first served,
+        and leaves half of the room to the others; it must not hold items admitted before.
 
         Raises:
-            Overloaded: where there is no room for a call that is not patient.
+            Overloaded: if there is no room for a call that is not patient.
 
         """
         most = self.limits.max_queued_items
@@ -108,33 +107,39 @@ class Graphs:
 
     def __init__(self, manifest: Manifest, run: RunRole, compute: Compute) -> None:
         """`run` runs the graph of a role on a batch; all graphs of a replica share `compute`."""
-
-        def stage(runs: dict[str, Run]) -> Stage:
-            return Stage(
-                runs,
-                slot=compute.slot,
-                executor=compute.executor,
-                max_batch_size=compute.limits.max_batch_size,
-                recorder=compute.recorder,
-            )
-
+        stage = partial(
+            Stage,
+            slot=compute.slot,
+            executor=compute.executor,
+            max_batch_size=compute.limits.max_batch_size,
+            recorder=compute.recorder,
+        )
         plain: dict[str, Run] = {role: partial(run, role) for role in manifest.graphs}
-        scored = plain | {"transform": _scored(plain["transform"], manifest.log_likelihood_quantiles)}
-        rows = [row for row in GRAPHS_IN_A_ROW if all(role in scored for role in row)]
+
+        def scored(latents: Array) -> Outputs:
+            factors, log_dets = plain["transform"](latents)
+            return factors, *likelihoods(factors, log_dets, manifest.log_likelihood_quantiles)
+
+        in_a_row = plain | {"transform": scored}
+        rows = [row for row in GRAPHS_IN_A_ROW if all(role in plain for role in row)]
         self._stages: dict[str | tuple[str, ...], Stage] = {role: stage({role: run}) for role, run in plain.items()}
-        self._stages |= {row: stage({role: scored[role] for role in row}) for row in rows}
+        self._stages |= {row: stage({role: in_a_row[role] for role in row}) for row in rows}
 
     def __contains__(self, row: str | tuple[str, ...]) -> bool:
-        """Whether the bundle has all graphs of a row, or the graph of a role."""
+        """Whether the bundle has the graph of a role, or all graphs of a row."""
         return row in self._stages
 
     async def run(
         self, row: str | tuple[str, ...], items: Array, trace: Trace, field_of: Callable[[int], str]
     ) -> list[Outputs]:
-        """The outputs of each graph of a row, or of the one graph of a role as the bundle has it.
+        """The outputs of each graph of a row, or of the one graph of a role.
 
-        In a row the transform gives log-likelihoods and their quantiles in place of the log-determinants. `field_of`
-        names the item that a row of the arrays stands for.
+        In a row, and only there, the transform returns log-likelihoods and their quantiles in place of the
+        log-determinants. `field_of` gives the path in the request of the item with an index.
+
+        Raises:
+            InvalidInput: where an item leads to values that are not finite.
+
         """
         stage = self._stages[row]
         outputs, passes = await stage(items)
@@ -150,16 +155,6 @@ class Graphs:
                         "use smaller values",
                     )
         return outputs
-
-
-def _scored(transform: Run, quantiles: LogLikelihoodQuantiles) -> Run:
-    """`transform` with log-likelihoods and their quantiles in place of the log-determinants."""
-
-    def run(latents: Array) -> Outputs:
-        factors, log_dets = transform(latents)
-        return factors, *likelihoods(factors, log_dets, quantiles)
-
-    return run
 
 
 def likelihoods(

@@ -18,7 +18,7 @@ SERVICES = (
     pb.DESCRIPTOR.services_by_name["InterpretationService"].full_name,
     inference_pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
-MAX_WATCHERS = 256  # a stream holds one of the replica's places for calls as long as it is open
+MAX_WATCHERS = 256  # an open Watch takes one of the replica's `max_ongoing_requests`
 
 
 class Health:
@@ -42,7 +42,7 @@ class Health:
         return HealthListResponse(statuses=dict.fromkeys(SERVICES, serving))
 
     async def watch(self, request: HealthCheckRequest, context: CallContext) -> AsyncGenerator[HealthCheckResponse]:
-        """The status once; the stream then stays open until the caller or the replica ends it."""
+        """Send the status once, then keep the stream open until the caller or the replica ends it."""
         if self._watchers >= MAX_WATCHERS:
             context.set_code(StatusCode.RESOURCE_EXHAUSTED)
             context.set_details(f"{MAX_WATCHERS} callers watch already; use Check")

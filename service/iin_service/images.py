@@ -18,25 +18,25 @@ from iin_service.errors import InvalidInput, short
 
 __all__ = ["MAX_PIXELS", "decode_picture", "encode_picture", "open_picture"]
 
-# Of the files of one call together: 4096 x 4096, which take a decoder 64 MiB (PNG), 160 (progressive JPEG), 260 (PNG
+# Of all files of a call: 4096 x 4096. One such picture takes a decoder 64 MiB (PNG), 160 (progressive JPEG), 260 (PNG
 # or WebP with transparency) or 325 (such a WebP that EXIF turns).
 MAX_PIXELS = 16_777_216
-# As of a JPEG. Of a side of millions Pillow's table of rows, or of weights to resize it, would take 600 MiB more.
+# The limit of JPEG. For a side of millions Pillow's table of rows, or of weights to resize, takes 600 MiB more.
 MAX_SIDE = 65_535
 Image.MAX_IMAGE_PIXELS = None  # counted here, before any is decoded
-warnings.filterwarnings("ignore", module="PIL")  # of odd files: Python prints each new text, and keeps it
+warnings.filterwarnings("ignore", module="PIL")  # about odd files: Python prints and keeps every new text
 PNG_SIGNATURE, JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 # Imported with this module: at the first WebP Pillow would import all plugins, and hold the event loop for 0.1 s.
 PLUGINS = (PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile)
 FORMATS = tuple(one.format for one in PLUGINS)
-# All that Pillow gets to see of a PNG: nobody reads the others, and a profile or text may inflate to a megabyte.
+# Pillow gets only these chunks of a PNG: nobody reads the others, and a profile or text may inflate to a megabyte.
 CHUNKS_READ = {b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND"}
-# Each takes Pillow microseconds, however small; 64 MiB by libpng have 8,192 chunks.
+# Each chunk takes Pillow microseconds, however small it is; 64 MiB written by libpng have 8,192 chunks.
 MAX_CHUNKS = 16_384
 # A scan of a few bytes takes as long as the whole picture; encoders write 10 to 20, and segments of 64 kB.
 MAX_SCANS, MAX_SEGMENTS = 100, 1_000
 MAX_EXIF_SEGMENTS = 16  # each makes Pillow copy all before it
-# Those that say how long they are; nothing of the kind is in the data of a scan. Only behind one does the end count.
+# Markers of segments that state their length; the data of a scan has none. The end marker counts only after a scan.
 SEGMENT = re.compile(rb"\xff([\xc0-\xc7\xc9-\xcf\xda-\xef\xfe])")
 SEGMENT_OR_END = re.compile(rb"\xff([\xc0-\xc7\xc9-\xcf\xd9-\xef\xfe])")
 SCAN, END, EXIF = b"\xda", b"\xd9", re.compile(rb"\xff\xe1..Exif\0\0", re.DOTALL)
@@ -93,7 +93,7 @@ def open_picture(data: bytes, spec: ImageSpec, *, resize: bool, field: str) -> I
 
 
 def _check_segments(data: bytes, field: str) -> None:
-    """Refuse a JPEG of many segments or scans; what follows its end, like a film, does not count."""
+    """Refuse a JPEG of many segments or scans; what follows its end, such as a film, does not count."""
     position, scans, exif = len(JPEG_SIGNATURE), 0, 0
     for _ in range(MAX_SEGMENTS + 1):  # and the end
         found = (SEGMENT_OR_END if scans else SEGMENT).search(data, position)
@@ -123,7 +123,7 @@ def _trimmed(png: bytes, field: str) -> bytes:
     for index, (kind, begin, end) in enumerate(_chunks(png)):
         if index == MAX_CHUNKS:
             raise InvalidInput(field, f"at most {MAX_CHUNKS} chunks in a PNG", "more", "save it anew")
-        # Pillow does not check that of pixels, nor of what stands behind them.
+        # Pillow checks the checksums of neither the pixels nor what follows them.
         if kind in (b"IDAT", b"eXIf") and zlib.crc32(png[begin + 4 : end - 4]) != int.from_bytes(png[end - 4 : end]):
             raise _unreadable(len(png), field, ValueError("its checksum does not hold"))
         if kind in CHUNKS_READ:

@@ -1,6 +1,6 @@
 """The Open Inference Protocol: each graph, and interpret, edit and sample, as models that take and give tensors."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -16,7 +16,7 @@ from iin_service.errors import InvalidInput, NotFound, short
 from iin_service.faults import CallContext
 from iin_service.inputs import InputReader
 from iin_service.items import Decoded, Given, Kind, Trace, Wanted
-from iin_service.requests import checked_source, checked_strength, checked_temperature, checked_truncation
+from iin_service.requests import checked_number, checked_source
 from iin_service.responses import MESSAGE_BYTES, check_bytes, timing
 from iin_service.tensors import ANY, Tensor, TensorSpec, read_tensors, wanted_outputs, write_tensors
 
@@ -25,7 +25,6 @@ __all__ = ["InferenceRpcs"]
 Inputs = Mapping[str, Tensor]
 Outputs = dict[str, NDArray[Any]]
 T = TypeVar("T")
-KINDS: tuple[Kind, ...] = ("image", "latent", "factors")
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class _Model:
     platform: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    run: Callable[[Inputs, Trace], Awaitable[Outputs]]
-    """Given tensors whose items are admitted, and where to note the time."""
+    run: Callable[[Inputs, Sequence[str], Trace], Awaitable[Outputs]]
+    """Called with tensors whose items are admitted, the names of the outputs that are wanted, and the call's trace."""
 
 
 class InferenceRpcs:
@@ -56,7 +55,7 @@ class InferenceRpcs:
         )
         (taken,), kind = inputs, cast(Kind, GRAPH_SIGNATURES[role][0])
 
-        async def run(given: Inputs, trace: Trace) -> Outputs:
+        async def run(given: Inputs, wanted: Sequence[str], trace: Trace) -> Outputs:
             tensor = _needed(given, taken.name)
             items = Given(kind, self._items.checked(kind, tensor.array, tensor.field), tensor.field)
             found = await self._engine.graph(role, items, trace)
@@ -66,7 +65,7 @@ class InferenceRpcs:
 
     def _pipelines(self) -> dict[str, _Model]:
         manifest = self._engine.manifest
-        items = (*(self._tensors[kind] for kind in KINDS), TensorSpec("encoded_image", "BYTES", (ANY,)))
+        items = (*self._tensors.values(), TensorSpec("encoded_image", "BYTES", (ANY,)))
         sources = tuple(TensorSpec(f"source_{one.name}", one.datatype, one.shape) for one in items)
         head = manifest.graphs.get("head")
         classes = (TensorSpec("probabilities", "FP32", (ANY, int(head.outputs[0].shape[1]))),) if head else ()
@@ -92,25 +91,21 @@ class InferenceRpcs:
             "sample": _Model("iin", drawn, decoded, self._sample),
         }
 
-    @property
-    def _wanted(self) -> Wanted:
-        return Wanted(images="decoder" in self._engine.manifest.graphs, latents=True)
-
-    async def _interpret(self, given: Inputs, trace: Trace) -> Outputs:
+    async def _interpret(self, given: Inputs, wanted: Sequence[str], trace: Trace) -> Outputs:
         found = await self._engine.interpret([await self._given(given, "", trace)], trace)
-        outputs: Outputs = {
-            "latent": found.latents,
-            "factors": found.factors,
-            "log_likelihood": found.log_likelihoods,
-            "log_likelihood_quantile": found.quantiles,
-        }
-        return outputs if found.probabilities is None else outputs | {"probabilities": found.probabilities}
+        return _present(
+            latent=found.latents,
+            factors=found.factors,
+            log_likelihood=found.log_likelihoods,
+            log_likelihood_quantile=found.quantiles,
+            probabilities=found.probabilities,
+        )
 
-    async def _edit(self, given: Inputs, trace: Trace) -> Outputs:
+    async def _edit(self, given: Inputs, wanted: Sequence[str], trace: Trace) -> Outputs:
         target = await self._given(given, "", trace)
         source = await self._given(given, "source_", trace)
         checked_source(source, len(target.items), source.field)
-        strength = _number(given, "strength", checked_strength, 1.0)
+        strength = _number(given, "strength", 1.0)
         names = [bytes(name).decode(errors="replace") for name in _needed(given, "factor").array]
         field = given["factor"].field
         for index, name in enumerate(names):
@@ -119,24 +114,24 @@ class InferenceRpcs:
             if name in names[:index]:
                 raise InvalidInput(field, "every factor once", f"{name!r} again")
         edits = [Edit(name, Replace(source, strength), source.field) for name in names]
-        return _outputs(await self._engine.edit([target], edits, self._wanted, trace))
+        return _decoded(await self._engine.edit([target], edits, _of_items(wanted), trace))
 
-    async def _sample(self, given: Inputs, trace: Trace) -> Outputs:
+    async def _sample(self, given: Inputs, wanted: Sequence[str], trace: Trace) -> Outputs:
         count, most = int(_needed(given, "count").array[0]), self._engine.compute.limits.max_items
         if not 1 <= count <= most:
             raise InvalidInput(given["count"].field, f"between 1 and {most}", str(count), "iin_api.v1 streams more")
 
         async def write(first: int, result: Decoded, part: Trace) -> Outputs:
-            return _outputs(result)
+            return _decoded(result)
 
         (draw,) = self._engine.sample(
             count,
             size=count,
             seed=int(given["seed"].array[0]) if "seed" in given else 0,
-            temperature=_number(given, "temperature", checked_temperature, 1.0),
-            truncation=_number(given, "truncation", checked_truncation, None),
+            temperature=_number(given, "temperature", 1.0),
+            truncation=_number(given, "truncation", None),
             held=[],
-            wanted=self._wanted,
+            wanted=_of_items(wanted),
             trace=trace,
             write=write,
             field=given["temperature"].field if "temperature" in given else "inputs",
@@ -145,14 +140,14 @@ class InferenceRpcs:
 
     async def _given(self, given: Inputs, prefix: str, trace: Trace) -> Given:
         """The items in the one tensor out of image, latent, factors and encoded_image that is given."""
-        names = [prefix + name for name in (*KINDS, "encoded_image")]
+        names = [prefix + name for name in (*self._tensors, "encoded_image")]
         found = [name for name in names if name in given]
         if len(found) != 1:
             raise InvalidInput("inputs", f"one of {', '.join(names)}", " and ".join(found) or "none of them")
-        tensor = given[found[0]]
-        for kind in KINDS:
-            if found[0] == prefix + kind:
-                return Given(kind, self._items.checked(kind, tensor.array, tensor.field), tensor.field)
+        tensor, name = given[found[0]], found[0].removeprefix(prefix)
+        if name != "encoded_image":
+            kind = cast(Kind, name)
+            return Given(kind, self._items.checked(kind, tensor.array, tensor.field), tensor.field)
         pictures = [
             await self._items.picture(data, f"{tensor.field} element {index}", resize=False, trace=trace)
             for index, data in enumerate(tensor.array)
@@ -175,14 +170,14 @@ class InferenceRpcs:
             wanted = wanted_outputs(request, [spec.name for spec in model.outputs])
             compute = self._engine.compute
             given = read_tensors(request, model.inputs, compute.limits.max_items)
-            # Names of factors, which are few, count as items do; those that are drawn the engine counts.
+            # Names of factors count as items, since they are few; the engine counts the items that it draws.
             counts = [len(given[one.name].array) for one in model.inputs if one.shape[0] == ANY and one.name in given]
-            # The first are the items that the outputs are of.
+            # The outputs are of the first tensor's items.
             rows = min(int(given["count"].array[0]), compute.limits.max_items) if "count" in given else sum(counts[:1])
             item_bytes = sum(one.item_bytes for one in model.outputs if one.name in wanted)
             check_bytes(MESSAGE_BYTES + len(request.id.encode()) + rows * item_bytes, "outputs")
             async with compute.admitted(sum(counts), patient=False):
-                outputs = await model.run(given, trace)
+                outputs = await model.run(given, wanted, trace)
                 response = write_tensors(request, outputs, wanted, self._engine.manifest.version)
                 _write_timing(response, trace)
                 return response
@@ -230,12 +225,12 @@ def _needed(given: Inputs, name: str) -> Tensor:
     return given[name]
 
 
-def _number(given: Inputs, name: str, check: Callable[[float, str], float], default: T) -> float | T:
-    return check(float(given[name].array[0]), given[name].field) if name in given else default
+def _number(given: Inputs, name: str, default: T) -> float | T:
+    return checked_number(name, float(given[name].array[0]), given[name].field) if name in given else default
 
 
 def _write_timing(response: pb.ModelInferResponse, trace: Trace) -> None:
-    """Where the time went, in milliseconds, as parameters: `Timing`, with what the passes of a stage took together."""
+    """Write `Timing` as parameters, in milliseconds; the passes of a stage are added up."""
     told = timing(trace)
     spent = {"total_ms": told.total_ms, "queue_ms": told.queue_ms, "codec_ms": told.codec_ms}
     for one in told.stages:
@@ -245,12 +240,15 @@ def _write_timing(response: pb.ModelInferResponse, trace: Trace) -> None:
         response.parameters[name].double_param = milliseconds
 
 
-def _outputs(found: Decoded) -> Outputs:
-    """What was decoded, by the name of the tensor."""
-    columns = {
-        "image": found.images,
-        "factors": found.factors,
-        "latent": found.latents,
-        "probabilities": found.probabilities,
-    }
-    return {name: column for name, column in columns.items() if column is not None}
+def _of_items(wanted: Sequence[str]) -> Wanted:
+    """What the engine is to make of items, so that the `wanted` outputs are there."""
+    return Wanted(images="image" in wanted, latents="latent" in wanted)
+
+
+def _decoded(found: Decoded) -> Outputs:
+    """Outputs of edit and sample."""
+    return _present(image=found.images, factors=found.factors, latent=found.latents, probabilities=found.probabilities)
+
+
+def _present(**outputs: NDArray[Any] | None) -> Outputs:
+    return {name: output for name, output in outputs.items() if output is not None}

@@ -19,8 +19,7 @@ from iin_service.tensors import axes
 
 __all__ = ["InputReader", "finite"]
 
-# Up to here, all pictures of a call together, before and after they are resized, decoding is quicker than waking a
-# thread for it.
+# Of all pictures of a call together, before and after resizing: up to here decoding is quicker than waking a thread.
 PIXELS_DECODED_AT_ONCE, BYTES_DECODED_AT_ONCE = 65_536, 65_536
 
 
@@ -39,7 +38,7 @@ class InputReader:
         """Of one item of each kind."""
 
     async def inputs(self, inputs: Sequence[pb.Input], field: str, *, resize: bool, trace: Trace) -> list[Given]:
-        """What is given in `inputs`, as one item array where all of it is of one kind."""
+        """The items of `inputs`, in one part if all are of one kind."""
         if not inputs:
             raise InvalidInput(field, "at least one item", "none")
         if len(inputs) > self.limits.max_items:
@@ -53,7 +52,7 @@ class InputReader:
         return [await Given.together(given)] if len({one.kind for one in given}) == 1 else given
 
     def most_items(self, inputs: Sequence[pb.Input]) -> int:
-        """How many items `inputs` have, at most, and in truth if they are what they say: nothing is checked yet."""
+        """An upper bound of the items in `inputs`, by the shapes that they state: nothing is checked yet."""
         items = 0
         for one in inputs[: self.limits.max_items]:
             kind = one.WhichOneof("value")
@@ -95,7 +94,7 @@ class InputReader:
         return decode(picture)
 
     def _opened(self, data: bytes, field: str, *, resize: bool, trace: Trace) -> Image.Image:
-        """The picture in a file, none of it decoded, within what a call may hold."""
+        """The picture in a file, not decoded yet; counts its pixels towards the limit of the call."""
         picture = open_picture(data, self.manifest.image, resize=resize, field=field)
         trace.pixels += picture.width * picture.height
         trace.pictures += 1
@@ -109,9 +108,9 @@ class InputReader:
         return picture
 
     def checked(self, kind: Kind, values: Array, field: str) -> Array:
-        """`values`, or InvalidInput where they are none that items of `kind` can have.
+        """`values`, or InvalidInput where items of `kind` cannot have them.
 
-        Numbers of an image may leave the model's range by half of its width, as those of many decoders do.
+        Images may leave the model's range by half of its width, as the output of many decoders does.
         """
         if kind != "image":
             return finite(values, field)
@@ -126,7 +125,7 @@ class InputReader:
 
     def _tensor(self, tensor: pb.Tensor, kind: Kind, field: str) -> Array:
         item = self.shapes[kind]
-        shape = tuple(tensor.shape[: len(item) + 2])  # one more than it may have
+        shape = tuple(tensor.shape[: len(item) + 2])  # one axis more than allowed: there may be millions
         if shape == item:
             shape = (1, *item)
         if shape[1:] != item or shape[0] < 1:

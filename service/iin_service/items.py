@@ -47,32 +47,28 @@ class Limits:
 
 @dataclass(frozen=True)
 class Given:
-    """Items at some point of the way image -> latent -> factors."""
+    """Items that a request gives: images, latents or factors."""
 
     kind: Kind
     items: Array
     """`(n, C, H, W)`, `(n, *latent_shape)` or `(n, D)`."""
     field: str
-    """Where they stand in the request, for error messages."""
+    """Their path in the request, for error messages."""
     fields: tuple[str, ...] = ()
-    """Where each item stands, if they stand in several places."""
-
-    @classmethod
-    def joined(cls, parts: "Sequence[Given]") -> "Given":
-        """Parts of one kind as one array, so that they pass the stages together."""
-        if len(parts) == 1:
-            return parts[0]
-        fields = tuple(name for one in parts for name in one.fields or (one.field,) * len(one.items))
-        return cls(parts[0].kind, np.concatenate([one.items for one in parts]), parts[0].field, fields)
+    """The path of each item, if they come from several fields."""
 
     @classmethod
     async def together(cls, parts: "Sequence[Given]") -> "Given":
-        """Parts of one kind `joined`, without holding the event loop."""
-        size = sum(one.items.nbytes for one in parts) if len(parts) > 1 else 0
-        return await copied(size, lambda: cls.joined(parts))
+        """Parts of one kind as one, so that they pass the stages together; does not hold the event loop."""
+        if len(parts) == 1:
+            return parts[0]
+        fields = tuple(name for one in parts for name in one.fields or (one.field,) * len(one.items))
+        arrays = [one.items for one in parts]
+        items = await copied(sum(one.nbytes for one in arrays), lambda: np.concatenate(arrays))
+        return cls(parts[0].kind, items, parts[0].field, fields)
 
     def field_of(self, row: int) -> str:
-        """Where item `row` stands."""
+        """The path of item `row` in the request."""
         return self.fields[row] if self.fields else self.field
 
 
@@ -80,11 +76,11 @@ class Held(NamedTuple):
     """A factor that is not drawn."""
 
     where: slice
-    """Of a factor vector."""
+    """Its place in a factor vector."""
     values: Array | Given
     """`(size,)`, or a source of one item that has them."""
     field: str
-    """What gives them in the request, for error messages."""
+    """Path in the request of what gives them, for error messages."""
 
 
 @dataclass
@@ -96,12 +92,12 @@ class Trace:
     pixels: int = 0
     """Pixels of the image files read so far."""
     pictures: int = 0
-    """How many these are."""
+    """Number of these files."""
     file_bytes: int = 0
     """Bytes of these files."""
     passes: list[Pass] = field(default_factory=list)
     patient: bool = False
-    """Whether it waits for room where the replica is full, in place of being refused."""
+    """Whether the call waits for room in a full replica; else it is refused."""
 
 
 @dataclass(frozen=True)
@@ -157,4 +153,4 @@ class Response:
     class_deviations: NDArray[np.float64]
     """`(N,)`: standard deviation of the number of the most probable class."""
     class_changes: NDArray[np.float64]
-    """`(N,)`: share of the draws whose most probable class is another than the item's."""
+    """`(N,)`: share of the draws whose most probable class differs from the item's."""

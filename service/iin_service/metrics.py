@@ -1,6 +1,6 @@
 """The service's metrics, exported for Prometheus by Ray's agent of each node (as `ray_iin_...`).
 
-Ray passes on histograms by their buckets alone: counts and quantiles hold, sums are those of the buckets' middles.
+Ray passes on the buckets of a histogram only: counts and quantiles are right, sums are made of the buckets' middles.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Metrics(Recorder):
         self._under_way = Gauge("iin_items_under_way", "Items of all calls under way in the replica.")
         self._waiting = Gauge("iin_stage_waiting_items", "Items that wait for a stage as a batch ends.", ("stage",))
         self._items, self._items_waiting, self._due = 0, dict[str, int](), False
-        """What the gauges are to tell, and whether they are about to."""
+        """Values of the gauges, and whether a record of them is due."""
         self._quantile = Histogram(
             "iin_log_likelihood_quantile",
             "Share of held-out images that are less likely than an interpreted item; uniform without drift.",
@@ -83,7 +83,7 @@ class Metrics(Recorder):
         self._tell_soon()
 
     def _tell_soon(self) -> None:
-        # Twice a call, and read every few seconds: a record of Ray's costs as much as much of the call's own work.
+        # Gauges change twice a call and are read every few seconds; each record costs 5 us.
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_later(GAUGE_SECONDS, self._tell)
@@ -95,7 +95,7 @@ class Metrics(Recorder):
             self._waiting.set(items, {"stage": stage})
 
     def likelihoods(self, quantiles: NDArray) -> None:  # type: ignore[type-arg]
-        """Of a large call an even pick is recorded."""
+        """Of a large call, evenly spaced items are recorded."""
         for quantile in quantiles[:: -(-len(quantiles) // MOST_LIKELIHOODS) or 1].tolist():
             self._quantile.observe(quantile, {})
 

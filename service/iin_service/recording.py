@@ -1,4 +1,4 @@
-"""What the service counts and times; `metrics` exports it, tests and tools go without."""
+"""What the service counts and times; `metrics` exports it."""
 
 from numpy.typing import NDArray
 
@@ -6,7 +6,7 @@ __all__ = ["Recorder"]
 
 
 class Recorder:
-    """Takes note of what happens; every method is quick and never fails. This one forgets everything."""
+    """Records what happens; every method is quick and never fails. This base class records nothing."""
 
     def call(self, rpc: str, code: str, seconds: float) -> None:
         """A call, or a message of a stream of requests, was answered with the status `code`, or such a stream ended."""
@@ -15,7 +15,7 @@ class Recorder:
         """A graph ran on a batch whose oldest item had waited for `queue_seconds`."""
 
     def waiting(self, stage: str, change: int) -> None:
-        """So many items more, or less, wait for a graph than when a batch of theirs last ended."""
+        """The number of items that wait for a graph has changed since its last batch ended."""
 
     def batch_failed(self) -> None:
         """A graph raised."""

@@ -7,26 +7,24 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import ray
 from grpc import StatusCode
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import check_golden, read_bundle
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from iin_service.answering import Answering
 from iin_service.engine import Engine
-from iin_service.errors import short
-from iin_service.faults import CallContext
+from iin_service.faults import CallContext, logger
 from iin_service.graphs import Compute
 from iin_service.health import Health
 from iin_service.inference import InferenceRpcs
 from iin_service.inputs import InputReader
 from iin_service.items import Limits
-from iin_service.log import logger
 from iin_service.metrics import Metrics
 from iin_service.requests import RequestReader
 from iin_service.rpc import InterpretationRpcs
@@ -47,30 +45,18 @@ STATES: dict[str, Any] = {  # Any: enum values are typed otherwise than they run
 }
 
 
-class _UserConfig(BaseModel, extra="forbid"):
+class UserConfig(BaseModel, extra="forbid", title="user_config"):
     """`user_config` of the deployment in a Serve configuration."""
 
     bundle: str
     """Path of the bundle's directory, as the replica sees it."""
     manifest_sha256: str | None = None
-    """Makes another bundle at the same path a change."""
-
-    @classmethod
-    def checked(cls, given: object) -> Self:
-        """Its fields, or a ValueError that names those at fault."""
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            faults = [(".".join(map(str, ("user_config", *one["loc"]))), one["msg"]) for one in error.errors()]
-            told = ", ".join(f"{name}: {message}" for name, message in faults)
-            raise ValueError(
-                f"{told}; expected bundle, a path, and if you like manifest_sha256, got {short(repr(given))}"
-            ) from error
+    """Differs where the bundle at the path was exchanged, so that Serve sees a change; not compared with the file."""
 
 
 # Any: the messages of an RPC; typed where it is answered. Serve finds the parameter `grpc_context` by its name.
 def _unary(method: "Callable[[Replica], Callable[[Any, CallContext], Awaitable[Any]]]") -> Callable[..., Any]:
-    """An RPC with one answer, given by `method` of what is served as the call comes."""
+    """An RPC with one answer: calls `method` of the bundle that is served when the call arrives."""
 
     async def answer(self: "Replica", request: Any, grpc_context: "RayServegRPCContext") -> Any:
         return await method(self)(request, grpc_context)
@@ -96,57 +82,61 @@ class Replica:
 
     def __init__(self, *, threads: int, gpu: bool, gpu_memory_bytes: int | None = None) -> None:
         """The bundle follows in `reconfigure`."""
-        logger.addHandler(logging.StreamHandler(sys.__stderr__))  # not Serve's: Ray shows it where iin-serve runs
+        # Not sys.stderr, which is Serve's own: Ray shows this one in the terminal of iin-serve.
+        logger.addHandler(logging.StreamHandler(sys.__stderr__))
         self._threads, self._gpu, self._gpu_memory_bytes = threads, gpu, gpu_memory_bytes
         gc.set_threshold(20_000, 20, 20)
         sys.setswitchinterval(SWITCH_SECONDS)
-        # What is bounded in a replica is counted here: calls that began on the bundle before one go on beside it.
+        # Shared by all bundles: the bounds of a replica hold for calls on the bundle before, too.
         self._health = Health()
         self._metrics = Metrics()
         self._answering = Answering(self._metrics)
         self._compute = Compute(Limits(), self._metrics, threads=threads)
         self._listed: set[str] = set()
-        """Applications of this service's kind."""
+        """Names of the applications that run this service."""
+        self._loading = asyncio.Lock()
+        """Held while a bundle is loaded: Ray may call `reconfigure` again before it has returned."""
         self._loaded: dict[str, Any] | None = None
-        """What the bundle that is served was named in."""
+        """The `user_config` of the bundle that is served."""
         self._verify: Callable[[], object]
-        """Raises where the graphs do not give what the bundle says."""
+        """Runs the golden inputs; raises where the graphs do not reproduce their outputs."""
         self._rpcs: InterpretationRpcs
         self._inference: InferenceRpcs
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load and verify the bundle named in `user_config`, then serve it in place of the one before.
 
-        Calls under way end on the bundle that they began with. If the new one cannot be served, the one before
-        goes on: Serve would end a replica that raises here, and start others with the same fault. The log, a
-        metric and GetModel tell.
+        Calls under way end on the bundle that they began with. If the new one cannot be served, the one before stays:
+        Serve would end a replica that raises here, and start others with the same fault. The log, a metric and
+        GetModel show it.
 
         Raises:
-            BundleError: where there is none before it, as any other fault; ValueError for one of `user_config`.
+            BundleError: if the first bundle cannot be served; ValueError if `user_config` itself is wrong.
 
         """
-        if user_config == self._loaded:  # Ray calls also where only the replica's rank has changed
+        async with self._loading:
+            if user_config == self._loaded:  # Ray also calls when only the replica's rank has changed
+                self._metrics.bundle_refused(False)
+                return
+            try:
+                loaded = await asyncio.to_thread(self._load, UserConfig.model_validate(user_config).bundle)
+                self._verify, self._rpcs, self._inference = loaded
+            except Exception as error:
+                if self._loaded is None:
+                    raise
+                logger.error("bundle refused, the one before is still served: %s", error)
+                self._metrics.bundle_refused(True)
+                return
+            self._loaded = user_config
             self._metrics.bundle_refused(False)
-            return
-        try:
-            loaded = await asyncio.to_thread(self._load, _UserConfig.checked(user_config).bundle)
-            self._verify, self._rpcs, self._inference = loaded
-        except Exception as error:
-            if self._loaded is None:
-                raise
-            logger.error("bundle refused, the one before is still served: %s", error)
-            self._metrics.bundle_refused(True)
-            return
-        self._loaded = user_config
-        self._metrics.bundle_refused(False)
-        _tidy()
-        # Calls that began on the bundle before hold it for a while.
-        asyncio.get_running_loop().call_later(TIDY_SECONDS, _tidy)
+            _tidy()
+            # Calls that began on the bundle before hold it for a while.
+            asyncio.get_running_loop().call_later(TIDY_SECONDS, _tidy)
 
     async def check_health(self) -> None:
-        """Called by Serve every few seconds, which replaces a replica that raises.
+        """Serve calls this every few seconds, and replaces a replica that raises.
 
-        Once a graph has raised, which a GPU that is lost does for good, the bundle's golden inputs are tried.
+        After a graph has raised, the golden inputs are run again: a lost GPU fails them for good.
         """
         if self._loaded is None:  # without a `user_config` Serve never calls `reconfigure`
             raise ValueError("user_config: expected bundle, a path, got none")
@@ -202,64 +192,50 @@ for _name, _rpc in vars(Replica).items():
 
 
 def _tidy() -> None:
-    """Let go of what nobody holds; what a replica holds for good is not looked through again."""
+    """Collect garbage, and keep what is left, which a replica holds for good, out of later collections."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
 
 
-class _Failed(Exception):
-    """A stream of answers that ended early; its status says why."""
-
-
 def _raise_for_proxy(context: "RayServegRPCContext") -> None:
-    """Raise where the status of a stream that ends without a raise would be lost.
+    """Raise at the end of a stream that failed, if Serve's proxy in Python made the call.
 
-    Serve's proxy in Python, which stands in for HAProxy while that finds no replica, takes a stream's status from
-    its messages or an exception; its calls are Ray tasks of their own. Calls that reach the replica by HAProxy are
-    none, and would lose their status's details by a raise.
+    That proxy, which stands in for HAProxy while that finds no replica, takes a stream's status from an exception; its
+    calls are Ray tasks. A call by HAProxy is none, and an exception would cost its status the details.
     """
     task = ray.get_runtime_context().get_task_name() or ""
     if context.code() not in (None, 0, StatusCode.OK) and ".handle_request" in task:
-        raise _Failed(context.details())
+        raise RuntimeError(context.details())
 
 
 async def _list_models(listed: set[str]) -> list[pb.ServedModel]:
-    """Every application of this service's kind, asked for its model; see `_applications`."""
-    states, handles = await asyncio.to_thread(_applications, listed)
-    found = await asyncio.gather(*(_described(handle) for handle in handles.values()))
+    """Every application that runs this service, with its answer to GetModel; see `_applications`."""
+    states = await asyncio.to_thread(_applications, listed)
+    descriptions = await asyncio.gather(*map(_described, states))
     return [
         pb.ServedModel(
-            application=name, state=STATES.get(states[name], pb.APPLICATION_STATE_UNSPECIFIED), description=description
+            application=name, state=STATES.get(state, pb.APPLICATION_STATE_UNSPECIFIED), description=description
         )
-        for name, description in zip(handles, found, strict=True)
+        for (name, state), description in zip(states.items(), descriptions, strict=True)
     ]
 
 
-def _applications(listed: set[str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """State and handle of each application of this service's kind; asks Serve's controller, and waits for it.
+def _applications(listed: set[str]) -> dict[str, str]:
+    """State of each application that runs this service, by name; blocks until Serve's controller answers.
 
-    `listed` keeps their names from question to question: one that is being deleted has no deployments any more.
+    `listed` keeps the names between calls, because an application that is being deleted has no deployments any more.
     """
     applications = serve.status().applications
     listed.intersection_update(applications)
     listed.update(name for name, one in applications.items() if DEPLOYMENT in one.deployments)
-    states = {name: one.status.name for name, one in applications.items() if name in listed}
-    return states, {name: _handle(name) for name in states}
+    return {name: one.status.name for name, one in applications.items() if name in listed}
 
 
-def _handle(name: str) -> Any:  # Any: Ray's handles are not typed here
-    """A handle of an application, None if it is being deleted or gone."""
+async def _described(name: str) -> pb.GetModelResponse | None:
+    """What an application answers to GetModel; None where its state says why it does not answer."""
     try:
-        return serve.get_app_handle(name)
-    except RayServeException:
-        return None
-
-
-async def _described(handle: Any) -> pb.GetModelResponse | None:
-    if handle is None:
-        return None  # its state says why
-    try:
+        handle = await asyncio.to_thread(serve.get_app_handle, name)
         return pb.GetModelResponse.FromString(await asyncio.wait_for(handle.describe.remote(), DESCRIBE_SECONDS))
     except (RayServeException, ray.exceptions.RayError, TimeoutError):
-        return None  # its state says what is wrong
+        return None

@@ -13,43 +13,32 @@ from iin_service.items import Given, Held, Trace, Wanted
 from iin_service.stage import Array
 from iin_service.walks import Interpolation, LinearWalk, RandomWalk, Walk
 
-__all__ = ["RequestReader", "checked_source", "checked_strength", "checked_temperature", "checked_truncation"]
+__all__ = ["RequestReader", "checked_number", "checked_source"]
 
 FORMATS = [value for value in pb.ImageFormat.values() if value != pb.IMAGE_FORMAT_UNSPECIFIED]
 DRAWS, STEP = 100, 0.1  # where a request does not say
+LARGEST = float(np.finfo(np.float32).max)
+NUMBERS = {  # the least and the most that one may be, and how a message says it
+    "strength": (0.0, 1.0, "a number in [0, 1]"),
+    "temperature": (0.0, LARGEST, "a finite number of at least 0"),
+    "truncation": (float(np.float32(LEAST_TRUNCATION)), LARGEST, f"a finite number of at least {LEAST_TRUNCATION}"),
+    "step": (math.ulp(0.0), LARGEST, "a finite number above 0"),
+}
 
 
 def checked_source(source: Given, targets: int, field: str) -> Given:
-    """What a factor is replaced by in so many targets."""
+    """`source`, or InvalidInput where it does not have one item, or one for each of so many targets."""
     if len(source.items) not in (1, targets):
         expected = "1 item" if targets == 1 else f"1 item or {targets}, one a target"
         raise InvalidInput(field, expected, str(len(source.items)))
     return source
 
 
-def _told(value: float) -> str:
-    """A number of a request as its 32 bits have it: 1.0000001 is not 1."""
-    return str(np.float32(value))
-
-
-def checked_strength(value: float, field: str) -> float:
-    """How far a factor is replaced."""
-    if not 0 <= value <= 1:
-        raise InvalidInput(field, "a number in [0, 1]", _told(value))
-    return value
-
-
-def checked_temperature(value: float, field: str) -> float:
-    """The standard deviation of draws."""
-    if not 0 <= value < math.inf:
-        raise InvalidInput(field, "a finite number of at least 0", _told(value))
-    return value
-
-
-def checked_truncation(value: float, field: str) -> float:
-    """The bound of draws."""
-    if not np.float32(LEAST_TRUNCATION) <= value < math.inf:
-        raise InvalidInput(field, f"a finite number of at least {LEAST_TRUNCATION}", _told(value))
+def checked_number(kind: str, value: float, field: str) -> float:
+    """`value`, or InvalidInput where it is outside the bounds of its `kind`."""
+    least, most, expected = NUMBERS[kind]
+    if not least <= value <= most:
+        raise InvalidInput(field, expected, str(np.float32(value)))  # all its digits: 1.0000001 is not 1
     return value
 
 
@@ -57,13 +46,13 @@ class RequestReader:
     """Reads requests to one model."""
 
     def __init__(self, items: InputReader) -> None:
-        """`items` reads what a request holds of images, latents and factors."""
+        """`items` reads images, latents and factors."""
         self.items = items
         self.layout = items.manifest.layout
         self.limits = items.limits
 
     def most_items(self, request: pb.EditRequest | pb.SampleRequest | pb.TraverseRequest) -> int:
-        """How many items a request gives, at most, sources included; nothing is checked yet."""
+        """An upper bound of the items that a request gives, sources included, before anything is checked."""
         match request:
             case pb.EditRequest():
                 edits = request.edits[: self.limits.max_edits]
@@ -96,7 +85,7 @@ class RequestReader:
         match edit.WhichOneof("operation"):
             case "replace":
                 given = edit.replace.strength if edit.replace.HasField("strength") else 1.0
-                strength = checked_strength(given, f"{field}.replace.strength")
+                strength = checked_number("strength", given, f"{field}.replace.strength")
                 where = f"{field}.replace.source"
                 source = await self.items.input(edit.replace.source, where, resize=resize, trace=trace)
                 return Edit(edit.factor, Replace(checked_source(source, targets, where), strength), field)
@@ -136,7 +125,8 @@ class RequestReader:
     def _temperature(
         self, message: pb.Resample | pb.SampleRequest | pb.RandomWalk | pb.RespondRequest, field: str
     ) -> float:
-        return checked_temperature(message.temperature if message.HasField("temperature") else 1.0, field)
+        given = message.temperature if message.HasField("temperature") else 1.0
+        return checked_number("temperature", given, field)
 
     def _some_factors(self, names: Sequence[str], field: str) -> tuple[str, ...]:
         """Names of factors, each once; all where none is given."""
@@ -158,7 +148,7 @@ class RequestReader:
         if not 1 <= request.count <= self.limits.max_samples:
             raise InvalidInput("count", f"between 1 and {self.limits.max_samples}", str(request.count))
         given = request.truncation if request.HasField("truncation") else None
-        truncation = None if given is None else checked_truncation(given, "truncation")
+        truncation = None if given is None else checked_number("truncation", given, "truncation")
         fixed: list[Held] = []
         for index, one in enumerate(request.fixed):
             field = f"fixed[{index}]"
@@ -194,9 +184,7 @@ class RequestReader:
                 return start, LinearWalk(request.linear.factor, *self._line(request.linear, size, "linear")), None
             case "random":
                 random = request.random
-                step = random.step if random.HasField("step") else STEP
-                if not 0 < step < math.inf:
-                    raise InvalidInput("random.step", "a finite number above 0", _told(step))
+                step = checked_number("step", random.step if random.HasField("step") else STEP, "random.step")
                 temperature = self._temperature(random, "random.temperature")
                 factors = self._some_factors(random.factors, "random.factors")
                 return start, RandomWalk(factors, random.seed, step, temperature), None

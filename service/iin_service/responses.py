@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,18 @@ __all__ = [
 ]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-STREAMED_BYTES = 4 * 1024 * 1024  # of samples or frames in a message, which one caller may leave untaken
-VALUES_ENCODED_AT_ONCE = 16 * 3 * 32 * 32  # up to here encoding is quicker than waking a thread for it
+STREAMED_BYTES = 4 * 1024 * 1024  # of a message of samples or frames: what a gRPC client takes by default
+VALUES_ENCODED_AT_ONCE = 16 * 3 * 32 * 32  # so many are encoded more quickly than a thread is woken for it
 
-# Of an answer beside its arrays: an error in its place; of each item: what a file has beside pixels, and its timing.
-MESSAGE_BYTES, ITEM_BYTES = 16_384, 1024
+MESSAGE_BYTES = 16_384  # of an answer beside its items; an error in its place is no larger
+ITEM_BYTES = 1024  # of an item beside its numbers: its timing, and what its file has beside pixels
 
 
 class Sizes:
-    """Bytes of the answers of one model, which are known before anything is computed."""
+    """The largest answers of one model, in bytes, known before anything is computed."""
 
     def __init__(self, manifest: Manifest) -> None:
-        """Found once: every call asks."""
+        """Adds up the parts of an item once, since every call asks."""
         head = manifest.graphs.get("head")
         self._classes = int(head.outputs[0].shape[1]) if head else 0
         self._image = 4 * math.prod(manifest.image.shape)
@@ -47,29 +48,28 @@ class Sizes:
         self._other = 4 * (manifest.size + self._classes) + ITEM_BYTES
 
     def most(self, items: int, *, images: bool = True, latents: bool = True) -> int:
-        """What no answer to an InterpretRequest or EditRequest with so many inputs or targets is larger than.
+        """The largest answer to an InterpretRequest or EditRequest with so many items, `images` or `latents` included.
 
-        Without `images` or `latents` none are in it. Files may be larger than numbers of small images, by `ITEM_BYTES`
-        at most.
+        The file of a small image may be larger than its numbers, by `ITEM_BYTES` at most.
         """
         item = self._other + (self._image if images else 0) + (self._latent if latents else 0)
         return MESSAGE_BYTES + items * item
 
     def analysis(self, items: int, factors: int) -> int:
-        """What no answer to a RespondRequest with so many items and factors is larger than."""
+        """The largest answer to a RespondRequest with so many items and factors."""
         return MESSAGE_BYTES + items * (ITEM_BYTES + (factors + 1) * 8 * (self._classes + 4))
 
     def samples_per_message(self, bounds: Limits) -> int:
-        """Samples or frames in one message of a stream: fewer of large images."""
+        """Samples or frames in one message of a stream: fewer where images are large."""
         fit = (STREAMED_BYTES - MESSAGE_BYTES) // (self._image + self._latent + self._other)
         return max(1, min(fit, bounds.samples_per_message))
 
 
 def check_bytes(size: int, field: str) -> None:
-    """Refuse an answer that no message has room for: as the transport does it, it would end a whole stream."""
+    """Refuse an answer larger than a message: the transport would end the whole stream for it."""
     if size > MAX_MESSAGE_BYTES:
         remedy = "split the items over several calls, or ask for less of each where there is a choice"
-        raise InvalidInput(field, f"what is answered in {MAX_MESSAGE_BYTES} bytes", f"a need for {size}", remedy)
+        raise InvalidInput(field, f"an answer of at most {MAX_MESSAGE_BYTES} bytes", f"one of {size}", remedy)
 
 
 def interpretation(result: Interpreted, trace: Trace) -> pb.InterpretResponse:
@@ -100,7 +100,7 @@ async def decoded(
 
 
 async def _images(images: Array, spec: ImageSpec, image_format: int, trace: Trace, in_thread: Codec) -> pb.Images:
-    """Images `(N, C, H, W)` in the format chosen."""
+    """Images `(N, C, H, W)` in the chosen format."""
     if image_format == pb.IMAGE_FORMAT_RAW:
         return pb.Images(raw=_tensor(images))
     started = time.perf_counter()
@@ -109,10 +109,7 @@ async def _images(images: Array, spec: ImageSpec, image_format: int, trace: Trac
     def encode() -> list[bytes]:
         return [encode_picture(image, spec, name) for image in images]
 
-    if images.size <= VALUES_ENCODED_AT_ONCE:
-        files = encode()
-    else:
-        files = await in_thread(encode)
+    files = encode() if images.size <= VALUES_ENCODED_AT_ONCE else await in_thread(encode)
     trace.codec_seconds += time.perf_counter() - started
     return pb.Images(encoded=files)
 
@@ -126,8 +123,8 @@ def analysis(before: Array, found: Sequence[Response], trace: Trace) -> pb.Respo
                 factor=one.factor,
                 mean_probabilities=_tensor(one.mean_probabilities),
                 probability_deviations=_tensor(one.probability_deviations),
-                class_deviations=one.class_deviations.tolist(),
-                class_changes=one.class_changes.tolist(),
+                class_deviations=one.class_deviations,
+                class_changes=one.class_changes,
             )
             for one in found
         ],
@@ -137,34 +134,19 @@ def analysis(before: Array, found: Sequence[Response], trace: Trace) -> pb.Respo
 
 def model(manifest: Manifest) -> pb.Model:
     """The description of the model."""
-    quantiles, image = manifest.log_likelihood_quantiles, manifest.image
+    quantiles = manifest.log_likelihood_quantiles
     return pb.Model(
         name=manifest.name,
         version=manifest.version,
         family=manifest.family,
-        image=pb.ImageSpec(
-            channels=image.channels,
-            height=image.height,
-            width=image.width,
-            minimum=image.minimum,
-            maximum=image.maximum,
-        ),
+        image=pb.ImageSpec(**{name: value for name, value in vars(manifest.image).items() if name != "layout"}),
         latent_shape=manifest.latent_shape,
-        factors=[pb.Factor(name=part.name, start=part.start, size=part.size) for part in manifest.layout],
+        factors=[pb.Factor(**vars(part)) for part in manifest.layout],
         log_likelihood_quantiles=[
             pb.Quantile(probability=probability, value=value)
             for probability, value in zip(quantiles.probabilities, quantiles.values, strict=True)
         ],
-        evaluation=[
-            pb.Figure(
-                name=name,
-                value=figure.value,
-                ceiling=figure.ceiling,
-                floor=figure.floor,
-                meaning=figure.meaning,
-            )
-            for name, figure in manifest.evaluation.items()
-        ],
+        evaluation=[pb.Figure(name=name, **vars(figure)) for name, figure in manifest.evaluation.items()],
         round_trip_error=manifest.round_trip_error,
         graphs=[
             pb.Graph(role=role, sha256=graph.file.sha256, bytes=graph.file.bytes)
@@ -178,17 +160,8 @@ def model(manifest: Manifest) -> pb.Model:
 
 def limits(bounds: Limits, sizes: Sizes) -> pb.Limits:
     """What a call may ask for."""
-    return pb.Limits(
-        max_items=bounds.max_items,
-        max_samples=bounds.max_samples,
-        max_edits=bounds.max_edits,
-        max_image_pixels=MAX_PIXELS,
-        max_message_bytes=MAX_MESSAGE_BYTES,
-        max_batch_size=bounds.max_batch_size,
-        max_queued_items=bounds.max_queued_items,
-        stream_window=bounds.stream_window,
-        samples_per_message=sizes.samples_per_message(bounds),
-    )
+    own = replace(bounds, samples_per_message=sizes.samples_per_message(bounds))
+    return pb.Limits(max_image_pixels=MAX_PIXELS, max_message_bytes=MAX_MESSAGE_BYTES, **vars(own))
 
 
 def _tensor(array: Array) -> pb.Tensor:

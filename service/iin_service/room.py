@@ -1,4 +1,4 @@
-"""What a replica holds for its calls, in bytes and places, and how much of it there may be."""
+"""What a replica holds for its calls, in bytes and streams, and the bounds of it."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from iin_service.errors import Overloaded
 
 __all__ = ["Kept", "Room"]
 
-# Of all requests under way in a replica. Half as many of the answers that streams keep; a quarter of what analyses work
-# with, and of the requests of Sample and Traverse where a large one comes: small ones may come to as much again.
+# Bytes of all requests under way in a replica. Half of it bounds the answers that streams keep; a quarter what analyses
+# work with, and the requests of Sample and Traverse once a large one comes: small ones may add up to as much again.
 MAX_BYTES_HELD = 512 * 1024 * 1024
-MAX_STREAMS = 256  # open at once: each holds a place of the replica, busy or not
+MAX_STREAMS = 256  # open at once, busy or not
 
 
 class Kept:
@@ -26,37 +26,34 @@ class Kept:
         """Held by the message that begins next: a later one that overtook it could keep what it waits for."""
 
     def read(self, size: int) -> None:
-        """A message of `size` bytes is read, and waits until it may begin."""
-        if self._open:
-            self.waiting += size
-            self._room.waits(size)
+        """Count a message of `size` bytes that is read and waits until it may begin."""
+        self._count(waiting=size)
 
     def begun(self, size: int, most: int) -> None:
-        """It begins, and keeps `most` bytes for its answer until that is there: no answer to it has more."""
+        """A message begins, and keeps `most` bytes, those of its largest answer, until the answer is there."""
         self.messages += 1
-        self.read(-size)
-        self._keep(most)
+        self._count(waiting=-size, kept=most)
 
     def answered(self, size: int, most: int) -> None:
-        """There is an answer of `size` bytes in place of the `most` that were kept for it."""
-        self._keep(size - most)
+        """An answer of `size` bytes takes the place of the `most` that were kept for it."""
+        self._count(kept=size - most)
 
     def taken(self, size: int) -> None:
-        """An answer of `size` bytes is the caller's."""
+        """The caller has taken an answer of `size` bytes."""
         self.messages -= 1
-        self._keep(-size)
+        self._count(kept=-size)
 
     def dropped(self) -> None:
-        """All of it is let go. What its tasks tell from now on counts no more: one may outlive its cancellation."""
+        """Give all of it back. Later calls of these methods count nothing: a task may outlive its cancellation."""
         self.messages = 0
-        self.read(-self.waiting)
-        self._keep(-self.bytes)
+        self._count(waiting=-self.waiting, kept=-self.bytes)
         self._open = False
 
-    def _keep(self, size: int) -> None:
+    def _count(self, *, waiting: int = 0, kept: int = 0) -> None:
         if self._open:
-            self.bytes += size
-            self._room.keep(size)
+            self.waiting += waiting
+            self.bytes += kept
+            self._room.count(waiting, kept)
 
 
 class Room:
@@ -82,7 +79,7 @@ class Room:
 
     @contextmanager
     def works(self, size: int) -> Iterator[None]:
-        """Count so many bytes that an analysis works with beside its request; a lone one is always let in.
+        """Count the bytes that an analysis works with beside its request; a lone analysis is always let in.
 
         Raises:
             Overloaded: where there is no room for them.
@@ -99,20 +96,21 @@ class Room:
 
     @contextmanager
     def opened(self, size: int = 0) -> Iterator[Kept]:
-        """A place for a stream; who leaves it lets go of all that it keeps, and of `size` bytes of its one request.
+        """A place for a stream; at the end of the block the stream keeps nothing.
 
-        These count by themselves: the answers that streams keep may fill their room for as long as there is work.
+        `size` are the bytes of the one request of a stream of answers, which stays to the end. Such requests have a
+        bound of their own: kept answers may fill theirs for as long as there is work.
 
         Raises:
-            Overloaded: where there is none left, or no room for a request that is more than a place's share of it.
+            Overloaded: if no place is left, or no room for a request larger than one place's share of it.
 
         """
         if self._streams >= MAX_STREAMS:
             raise Overloaded(f"{MAX_STREAMS} streams are open, as many as may be; retry later")
         most = MAX_BYTES_HELD // 4
         if size > most // MAX_STREAMS and self._requests and self._requests + size > most:
-            told = f"streams of answers hold requests of {self._requests} bytes, at most {most} with a large one"
-            raise Overloaded(f"{told}; retry later")
+            told = f"requests of open Sample and Traverse streams have {self._requests} bytes, at most {most}"
+            raise Overloaded(f"{told} beside one of {size}; retry later")
         kept = Kept(self)
         self._requests += size
         self._streams += 1
@@ -138,19 +136,14 @@ class Room:
             kept.begun(size, most)
 
     def _fits(self, size: int, most: int, kept: Kept) -> bool:
-        """Whether a request of a stream may begin; one at a time always may, whoever else takes no answers."""
+        """Whether a message of a stream may begin; one of each stream always may, whatever answers others keep."""
         if kept.messages and self._kept + most > MAX_BYTES_HELD // 2:
             return False
         return not self._bytes or self._bytes + size <= MAX_BYTES_HELD // 2
 
-    def waits(self, size: int) -> None:
-        """Count so many bytes of messages more, or less, that are read and wait until they may begin."""
-        self._waiting += size
-        if size < 0:
-            self._left.set()
-
-    def keep(self, size: int) -> None:
-        """Count so many bytes more, or less, that streams keep."""
-        self._kept += size
-        if size < 0:
+    def count(self, waiting: int, kept: int) -> None:
+        """Count bytes more, or less, of messages that wait until they may begin, and of answers that streams keep."""
+        self._waiting += waiting
+        self._kept += kept
+        if waiting < 0 or kept < 0:
             self._left.set()

@@ -21,15 +21,15 @@ class Sessions:
     def __init__(self, bundle: Bundle, *, threads: int, gpu: bool, gpu_memory_bytes: int | None = None) -> None:
         """Open every graph of `bundle` with `threads` CPU threads, on CUDA if `gpu`.
 
-        On CUDA batches come in sizes of powers of two, see `in_buckets`, each of which has been run when this returns:
-        no call pays for what CUDA does at the first sight of a shape, and memory that does not suffice shows here.
+        On CUDA, batches have sizes of powers of two, see `in_buckets`. Each size is run here once, so that no call pays
+        for what CUDA does at the first batch of a shape, and a lack of memory shows here.
 
         `gpu_memory_bytes` caps onnxruntime's arenas of GPU memory, which hold weights, activations and workspaces: each
-        graph has one of its own, and gets an equal part. What CUDA takes for itself is outside. None: no cap.
+        graph's arena gets an equal part. What CUDA takes for itself is not in it. None: no cap.
 
         Raises:
-            BundleError: where a graph does not load, takes or gives other tensors than the manifest says, or does not
-                run on the GPU.
+            BundleError: if a graph does not load, has other inputs or outputs than the manifest says, or does not run
+                on the GPU.
 
         """
         _check_installation()
@@ -37,13 +37,13 @@ class Sessions:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # One graph at a time runs, so idle threads that spin would only steal the event loop's core.
+        # Graphs run one at a time: idle threads that spin would take the event loop's core.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._runs: dict[str, Run] = {}
         for role, graph in bundle.manifest.graphs.items():
             path = bundle.graph_path(role)
             try:
-                # A fault of the GPU is raised: by itself onnxruntime would go on, slowly, on the CPU.
+                # Without a fallback: at a fault of the GPU onnxruntime would go on, slowly, on the CPU.
                 session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
             except Exception as error:  # onnxruntime raises classes of its own for every fault
                 raise BundleError(f"{graph.file.path}: onnxruntime cannot load it: {error}") from error
@@ -80,7 +80,7 @@ def _runner(session: ort.InferenceSession) -> Run:
 
 
 def _check_installation() -> None:
-    """Refuse two builds of onnxruntime laid over each other: the extras serve and serve-gpu exclude each other."""
+    """Refuse two builds of onnxruntime, which overwrite each other's files: one of the extras serve and serve-gpu."""
     names = ("onnxruntime", "onnxruntime-gpu")
     if all(any(True for _ in importlib.metadata.distributions(name=name)) for name in names):
         raise RuntimeError(
@@ -90,9 +90,9 @@ def _check_installation() -> None:
 
 
 def in_buckets(run: Run) -> Run:
-    """`run`, given batches of 1, 2, 4, 8, ... items only: others are filled up with zeros, whose outputs are dropped.
+    """`run` on batches of 1, 2, 4, 8, ... items only: others are padded with zeros, whose outputs are dropped.
 
-    CUDA chooses algorithms and lays out memory anew for every shape that it has not seen.
+    CUDA chooses algorithms and lays out memory for every new shape.
     """
 
     def filled(items: Array) -> tuple[Array, ...]:
@@ -108,7 +108,7 @@ def in_buckets(run: Run) -> Run:
 
 
 def warm_up(graph: Graph, run: Run) -> None:
-    """Run every size of batch that `in_buckets` makes, the largest first: it shows whether the memory suffices."""
+    """Run every size of batch that `in_buckets` makes, the largest first, which shows whether the memory suffices."""
     for power in reversed(range((Limits.max_batch_size - 1).bit_length() + 1)):
         items = np.zeros((1 << power, *map(int, graph.inputs[0].shape[1:])), np.float32)
         try:
@@ -138,10 +138,9 @@ def cuda_options(gpu_memory_bytes: int | None, graphs: int) -> dict[str, int | s
     Source: onnxruntime's documentation of the CUDA execution provider, for the names and its own defaults.
     """
     options: dict[str, int | str] = {
-        # Its default rounds the factors of products and convolutions to 10 bits: a bundle promises float32, to 1e-4.
+        # By default factors of products and convolutions are rounded to 10 bits; a bundle promises float32, to 1e-4.
         "use_tf32": 0,
-        # Its default times every algorithm for every shape: a bundle that comes in place of another is warmed up on the
-        # GPU that serves meanwhile.
+        # By default every algorithm is timed for every shape, which takes long on a GPU that serves another bundle.
         "cudnn_conv_algo_search": "HEURISTIC",
     }
     return options if gpu_memory_bytes is None else options | {"gpu_mem_limit": gpu_memory_bytes // graphs}

@@ -22,7 +22,7 @@ Array = NDArray[np.float32]
 Outputs = tuple[NDArray[Any], ...]
 Run = Callable[[Array], Outputs]
 T = TypeVar("T")
-QUIET_TURNS = 4  # of the event loop without an arrival, before a batch is taken; fewer were measured to be too few
+QUIET_TURNS = 4  # turns of the event loop without an arrival before a batch is taken; fewer gave smaller batches
 BYTES_COPIED_AT_ONCE = 1 << 20  # by the event loop itself: about a millisecond at most
 
 
@@ -32,7 +32,7 @@ class Pass(NamedTuple):
     graph: str
     """Name of the graph."""
     queue_seconds: float
-    """Time from submission to the start of the batch; 0 for the later graphs of a row."""
+    """Time from submission to the start of the batch; 0 for the second graph of a row."""
     compute_seconds: float
     """Time that the whole batch took."""
     batch_size: int
@@ -47,19 +47,18 @@ class _Waiting:
     submitted: float
     done: asyncio.Future[tuple[list[Outputs], list[Pass]]]
     following: "_Waiting | None" = None
-    """The next part of the same call; it waits for this one before it waits for others."""
+    """The next part of the same call; its waiting is timed from the end of this one."""
 
 
 class Stage:
     """One graph, or several in a row, behind a queue.
 
-    Graphs in a row each take the first output of the one before, without a way back to the event loop
-    in between: for a crowd of callers that way costs as much as a small graph.
+    Each graph in a row takes the first output of the one before it, in the same thread: with many callers, returning
+    to the event loop in between costs as much as a small graph.
 
-    All stages of a replica share one compute slot: a batch is put together at the moment the slot
-    is free, so a lone caller never waits for company and a crowd is served in the largest batches
-    that fit. Callers that gave up (cancelled, or past their deadline) are dropped from the queue
-    before they cost anything.
+    All stages of a replica share one compute slot. A batch is put together when the slot is free, so a lone caller
+    never waits for company, and many callers are served in the largest batches that fit. Calls that were cancelled or
+    are past their deadline leave the queue before they cost anything.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Stage:
         max_batch_size: int,
         recorder: Recorder | None = None,
     ) -> None:
-        """`graphs`, by name in their order, map `(n, ...)` to outputs of n rows; run in `executor`, under `slot`."""
+        """`graphs`, by name and in order, map `(n, ...)` to outputs of n rows; they run in `executor`, under `slot`."""
         self.graphs = dict(graphs)
         self.max_batch_size = max_batch_size
         self._slot = slot
@@ -80,7 +79,7 @@ class Stage:
         self._name = next(iter(self.graphs))
         self._waiting: deque[_Waiting] = deque()
         self._told = 0
-        """Items that waited when the recorder was last told of it."""
+        """Items that waited when the recorder was last told."""
         self._drain: asyncio.Task[None] | None = None
 
     @property
@@ -89,7 +88,7 @@ class Stage:
         return sum(len(part.items) for part in self._waiting if not part.done.done())
 
     async def __call__(self, items: Array) -> tuple[list[Outputs], list[Pass]]:
-        """Each graph's outputs for `items`, `(n, ...)` with n >= 1, in order, and how they came about."""
+        """Each graph's outputs for `items`, `(n, ...)` with n >= 1, in order, and the passes that made them."""
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
         parts = [
@@ -106,18 +105,14 @@ class Stage:
                 return await parts[0].done
             finished = await asyncio.gather(*(part.done for part in parts))
         except BaseException:
-            self._abandon(parts)
+            for part in parts:  # take back what has not been started
+                part.done.cancel()
+                with contextlib.suppress(ValueError):  # it is in a batch
+                    self._waiting.remove(part)
             raise
         parted = [outputs for outputs, _ in finished]
         size = sum(output.nbytes for outputs in parted for graph in outputs for output in graph)
         return await copied(size, partial(_joined, parted)), [one for _, passes in finished for one in passes]
-
-    def _abandon(self, parts: list[_Waiting]) -> None:
-        """Take back what has not been started."""
-        for part in parts:
-            part.done.cancel()
-            with contextlib.suppress(ValueError):  # already in a batch
-                self._waiting.remove(part)
 
     def _take(self) -> list[_Waiting]:
         """The next batch: in order of arrival, up to the limit."""
@@ -125,7 +120,7 @@ class Stage:
         size = 0
         while self._waiting and size + len(self._waiting[0].items) <= self.max_batch_size:
             part = self._waiting.popleft()
-            if not part.done.done():  # else its caller gave up in this very turn of the loop
+            if not part.done.done():  # else its caller left in this turn of the event loop
                 size += len(part.items)
                 batch.append(part)
         return batch
@@ -145,10 +140,10 @@ class Stage:
             self._drain = None
 
     async def _settle(self) -> None:
-        """Let what has arrived but is not read yet join the batch; where nothing comes, it costs some 10 us.
+        """Wait until no more items arrive: some 10 us where none do.
 
-        Calls that arrive together reach the queue over several turns of the event loop. Taking the batch
-        in the first of them costs a crowd a third of its batch size (tests/bench).
+        Calls that arrive together reach the queue over several turns of the event loop. With many callers, a batch
+        taken in the first turn is a third smaller (tests/bench).
         """
         waiting, unchanged = len(self._waiting), 0
         while unchanged < QUIET_TURNS and waiting < self.max_batch_size:
@@ -163,7 +158,7 @@ class Stage:
             outputs, passes = await asyncio.get_running_loop().run_in_executor(self._executor, self._compute, items)
         except Exception as error:
             self._recorder.batch_failed()
-            if len(batch) > 1:  # one caller's trouble must not be the others'
+            if len(batch) > 1:  # each by itself, so that only the calls at fault fail
                 for part in batch:
                     if not part.done.done():
                         await self._run_batch([part])
@@ -202,7 +197,7 @@ class Stage:
 
 
 async def copied(size: int, copy: Callable[[], T]) -> T:
-    """What `copy` gives; in a thread if its `size`, bytes, would hold the event loop: 256 pictures may have 200 MB."""
+    """`copy()`, in a thread if its `size`, in bytes, would hold the event loop: 256 pictures may have 200 MB."""
     return copy() if size <= BYTES_COPIED_AT_ONCE else await asyncio.to_thread(copy)
 
 

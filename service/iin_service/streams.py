@@ -1,4 +1,4 @@
-"""Answering a stream of requests: several at a time, in their order, and no more read than are worked on."""
+"""Answers a stream of requests: several at a time, in order, reading no more requests than it works on."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
@@ -15,10 +15,10 @@ Answer = TypeVar("Answer")
 
 @contextmanager
 def callers_turn(idle_seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
-    """What only the caller can end; `give_up` is called at the moment when it has lasted `idle_seconds`.
+    """A block that waits for the caller. After `idle_seconds` in it `give_up` is called.
 
     Raises:
-        Idle: at its end, where the caller was given up.
+        Idle: at the end of the block, if `give_up` was called.
 
     """
     idle = False
@@ -47,14 +47,15 @@ async def answered_in_order(
 ) -> AsyncGenerator[Answer]:
     """The answer to each request, in order.
 
-    At most `window` requests are read and not taken back as answers: what a caller sends beyond them stays in
-    the transport, which slows it down. When the caller leaves, what is under way is cancelled.
+    At most `window` requests are read whose answers are not taken yet; further ones stay in the transport, which slows
+    the caller down. When the caller leaves, what is under way is cancelled.
 
-    So it is for a caller who has no answer to wait for and sends nothing for `idle_seconds`, or does not take an
-    answer for as long: `given_up` is called, at that moment, for only when it takes the answer is it told.
+    A caller is given up that for `idle_seconds` sends nothing while it has no answer to wait for, or does not take an
+    answer: what is under way is cancelled and `given_up` is called at once. The caller learns of it when it takes the
+    answer.
 
     Raises:
-        Idle: where the caller was given up.
+        Idle: if the caller was given up.
 
     """
     room = asyncio.Semaphore(window)
@@ -80,7 +81,7 @@ async def answered_in_order(
 
     def give_up() -> None:
         leave()
-        pending.put_nowait(None)  # the reader's may have gone with the rest, if it has just ended, and is waited for
+        pending.put_nowait(None)  # wakes the loop below: `leave` may have taken the reader's own None
         given_up()
 
     reader = asyncio.create_task(read())

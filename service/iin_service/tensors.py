@@ -17,7 +17,7 @@ __all__ = ["Tensor", "TensorSpec", "axes", "read_tensors", "wanted_outputs", "wr
 
 ANY = -1
 MOST_AXES = 100  # of a shape in a message, which has room for fewer
-# numpy's type and the field of typed contents, by name of the protocol: those that some model here takes or gives.
+# By the protocol's name: numpy's type and the field of typed contents. No model here takes or gives other types.
 DATATYPES: dict[str, tuple[Any, str]] = {
     "FP32": (np.dtype("<f4"), "fp32_contents"),
     "FP64": (np.dtype("<f8"), "fp64_contents"),
@@ -25,8 +25,8 @@ DATATYPES: dict[str, tuple[Any, str]] = {
     "UINT64": (np.dtype("<u8"), "uint64_contents"),
     "BYTES": (np.dtype(object), "bytes_contents"),
 }
-SHARED = "shared_memory_region"  # where a tensor is, by one of Triton's extensions
-# Parameters with which these ask for an output in another form than its numbers, or in another place than the answer.
+# Parameters of Triton's extensions: a tensor in shared memory, and an output as classes in place of its numbers.
+SHARED = "shared_memory_region"
 OTHER_FORMS = ("classification", SHARED)
 
 
@@ -94,7 +94,7 @@ def read_tensors(request: pb.ModelInferRequest, specs: Sequence[TensorSpec], mos
 
 
 def axes(shape: Sequence[int]) -> str:
-    """A shape for a message, which is cut: a caller's may have millions of axes."""
+    """A shape for a message, cut off: a caller's may have millions of axes."""
     return str(list(shape[:MOST_AXES]))
 
 
@@ -105,7 +105,7 @@ def _from_raw(data: bytes, datatype: str, shape: tuple[int, ...], field: str) ->
         if len(elements) != count:
             given = str(len(elements)) if len(elements) < count else "more"
             raise InvalidInput(field, f"{count} elements for shape {list(shape)}", given)
-        return _objects(elements, shape)
+        return np.array(elements, object).reshape(shape)
     dtype = DATATYPES[datatype][0]
     if len(data) != dtype.itemsize * count:
         raise InvalidInput(
@@ -132,17 +132,11 @@ def _from_contents(contents: pb.InferTensorContents, datatype: str, shape: tuple
     values, count = getattr(contents, name), math.prod(shape)
     if len(values) != count:
         raise InvalidInput(f"{field}.{name}", f"{count} elements for shape {list(shape)}", str(len(values)))
-    return _objects(list(values), shape) if datatype == "BYTES" else np.array(values, dtype).reshape(shape)
-
-
-def _objects(elements: list[bytes], shape: tuple[int, ...]) -> NDArray[Any]:
-    array = np.empty(len(elements), object)
-    array[:] = elements
-    return array.reshape(shape)
+    return np.array(list(values), dtype).reshape(shape)
 
 
 def wanted_outputs(request: pb.ModelInferRequest, names: Sequence[str]) -> list[str]:
-    """Outputs that were asked for, out of `names`; all where none was."""
+    """The outputs that the request names, out of `names`; all where it names none."""
     wanted: list[str] = []
     for index, output in enumerate(request.outputs):  # one by one: of a million the first few are wrong
         name = output.name
@@ -159,7 +153,7 @@ def wanted_outputs(request: pb.ModelInferRequest, names: Sequence[str]) -> list[
 def write_tensors(
     request: pb.ModelInferRequest, outputs: dict[str, NDArray[Any]], wanted: Sequence[str], version: str
 ) -> pb.ModelInferResponse:
-    """The answer with the `wanted` outputs, in the form that the request had."""
+    """The answer with the `wanted` outputs: raw or typed contents, as the request had."""
     response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
     for name in wanted:
         array = outputs[name]
@@ -175,9 +169,9 @@ def write_tensors(
 
 
 def _packed(field: str, data: bytes) -> bytes:
-    """Typed contents with numbers of a fixed width in `field`, as protobuf's encoding has them: tag, length, `data`.
+    """Typed contents in protobuf's encoding: the tag of `field`, the length, then `data`, numbers of a fixed width.
 
-    By way of Python's own numbers 256 pictures would take a hundred times as long, with the event loop held meanwhile.
+    Through Python's own numbers, 256 pictures would hold the event loop a hundred times as long.
     """
     head, length = bytearray([pb.InferTensorContents.DESCRIPTOR.fields_by_name[field].number << 3 | 2]), len(data)
     while length > 127:

@@ -15,7 +15,7 @@ __all__ = ["Interpolation", "LinearWalk", "RandomWalk", "Walk", "walk"]
 
 @dataclass(frozen=True)
 class Interpolation:
-    """In a straight line to another item (Esser, Rombach, Ommer, CVPR 2020, section 4)."""
+    """A straight line to another item (Esser, Rombach, Ommer, CVPR 2020, section 4)."""
 
     factors: tuple[str, ...]
     """Those that move."""
@@ -23,7 +23,7 @@ class Interpolation:
 
 @dataclass(frozen=True)
 class LinearWalk:
-    """In a straight line along a direction."""
+    """A straight line along a direction."""
 
     factor: str
     """The one that moves."""
@@ -57,13 +57,20 @@ def walk(ends: Array, path: Walk, count: int, layout: FactorLayout) -> Iterator[
     """
     start = ends[:1]
     match path:
-        case RandomWalk():
-            yield from _random_walk(start, path, count, layout)
+        case RandomWalk(factors, seed, step, temperature):
+            moves, frame = layout.mask(factors), start
+            kept, noise = math.exp(-step), temperature * math.sqrt(-math.expm1(-2 * step))
+            yield frame
+            for index in range(1, count):
+                drawn = draw_prior(seed, [index], layout.size, temperature=noise, purpose=Purpose.WALK)
+                with np.errstate(over="ignore", invalid="ignore"):  # checked where the frame is decoded
+                    frame = np.where(moves, np.float32(kept) * frame + drawn, frame)
+                yield frame
         case Interpolation(factors):
             moves = layout.mask(factors)
             for index in range(count):
                 strength = index / (count - 1)
-                with np.errstate(over="ignore"):  # looked for where the frame is decoded
+                with np.errstate(over="ignore"):  # as above
                     line = np.float32(1 - strength) * start + np.float32(strength) * ends[1:]
                 yield np.where(moves, line, start)
         case LinearWalk(factor, direction, distance):
@@ -71,17 +78,3 @@ def walk(ends: Array, path: Walk, count: int, layout: FactorLayout) -> Iterator[
                 shift, frame = Shift(direction, distance * index / (count - 1)), start.copy()
                 change(frame, Edit(factor, shift, "linear.distance"), layout)
                 yield frame
-
-
-def _random_walk(start: Array, path: RandomWalk, count: int, layout: FactorLayout) -> Iterator[Array]:
-    moves = layout.mask(path.factors)
-    kept = math.exp(-path.step)
-    noise = path.temperature * math.sqrt(-math.expm1(-2 * path.step))
-    frame = start
-    yield frame
-    for index in range(1, count):
-        drawn = draw_prior(path.seed, [index], layout.size, temperature=noise, purpose=Purpose.WALK)
-        with np.errstate(over="ignore", invalid="ignore"):  # as above
-            moved = np.float32(kept) * frame + drawn
-        frame = np.where(moves, moved, frame)
-        yield frame

@@ -19,6 +19,7 @@ from typing import Any
 import grpc.aio
 import numpy as np
 import onnxruntime as ort
+import uvloop
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_api.v1 import interpretation_pb2_grpc as pb_grpc
 from iin_bundle import Bundle, read_bundle
@@ -200,9 +201,4 @@ async def main(directory: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m tests.bench.bare_server BUNDLE")
-    try:
-        import uvloop  # comes with Ray, which uses it too
-    except ImportError:
-        asyncio.run(main(sys.argv[1]))
-    else:
-        uvloop.run(main(sys.argv[1]))
+    uvloop.run(main(sys.argv[1]))  # as Ray's replicas do

@@ -36,7 +36,7 @@ from iin_bundle import BundleError, read_bundle
 from rich.console import Console
 
 from deploy.capacity.arrivals import Closed, Poisson
-from deploy.capacity.inputs import CALLS, Row, parse_stages
+from deploy.capacity.inputs import CALLS, Row
 from deploy.capacity.measure import measure as measure_stages
 from deploy.capacity.model import Result, Scenario, simulate
 from tests.bench import load
@@ -87,18 +87,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
     parser.add_argument("--write", type=Path, default=STAGES, help=f"file for the stage times (default: {STAGES})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured to FILE as well")
-    parser.add_argument("--again", type=Path, metavar="FILE", help="compare what --json kept before, measuring nothing")
     given = parser.parse_args()
     if given.seconds <= 0 or given.rounds < 1:
         parser.error("--seconds, --rounds: expected positive numbers")
     console = Console(stderr=True)
     try:
         with console.status("measuring stage times") as status:
-            if given.again:
-                stages, measured = kept(given.again)
-            else:
-                stages = measure_stages(given.bundle, rounds=given.rounds, seconds=0.3, told=status.update)
-                measured = measure_service(given, status.update)
+            stages = measure_stages(given.bundle, rounds=given.rounds, seconds=0.3, progress=status.update)
+            measured = measure_service(given, status.update)
             status.update("fitting the constants")
             compare(stages, measured, given)
     except (BundleError, RuntimeError, ValueError) as error:
@@ -112,11 +108,11 @@ def main() -> int:
     return 1 if errors else 0
 
 
-def measure_service(given: argparse.Namespace, told: Callable[[str], None]) -> dict[Kind, list[Point]]:
+def measure_service(given: argparse.Namespace, progress: Callable[[str], None]) -> dict[Kind, list[Point]]:
     """Every load, in rounds."""
     bundle = read_bundle(given.bundle)
     requests = make_requests(bundle, samples=1, stream_samples=1).serialised("interpret")
-    told("starting iin-serve")
+    progress("starting iin-serve")
     points: dict[Kind, list[Point]] = {}
     worker = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), load.start_worker)
     with Server(OURS, bundle) as server, worker:
@@ -136,9 +132,9 @@ def measure_service(given: argparse.Namespace, told: Callable[[str], None]) -> d
         ]
         for one in range(given.rounds):
             for kind in kinds:
-                told(f"round {one + 1} of {given.rounds}: {kind}")
+                progress(f"round {one + 1} of {given.rounds}: {kind}")
                 points.setdefault(kind, []).append(measure(kind, given.seconds, one))
-        told("stopping iin-serve")
+        progress("stopping iin-serve")
     return points
 
 
@@ -158,18 +154,6 @@ def cpu_seconds(client: psutil.Process) -> tuple[float, float]:
     whole = psutil.cpu_times()
     idle = whole.idle + getattr(whole, "iowait", 0.0) + getattr(whole, "guest", 0.0)
     return sum(whole) - idle, sum(client.cpu_times()[:2])
-
-
-def kept(path: Path) -> tuple[dict[str, Any], dict[Kind, list[Point]]]:
-    """What --json wrote."""
-    found = json.loads(path.read_text())
-    points: dict[Kind, list[Point]] = {}
-    for one in found["points"]:
-        kind: Kind = Closed(one["callers"]) if one["callers"] else Poisson(one["rate"])
-        points[kind] = [
-            Point(load.Result(**point["result"]), point["client_ms"], point["others"]) for point in one["rounds"]
-        ]
-    return found["stages"], points
 
 
 def predicted(rows: dict[str, Row], constants: Constants, kind: Kind, seconds: float = SIMULATED_S) -> Result:
@@ -230,12 +214,22 @@ def where(high: float, below: Callable[[float], bool]) -> float:
 
 
 def compare(stages: dict[str, Any], measured: dict[Kind, list[Point]], given: argparse.Namespace) -> None:
-    """Write the stage times and print the tables."""
+    """Write what was measured (first, in case no constants fit) and the stage times; print the tables."""
 
     def median(kind: Kind, of: Callable[[Point], float]) -> float:
         return statistics.median(of(point) for point in measured[kind])
 
-    rows = dict(parse_stages(stages | dict.fromkeys(("overhead_ms", "wake_ms", "spread"), 0), "measured").rows)
+    if given.json:
+        points = [
+            {
+                "callers": getattr(kind, "callers", None),
+                "rate": getattr(kind, "rate", None),
+                "rounds": [asdict(point) for point in found],
+            }
+            for kind, found in measured.items()
+        ]
+        given.json.write_text(json.dumps({"stages": stages, "points": points}, indent=2) + "\n")
+    rows = {name: Row(**row) for name, row in stages["rows"].items()}
     constants = fitted(
         rows,
         median(Closed(64), lambda one: one.result.throughput),
@@ -263,16 +257,6 @@ def compare(stages: dict[str, Any], measured: dict[Kind, list[Point]], given: ar
         print("|", " | ".join(cells), "|")
     loads = " ".join(f"{one:.1f}" for one in os.getloadavg())
     print(f"\n{stages['date']}, {stages['machine']}, {os.cpu_count()} cores; load average now {loads}")
-    if given.json:
-        points = [
-            {
-                "callers": getattr(kind, "callers", None),
-                "rate": getattr(kind, "rate", None),
-                "rounds": [asdict(point) for point in found],
-            }
-            for kind, found in measured.items()
-        ]
-        given.json.write_text(json.dumps({"stages": stages, "points": points}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ of 3 hidden layers of 512, in float32 and in int8; its weights are not trained, 
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,25 +24,14 @@ from iin_training.flow_graphs import flow_graph
 from iin_training.flows import interpretation_flow
 from iin_training.quantised_flow import QuantisedFlow
 
+from deploy.capacity.measure import milliseconds, opened
+
 BATCHES = (1, 8, 32, 64)
 PAPER = {"blocks": 12, "hidden": 512, "depth": 3}
 PAPER_SIZE = 64
 Run = Callable[[], object]
 Stages = dict[str, tuple[onnxruntime.InferenceSession, np.ndarray]]
 """By role: the graph, and rows of input."""
-
-
-def session_options() -> onnxruntime.SessionOptions:
-    """One thread, as a replica of the service has it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def opened(model: bytes | Path, options: onnxruntime.SessionOptions | None = None) -> onnxruntime.InferenceSession:
-    """A session on the CPU, by default with `session_options`."""
-    return onnxruntime.InferenceSession(model, options or session_options(), providers=["CPUExecutionProvider"])
 
 
 def of_bundle(directory: Path) -> Stages:
@@ -74,17 +62,6 @@ def of_paper() -> dict[str, Stages]:
     }
 
 
-def milliseconds(run: Run, seconds: float) -> float:
-    """Processor time of one run, the tenth percentile over `seconds`."""
-    found: list[float] = []
-    until = time.perf_counter() + seconds
-    while not found or time.perf_counter() < until:
-        started = time.thread_time()
-        run()
-        found.append(time.thread_time() - started)
-    return 1e3 * sorted(found)[len(found) // 10]
-
-
 def compare(contenders: dict[str, Stages], rounds: int, seconds: float) -> None:
     """Print a Markdown table: ms of each, and the median over the rounds of its ratio to the first."""
     first, *others = contenders
@@ -97,7 +74,6 @@ def compare(contenders: dict[str, Stages], rounds: int, seconds: float) -> None:
                 session, rows = stages[role]
                 given = {session.get_inputs()[0].name: np.resize(rows, (batch, *rows.shape[1:]))}
                 runs[name] = partial(session.run, None, given)
-                runs[name](), runs[name]()  # memory is planned
             found = [{name: milliseconds(run, seconds) for name, run in runs.items()} for _ in range(rounds)]
             times = [f"{statistics.median(one[name] for one in found):.2f}" for name in contenders]
             ratios = [f"{statistics.median(one[name] / one[first] for one in found):.2f}" for name in others]

@@ -213,6 +213,8 @@ def show(results: list[Result], console: Console) -> None:
 
 
 def main() -> int:
+    from deploy.capacity.measure import processor  # here, so that onnxruntime is in no contender's process
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, nargs="+", default=[25, 256], help="pairs a step")
     parser.add_argument("--rounds", type=int, default=7, help="turns of every contender")
@@ -222,7 +224,7 @@ def main() -> int:
     given = parser.parse_args()
     console = Console()
     results: list[Result] = []
-    about = {"machine": platform.machine(), "CPU": _cpu(), "threads": str(given.threads)}
+    about = {"machine": platform.machine(), "CPU": processor(), "threads": str(given.threads)}
     about |= {library: version(library) for library in LIBRARIES}
     for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]:
         peak = matrix_peak(device, given.threads)
@@ -240,14 +242,6 @@ def main() -> int:
     if given.json:
         given.json.write_text(json.dumps({"about": about, "results": [asdict(r) for r in results]}, indent=2) + "\n")
     return 0
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from deploy.capacity.measure import processor
 from tests.bench.cases import ALONE, BESIDE
 from tests.bench.load import Result
 from tests.bench.servers import OURS
@@ -87,20 +88,13 @@ def machine() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
-        "cpu": _cpu_name(),
+        "cpu": processor(),
         "cores": cores,
         "system": f"{platform.system()} {platform.release()}",
         "load average before": [round(value, 2) for value in os.getloadavg()],
         "nice": os.nice(0),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
     }
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str | None:

@@ -19,7 +19,7 @@ import onnx
 import onnxruntime
 from iin_bundle import Bundle, read_bundle
 
-from tests.bench.graphs import Run, milliseconds, opened, session_options
+from deploy.capacity.measure import milliseconds, opened, session_options
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 OPENED = 9  # times
@@ -65,9 +65,8 @@ def one_session(bundle: Bundle, rounds: int, seconds: float) -> None:
     print("\n| one session / two, batch | 1 | 8 | 64 |\n|---|---|---|---|")
     ratios = []
     for size in (1, 8, 64):
-        one: Run = partial(both.run, None, {f"encoder/{image}": images[:size]})
-        two: Run = partial(in_two, images[:size])
-        one(), two()
+        one = partial(both.run, None, {f"encoder/{image}": images[:size]})
+        two = partial(in_two, images[:size])
         ratios.append(statistics.median(milliseconds(one, seconds) / milliseconds(two, seconds) for _ in range(rounds)))
     print("| encoder and T |", " | ".join(f"{ratio:.2f}" for ratio in ratios), "|", flush=True)
 

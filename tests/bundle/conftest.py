@@ -3,11 +3,11 @@
 import copy
 import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from iin_bundle import BundleError, check_golden, file_entry, read_bundle
-from iin_bundle.json_schema import to_json
 from iin_training.graphs import open_runner
 
 
@@ -45,7 +45,7 @@ class Copy:
         self.save()
 
     def entry_of(self, path):
-        return to_json(file_entry(self.directory, path))
+        return asdict(file_entry(self.directory, path))
 
     def rehash(self):
         """Bring the manifest in line with the files as they are now."""

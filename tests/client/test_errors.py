@@ -48,7 +48,7 @@ def test_the_message_fits_the_status(code, message):
     [
         (
             "Application metadata not set.",
-            "no application is named, which only a service of one model allows (NOT_FOUND)",
+            "no application is named, and the service has several or, while it starts or stops, none (NOT_FOUND)",
         ),
         ("Application 'digist' not found.", "Application 'digist' not found (NOT_FOUND)"),
     ],

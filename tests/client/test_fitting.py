@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from iin_client import (
 )
 from iin_client import cli as command_line
 from iin_client.arguments import Picture
-from iin_client.fitting import Size, as_seen, file_size, fitted, parts
+from iin_client.fitting import as_seen, fitted, interpreted
 from iin_client.gallery import draw_gallery
 from iin_service.images import decode_picture, open_picture
 from PIL import ExifTags, Image, ImageOps
@@ -151,27 +152,13 @@ def paths(tmp_path):
     return [str(path) for path in found]
 
 
-@pytest.mark.parametrize(
-    ("sizes", "lengths"),
-    [
-        ([], []),
-        ([Size(1, 1)] * 9, [4, 4, 1]),
-        ([Size(5000, 1)] * 5, [2, 2, 1]),
-        ([Size(5001, 1)] * 3, [1, 1, 1]),
-        ([Size(1, 50_000)] * 3, [2, 1]),
-        ([Size(0, 1), Size(20_000, 1), Size(0, 1)], [1, 1, 1]),
-        ([Size(0, 1), Size(0, 200_000), Size(0, 1), Size(0, 1)], [1, 1, 2]),
-    ],
-)
-def test_a_part_keeps_to_items_pixels_and_bytes(sizes, lengths):
-    found = parts(sizes, LIMITS)
-    assert [len(sizes[part]) for part in found] == lengths
-    assert [size for part in found for size in sizes[part]] == sizes
-
-
-def test_sizes_leave_room_for_what_the_message_adds():
-    assert file_size(photo()).pixels == 5600
-    assert file_size(photo()).bytes >= len(photo()) + 12
+@pytest.mark.parametrize(("most_pixels", "lengths"), [(10_000, [4, 4, 1]), (2 * 8 * 12, [2, 2, 2, 2, 1])])
+def test_pictures_are_split_over_calls_that_keep_to_items_and_pixels(most_pixels, lengths):
+    small = replace(model(), limits=replace(LIMITS, max_image_pixels=most_pixels))
+    pictures = [Picture(str(index), photo(12, 8)) for index in range(9)]
+    found = list(interpreted(Fake(), small, pictures, resize=False))
+    assert [len(names) for names, _ in found] == [len(result.factors) for _, result in found] == lengths
+    assert [name for names, _ in found for name in names] == [picture.path for picture in pictures]
 
 
 def test_files_that_fit_stay_as_they_are():
@@ -231,16 +218,10 @@ def test_odd_exif_does_no_harm():
     np.testing.assert_array_equal(as_seen(odd.getvalue(), model()), as_seen(plain.getvalue(), model()))
 
 
-def test_interpret_splits_large_photos_over_calls(client, paths, capsys):
-    assert command_line.main(["interpret", *paths, "--resize", "--json"]) == 0
-    assert client.calls == [[(80, 70)]] * 3
-    assert [item["image"] for item in json.loads(capsys.readouterr().out)["items"]] == paths
-
-
-def test_interpret_shrinks_a_photo_that_is_too_large_alone(client, tmp_path, paths):
-    (tmp_path / "0.png").write_bytes(photo(200, 100))
-    assert command_line.main(["interpret", *paths[:2], "--resize"]) == 0
-    assert client.calls == [[(12, 8)], [(80, 70)]]
+def test_interpret_shrinks_photos_that_are_too_large_together(client, paths, capsys):
+    assert command_line.main(["interpret", *paths, *paths, "--resize", "--json"]) == 0
+    assert client.calls == [[(12, 8)] * 4, [(12, 8)] * 2]
+    assert [item["image"] for item in json.loads(capsys.readouterr().out)["items"]] == paths * 2
 
 
 @pytest.mark.parametrize(
@@ -268,8 +249,8 @@ def test_the_gallery_asks_for_the_model_once(client, paths, tmp_path):
     assert client.asked == 1
 
 
-def test_the_gallery_splits_its_photos():
+def test_the_gallery_shrinks_its_photos():
     client = Fake()
     photos = [Picture(str(index), file) for index, file in enumerate((photo(), photo(), photo(200, 100)))]
-    draw_gallery(client, model(), photos, resize=True, progress=lambda text: None)
-    assert client.calls[:3] == [[(80, 70)], [(80, 70)], [(12, 8)]]
+    draw_gallery(client, model(), photos, resize=True)
+    assert client.calls[0] == [(12, 8)] * 3

@@ -34,7 +34,7 @@ class Watched(Fake):
 @pytest.fixture
 def asked():
     client = Watched()
-    draw_gallery(client, model(), [Picture("a.png", photo(12, 8))] * 3, resize=False, progress=lambda text: None)
+    draw_gallery(client, model(), [Picture("a.png", photo(12, 8))] * 3, resize=False)
     return client
 
 

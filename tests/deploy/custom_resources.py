@@ -52,12 +52,7 @@ class SecretKey(Strict):
     optional: bool = False
 
 
-class ValueFrom(Strict):
-    secretKeyRef: SecretKey  # a password comes from nowhere else here
-
-
-class Credential(Strict):
-    valueFrom: ValueFrom
+Credential = dict[Literal["valueFrom"], dict[Literal["secretKeyRef"], SecretKey]]  # from a Secret only
 
 
 class GcsFaultToleranceOptions(Strict):
@@ -191,18 +186,14 @@ class Gateway(Strict):
     listeners: list[Listener]
 
 
-class Match(Strict):
-    method: dict[Literal["type", "service", "method"], str]
-
-
 class RouteRule(Strict):
-    matches: list[Match]
+    matches: list[dict[Literal["method"], dict[Literal["type", "service", "method"], str]]]
     backendRefs: list[Reference]
 
 
 class GRPCRoute(Strict):
     parentRefs: list[Reference]
-    hostnames: list[str]
+    hostnames: list[str] = []
     rules: list[RouteRule]
 
 
@@ -314,8 +305,7 @@ KINDS: dict[tuple[str, str], type[Strict]] = {
 
 def problems(one: Object) -> list[str]:
     """What is wrong with a custom resource; empty where nothing is."""
-    given = {key: value for key, value in one.items() if key not in ("apiVersion", "kind", "metadata", "spec")}
-    found = [f"{key}: unknown field" for key in given]
+    found = [f"{key}: unknown field" for key in one if key not in ("apiVersion", "kind", "metadata", "spec")]
     try:
         KINDS[one["apiVersion"], one["kind"]].model_validate(one["spec"])
     except ValidationError as error:

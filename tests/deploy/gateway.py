@@ -31,7 +31,8 @@ def the_gateway_leads_to_the_service(objects):
         for listener in gateway["spec"]["listeners"]:
             if listener["protocol"] != "HTTPS" or not listener.get("tls", {}).get("certificateRefs"):
                 yield f"Gateway: expected TLS on {listener['name']}"
-            if not fnmatch.filter(route["spec"]["hostnames"], listener["hostname"]):  # which may be *.example.com
+            names = route["spec"].get("hostnames")  # the listener's, which may be *.example.com, where none is given
+            if names and not fnmatch.filter(names, listener["hostname"]):
                 yield "GRPCRoute: expected the host name of the Gateway"
         target = {"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "name": route["metadata"]["name"]}
         keys = of_kind(objects, "SecurityPolicy")

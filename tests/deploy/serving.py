@@ -68,8 +68,8 @@ def serve_finds_the_service(objects):
 def replicas_get_what_ray_reserves(objects):
     """Ray counts its own options; the builder's arguments size what a replica does."""
     args, options = application(serve_config(objects))["args"], deployment(serve_config(objects))["ray_actor_options"]
-    told = BuildArguments(**args)
-    if (told.cpus, told.gpus) != (options["num_cpus"], options["num_gpus"]):
+    arguments = BuildArguments(**args)
+    if (arguments.cpus, arguments.gpus) != (options["num_cpus"], options["num_gpus"]):
         yield f"serve.yaml: expected args as num_cpus and num_gpus of {options}, got {args}"
 
 

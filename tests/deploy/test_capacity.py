@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+from iin_service.items import Limits
 from iin_service.sessions import in_buckets
 from onnx import TensorProto, helper
 from ray.serve._private import autoscaling_state
@@ -20,11 +21,11 @@ from deploy.capacity import plan
 from deploy.capacity.__main__ import SERVE, STAGES, main, parser
 from deploy.capacity.__main__ import scenario as scenario_of
 from deploy.capacity.arrivals import Closed, Daily, Poisson
-from deploy.capacity.autoscaler import Autoscaler
+from deploy.capacity.autoscaler import Autoscaler, Autoscaling, read_autoscaling
 from deploy.capacity.hardware import MACHINES
-from deploy.capacity.inputs import CALLS, Autoscaling, Row, parse_stages, read_autoscaling, read_stages
+from deploy.capacity.inputs import CALLS, Row, read_stages
 from deploy.capacity.measure import _counted
-from deploy.capacity.model import MAX_BATCH, Scenario, filled_up, simulate
+from deploy.capacity.model import Scenario, filled_up, simulate
 from deploy.capacity.plan import Curve, capacity, day, need, optimistic_capacity
 from tests.bench.capacity import of_a_lone_call
 
@@ -160,7 +161,7 @@ def test_a_gpu_batch_costs_what_the_service_fills_it_up_to(items):
 def test_gpu_times_are_exact_where_replicas_run_them(machine):
     """Launches, arithmetic and memory cross between measured batches; no straight line is drawn over the crossing."""
     row = Row(ms={1: 1.0, 64: 20.0}, mflop=1800.0, weights_mb=1250.0, traffic_mb=54.0, nodes=350)
-    for batch in {filled_up(items) for items in range(1, MAX_BATCH + 1)}:
+    for batch in {filled_up(items) for items in range(1, Limits.max_batch_size + 1)}:
         assert machine.row(row).milliseconds(batch) == pytest.approx(machine.gpu_ms(row, batch))
 
 
@@ -351,33 +352,35 @@ def test_times_between_batches_are_on_straight_lines():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rows": None}, "rows: expected an object"),
-        ({"rows": {}}, "rows: expected an object"),
-        ({"rows": {"a": 3}}, "rows.a.ms: expected milliseconds by batch"),
+        ({"rows": None}, "rows: Input should be an object"),
+        ({"rows": {}}, "rows: Dictionary should have at least 1 item"),
+        ({"rows": {"a": 3}}, "rows.a: Input should be an object"),
         ({"rows": {"a": {"ms": {"8": 1.0}}}}, "rows.a.ms: .* 1 among them"),
-        ({"rows": {"a": {"ms": {"1": 1.0, "many": 2.0}}}}, "rows.a.ms: expected batches of 1 or more, got 'many'"),
-        ({"rows": {"a": {"ms": {"1": 0.0}}}}, "rows.a.ms.1: expected more than 0"),
-        ({"rows": {"a": {"ms": {"1": float("nan")}}}}, "rows.a.ms.1: expected a number"),
+        ({"rows": {"a": {"ms": {"1": 1.0, "many": 2.0}}}}, "rows.a.ms.many.* valid integer"),
+        ({"rows": {"a": {"ms": {"1": 0.0}}}}, "rows.a.ms.1: Input should be greater than 0, got 0.0"),
+        ({"rows": {"a": {"ms": {"1": float("nan")}}}}, "rows.a.ms.1: Input should be a finite number"),
         ({"rows": {"a": {"ms": {"1": 2.0, "8": 1.0}}}}, "rows.a.ms: expected times that do not fall"),
-        ({"rows": {"a": {"ms": {"1": 2.0}, "nodes": -1}}}, "rows.a.nodes: expected a number of 0 or more, got -1"),
-        ({"overhead_ms": None}, "overhead_ms: expected a number of 0 or more, got None"),
-        ({"overhead_ms": "2"}, "overhead_ms: expected a number"),
-        ({"wake_ms": -1.0}, "wake_ms: expected a number of 0 or more"),
-        ({"spread": None}, "spread: expected a number of 0 or more, got None"),
+        ({"rows": {"a": {"ms": {"1": 2.0}, "nodes": -1}}}, "rows.a.nodes: Input should be greater than or equal to 0"),
+        ({"overhead_ms": None}, "overhead_ms: Input should be a valid number, got None"),
+        ({"overhead_ms": "2"}, "overhead_ms: Input should be a valid number, got '2'"),
+        ({"wake_ms": -1.0}, "wake_ms: Input should be greater than or equal to 0, got -1.0"),
+        ({"spread": None}, "spread: Input should be a valid number"),
     ],
 )
-def test_bad_stage_times_are_named(change, message):
-    with pytest.raises(ValueError, match=f"^mine.json: {message}"):
-        parse_stages(GOOD | change, "mine.json")
+def test_bad_stage_times_are_named(change, message, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(GOOD | change))
+    with pytest.raises(ValueError, match=f"^{path}: expected stage times as `measure` writes them: {message}"):
+        read_stages(path)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Poisson(0), "rate: expected more than 0"),
+        (lambda: Poisson(rate=0), "rate\n.*greater than 0"),
         (lambda: Daily(10, 25), "peak: expected mean to 2"),
-        (lambda: Daily(10, 15, 0), "day_s"),
-        (lambda: Closed(0), "callers"),
+        (lambda: Daily(mean=10, peak=15, day_s=0), "day_s"),
+        (lambda: Closed(callers=0), "callers"),
         (lambda: Autoscaling(min_replicas=3, max_replicas=2), "min_replicas, max_replicas"),
         (lambda: Autoscaling(target_ongoing_requests=0), "target_ongoing_requests"),
         (lambda: Autoscaling(upscale_delay_s=-1), "upscale_delay_s"),
@@ -413,4 +416,6 @@ def test_the_commands_answer(tmp_path, capsys):
     assert "none.json" in capsys.readouterr().err
     assert main(["plan", *own, "--rates", "-1"]) == 1
     assert main(["simulate", *own, "--rate", "0"]) == 1
-    assert "rate: expected more than 0 calls a second" in capsys.readouterr().err
+    assert "capacity: rate: Input should be greater than 0, got 0.0\n" in capsys.readouterr().err
+    assert main(["simulate", *own, "--daily", "10", "30", "60"]) == 1
+    assert "capacity: peak: expected mean to 2 * mean, the mean being 10.0, got 30.0\n" in capsys.readouterr().err

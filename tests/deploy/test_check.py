@@ -36,7 +36,8 @@ def edit(root, path, old, new):
     file.write_text(text)
 
 
-OWN = "overlays/own/kustomization.yaml"
+OWN, RAY, SERVE = "overlays/own/kustomization.yaml", "base/rayservice.yaml", "serve/serve.yaml"
+BUDGET, VALKEY = "base/disruption.yaml", "components/gcs-fault-tolerance/valkey.yaml"
 ELSEWHERE = """
 patches:
   - target: {kind: StatefulSet, name: iin-valkey}
@@ -49,26 +50,21 @@ patches:
         path: /spec/rayClusterConfig/gcsFaultToleranceOptions/redisAddress
         value: rediss://redis.example.com:6379
 """
-
 SETTINGS = """
 patches:
   - target: {kind: ConfigMap, name: iin-settings}
     patch: |
       - {op: replace, path: /data/RAY_USAGE_STATS_ENABLED, value: "1"}
 """
-
-
 NOTHING = """
 patches:
   - target: {TARGET}
     patch: |
       - {op: remove, path: /a}
 """
-
-SECRETS = """
+SECRETS = """---
 {apiVersion: external-secrets.io/v1, kind: ExternalSecret, metadata: {name: iin-callers}, spec: {}}
 """
-
 INTERNAL = """
 patches:
   - target: {kind: Gateway}
@@ -81,145 +77,109 @@ patches:
         path: /spec/provider/kubernetes/envoyService
         value: {annotations: {service.beta.kubernetes.io/aws-load-balancer-scheme: internal}, loadBalancerClass: nlb}
 """
+RIGHT = {  # edits by what they are: file, old, new
+    "max_replicas": [
+        (SERVE, r"max_replicas: \d+", "max_replicas: 16"),
+        (RAY, r"maxReplicas: \d+", "maxReplicas: 10"),
+    ],
+    "units": [
+        (RAY, r'cpu: "?(\d+)"?, memory', r"cpu: \1, memory"),
+        (RAY, r"memory: \d+Gi, eph", "memory: 90G, eph"),
+    ],
+    "gpu": [(OWN, r"^  - ../../serve$", "  - ../../serve\n  - ../../components/gpu")],
+    "pvc": [(OWN, "bundle-image-volume", "bundle-pvc")],
+    "no gateway": [(OWN, "^  - ../../components/gateway\n", "")],
+    "no Valkey": [(OWN, "^  - ../../components/gcs-fault-tolerance\n", "")],
+    "no monitoring": [(OWN, "^  - ../../components/monitoring\n", "")],
+    "namespace": [(OWN, "^namespace: .+", "namespace: faces")],
+    "Envoy's namespace": [("components/gateway/network-policy.yaml", "envoy-gateway-system", "gateways")],
+    "Redis elsewhere": [(OWN, r"\Z", ELSEWHERE)],
+    "a generated name": [(OWN, r"\Z", SETTINGS)],
+    "an internal load balancer": [(OWN, r"\Z", INTERNAL)],
+    "another operator's": [("base/accounts.yaml", r"\Z", SECRETS)],
+    "no patches": [(OWN, r"\Z", "patches:  # none yet\n")],
+}
 
 
-@pytest.mark.parametrize(
-    "edits",
-    [
-        [
-            ("serve/serve.yaml", r"max_replicas: \d+", "max_replicas: 16"),
-            ("base/rayservice.yaml", r"maxReplicas: \d+", "maxReplicas: 10"),
-        ],
-        [
-            ("base/rayservice.yaml", r'cpu: "?(\d+)"?, memory', r"cpu: \1, memory"),
-            ("base/rayservice.yaml", r"memory: \d+Gi, eph", "memory: 90G, eph"),
-        ],
-        [(OWN, r"^  - ../../serve$", "  - ../../serve\n  - ../../components/gpu")],
-        [(OWN, "bundle-image-volume", "bundle-pvc")],
-        [(OWN, "^  - ../../components/gateway\n", "")],
-        [(OWN, "^  - ../../components/gcs-fault-tolerance\n", "")],
-        [(OWN, "^  - ../../components/monitoring\n", "")],
-        [(OWN, "^namespace: .+", "namespace: faces")],
-        [("components/gateway/network-policy.yaml", "envoy-gateway-system", "gateways")],
-        [(OWN, r"\Z", ELSEWHERE)],
-        [(OWN, r"\Z", SETTINGS)],
-        [(OWN, r"\Z", INTERNAL)],
-        [("base/accounts.yaml", r"\Z", "---" + SECRETS)],
-        [(OWN, r"\Z", "patches:  # none yet\n")],
-    ],
-    ids=[
-        "max_replicas",
-        "units",
-        "gpu",
-        "pvc",
-        "no gateway",
-        "no Valkey",
-        "no monitoring",
-        "namespace",
-        "Envoy's namespace",
-        "Redis elsewhere",
-        "a generated name",
-        "an internal load balancer",
-        "another operator's",
-        "no patches",
-    ],
-)
+@pytest.mark.parametrize("edits", RIGHT.values(), ids=RIGHT.keys())
 def test_what_an_operator_may_change_is_right(copied, edits, capsys):
     for one in edits:
         edit(copied, *one)
     assert main([str(copied / "deploy/overlays/own")]) == 0, capsys.readouterr().out
 
 
+def patch_of(target):
+    return NOTHING.replace("TARGET", target)
+
+
 @pytest.mark.parametrize(
-    ("edits", "told"),
+    ("path", "old", "new", "message"),
     [
-        ([("serve/serve.yaml", r"max_replicas: \d+", "max_replicas: 1000")], "expected room for 1250 replicas"),
-        ([("serve/serve.yaml", "(?m)^    route_prefix: /\n", "    prefix: /\n")], "prefix: unknown key"),
-        ([("serve/serve.yaml", "args: {cpus", "args: {cores")], "cores\n +Extra inputs are not permitted"),
-        ([(OWN, "^resources: ", "resource: ")], "kubectl kustomize"),
-        (
-            [(OWN, r"\Z", NOTHING.replace("TARGET", "kind: Rayservice"))],
-            "found no {'kind': 'Rayservice'}",
-        ),
-        (
-            [(OWN, r"\Z", NOTHING.replace("TARGET", "kind: RayService, version: v1alpha1"))],
-            "found no {'kind': 'RayService', 'version': 'v1alpha1'}",
-        ),
-        ([(OWN, r"\Z", NOTHING.replace("TARGET", "kind: RayService, namespace: iin"))], "expected no namespace"),
-        ([(OWN, "kind: PrometheusRule", "kind: PrometheusRules")], "found no {'kind': 'PrometheusRules'}"),
-        (
-            [(OWN, "^namespace: .+", "namespace: faces"), (OWN, r"\[alert=IinNoPod\]", "[alert=IinAbsent]")],
-            "IinNoPod: expected",
-        ),
-        ([("base/rayservice.yaml", "(?<= {14})imagePullPolicy", "imagePolicy")], "Pod : .*imagePolicy"),
-        ([("base/disruption.yaml", "minAvailable", "minAvailble")], "PodDisruptionBudget iin-workers: .*minAvailble"),
-        ([("base/rayservice.yaml", "clusterIP", "clusterIp")], "Service iin-serve-svc: .*clusterIp"),
-        ([("base/rayservice.yaml", "rayVersion", "rayversion")], "RayService: .*rayversion"),
-        ([("base/rayservice.yaml", "limits: {memory: 1Gi}", "limit: {memory: 1Gi}")], "Pod : .*limit"),
+        (SERVE, r"max_replicas: \d+", "max_replicas: 1000", "expected room for 1250 replicas"),
+        (SERVE, "^    route_prefix: /\n", "    prefix: /\n", "prefix: unknown key"),
+        (SERVE, "args: {cpus", "args: {cores", "cores\n +Extra inputs are not permitted"),
+        (OWN, "^resources: ", "resource: ", "kubectl kustomize"),
+        (OWN, r"\Z", patch_of("kind: Rayservice"), "found no {'kind': 'Rayservice'}"),
+        (OWN, r"\Z", patch_of("kind: RayService, version: v1alpha1"), "found no .*'version': 'v1alpha1'}"),
+        (OWN, r"\Z", patch_of("kind: RayService, namespace: iin"), "expected no namespace"),
+        (OWN, "kind: PrometheusRule", "kind: PrometheusRules", "found no {'kind': 'PrometheusRules'}"),
+        (OWN, r"(namespace: )iin((?:.|\n)+)IinNoPod", r"\1faces\2IinAbsent", "IinNoPod: expected"),
+        (RAY, "(?<= {14})imagePullPolicy", "imagePolicy", "Pod : .*imagePolicy"),
+        (BUDGET, "minAvailable", "minAvailble", "PodDisruptionBudget iin-workers: .*minAvailble"),
+        (RAY, "clusterIP", "clusterIp", "Service iin-serve-svc: .*clusterIp"),
+        (RAY, "rayVersion", "rayversion", "RayService: .*rayversion"),
+        (RAY, "limits: {memory: 1Gi}", "limit: {memory: 1Gi}", "Pod : .*limit"),
         pytest.param(
-            [("components/monitoring/rules.yaml", r"histogram_quantile\(", "quantiles(")],
-            "unknown function.*quantiles",
+            *("components/monitoring/rules.yaml", r"histogram_quantile\(", "quantiles(", "unknown function.*quantiles"),
             marks=pytest.mark.skipif(
                 shutil.which("promtool") is None, reason="promtool is not installed (CONTRIBUTING.md)"
             ),
         ),
-        ([("base/disruption.yaml", "kind: PodDisruptionBudget", "kind: PodDisruptionBudgets")], "known, got PodDisr"),
-        ([("components/gateway/gateway.yaml", "kind: Gateway$", "kind: Gateways")], "known, got Gateways"),
-        ([("base/rayservice.yaml", 'num-cpus: "2"', 'num-cpus: "2.5"')], "num-cpus: '2.5' is not a valid integer"),
-        ([("base/serve.env", "(?<=DRAIN_TIMEOUT_S=).*", '"90"')], "calls_end_before_pods: could not convert"),
-        ([("base/disruption.yaml", "name: iin-workers", "name: workers")], "PodDisruptionBudget iin-workers, got 0"),
-        ([("base/rayservice.yaml", "^  upgradeStrategy:\n    type: .*\n", "")], "expected the field 'upgradeStrategy'"),
-        ([("base/rayservice.yaml", "^  serveService:\n(    .*\n)+", "")], "expected the field 'serveService'"),
-        ([(OWN, "^  - ../../serve\n", "")], "got none; list deploy/serve"),
-        ([("serve/serve.yaml", "^applications:", "applications")], "serveConfigV2: expected YAML"),
+        (BUDGET, "kind: PodDisruptionBudget", "kind: PodDisruptionBudgets", "known, got PodDisr"),
+        ("components/gateway/gateway.yaml", "kind: Gateway$", "kind: Gateways", "known, got Gateways"),
+        (RAY, 'num-cpus: "2"', 'num-cpus: "2.5"', "num-cpus: '2.5' is not a valid integer"),
+        ("base/serve.env", "(?<=DRAIN_TIMEOUT_S=).*", '"90"', "calls_end_before_pods: could not convert"),
+        (BUDGET, "name: iin-workers", "name: workers", "PodDisruptionBudget iin-workers, got 0"),
+        (RAY, "^  upgradeStrategy:\n    type: .*\n", "", "expected the field 'upgradeStrategy'"),
+        (RAY, "^  serveService:\n(    .*\n)+", "", "expected the field 'serveService'"),
+        (OWN, "^  - ../../serve\n", "", "got none; list deploy/serve"),
+        (SERVE, "^applications:", "applications", "serveConfigV2: expected YAML"),
         (
-            [("base/rayservice.yaml", r"^      rayStartParams:\n(        .*\n)+", "      rayStartParams:\n")],
+            *(RAY, r"^      rayStartParams:\n(        .*\n)+", "      rayStartParams:\n"),
             "headGroupSpec.rayStartParams: Input should be a valid dictionary",
         ),
+        (RAY, r"^  serveService:\n(    .*\n)+", "  serveService:\n", "RayService: spec.serveService: Input should be"),
+        (RAY, "^    autoscalerOptions:", r"\g<0>\n    options:", "autoscalerOptions: Input should be"),
+        (RAY, r"^ {14}ports:\n( {16}- .*\n)+", 14 * " " + "ports:\n", "expected the field 'ports'"),
+        (SERVE, "(?s)^applications:\n.*", "applications:\n", r"serve.yaml: (.|\n)*\napplications\n"),
+        (SERVE, "(?s)^applications:\n.*", "applications: []\n", "one application, got 0"),
+        (SERVE, "timeout_s: 60", 'timeout_s: "60"', r"request_timeout_s\n +Input should be a valid number"),
+        (SERVE, r"(max_replicas:) (\d+)", r'\1 "\2"', r"max_replicas\n +Input should be a valid integer"),
+        (SERVE, r'bundle: ".*"', "bundle:", "expected the field 'bundle'"),
+        (VALKEY, r"^          env:\n(            .*\n)+", "          env: []\n", "one variable VALKEY_PASSWORD, got 0"),
         (
-            [("base/rayservice.yaml", r"^  serveService:\n(    .*\n)+", "  serveService:\n")],
-            "RayService: spec.serveService: Input should be",
-        ),
-        (
-            [("base/rayservice.yaml", "^    autoscalerOptions:", r"\g<0>\n    options:")],
-            "autoscalerOptions: Input should be",
-        ),
-        (
-            [("base/rayservice.yaml", r"^              ports:\n(                - .*\n)+", "              ports:\n")],
-            "expected the field 'ports'",
-        ),
-        ([("serve/serve.yaml", "(?s)^applications:\n.*", "applications:\n")], r"serve.yaml: (.|\n)*\napplications\n"),
-        ([("serve/serve.yaml", "(?s)^applications:\n.*", "applications: []\n")], "one application, got 0"),
-        (
-            [("serve/serve.yaml", "timeout_s: 60", 'timeout_s: "60"')],
-            r"request_timeout_s\n +Input should be a valid number",
-        ),
-        (
-            [("serve/serve.yaml", r"(max_replicas:) (\d+)", r'\1 "\2"')],
-            r"max_replicas\n +Input should be a valid integer",
-        ),
-        ([("serve/serve.yaml", r'bundle: ".*"', "bundle:")], "expected the field 'bundle'"),
-        (
-            [
-                (
-                    "components/gcs-fault-tolerance/valkey.yaml",
-                    r"^          env:\n(            .*\n)+",
-                    "          env: []\n",
-                )
-            ],
-            "one variable VALKEY_PASSWORD, got 0",
-        ),
-        (
-            [("serve/serve.yaml", r"(?s)(  - name: )iin(\n    route_prefix: /)(.*)", r"\g<0>\1other\2other\3")],
-            r"one application, got 2; a second model has an overlay of its own",
+            *(SERVE, r"(?s)(  - name: )iin(\n    route_prefix: /)(.*)", r"\g<0>\1other\2other\3"),
+            "one application, got 2; a second model has an overlay of its own",
         ),
     ],
 )
-def test_what_is_wrong_is_told(copied, edits, told, capsys):
-    for one in edits:
-        edit(copied, *one)
+def test_what_is_wrong_is_told(copied, path, old, new, message, capsys):
+    edit(copied, path, old, new)
     assert main([str(copied / "deploy/overlays/own")]) == 1
-    assert re.search(told, capsys.readouterr().out)
+    assert re.search(message, capsys.readouterr().out)
+
+
+def test_values_that_are_still_the_examples_are_listed(copied, capsys):
+    own, digest = str(copied / "deploy/overlays/own"), "@sha256:" + 64 * "0"
+    assert main([own]) == 0
+    listed = [line.strip() for line in capsys.readouterr().out.partition("to be replaced")[2].splitlines()[1:]]
+    image = "registry.example.com/iin-serve:0.1.0-cpu"
+    assert listed == ["iin.example.com", f"registry.example.com/iin-bundle{digest}", image]
+    edit(copied, OWN, "registry.example.com", "registry.test")
+    edit(copied, OWN, f"sha256:{64 * '0'}", f"sha256:{64 * '1'}")
+    edit(copied, "components/gateway/gateway.yaml", "iin.example.com", "faces.test")
+    assert main([own]) == 0
+    assert "to be replaced" not in capsys.readouterr().out
 
 
 def test_a_missing_program_is_named(copied, monkeypatch, tmp_path, capsys):
@@ -233,7 +193,7 @@ def test_a_missing_program_is_named(copied, monkeypatch, tmp_path, capsys):
 
 
 def test_a_bundle_on_a_volume_is_exchanged_and_put_back_as_the_runbook_says(copied):
-    """In this overlay alone, in what its replicas are told, and nowhere else."""
+    """In this overlay alone, in what its replicas are message, and nowhere else."""
     dev, own = (copied / "deploy/overlays" / name for name in ("dev", "own"))
     swap, back = re.findall(r"^sed -i .+$", (DEPLOY / "RUNBOOK.md").read_text(), re.M)
 

@@ -305,7 +305,7 @@ MISTAKES = {
     gateway.the_gateway_leads_to_the_service: [
         lambda o: ray_service(o)["serveService"]["metadata"].update(name="iin"),
         lambda o: first(o, "Gateway")["listeners"][0].update(protocol="HTTP"),
-        lambda o: first(o, "Gateway")["listeners"][0].update(hostname="a.b"),
+        lambda o: first(o, "GRPCRoute").update(hostnames=["a.b"]),
         lambda o: first(o, "GRPCRoute")["parentRefs"][0].update(sectionName="a"),
         lambda o: first(o, "GRPCRoute")["parentRefs"][0].update(name="a"),
         lambda o: first(o, "SecurityPolicy").pop("apiKeyAuth"),
@@ -337,7 +337,10 @@ RIGHT = {
     ],
     gateway.the_gateway_leads_to_the_service: [
         lambda o: first(o, "GRPCRoute")["parentRefs"][0].pop("sectionName"),
-        lambda o: first(o, "Gateway")["listeners"][0].update(hostname="*.example.com"),
+        lambda o: (
+            first(o, "Gateway")["listeners"][0].update(hostname="*.example.com"),
+            first(o, "GRPCRoute").update(hostnames=["iin.example.com"]),
+        ),
         lambda o: first(o, "BackendTrafficPolicy")["timeout"]["http"].update(requestTimeout="1m15s"),
     ],
     rules.ports_have_their_names: [

@@ -181,9 +181,19 @@ def test_two_applications_on_a_cluster_that_is_joined(cluster, digits_bundle, tm
         with Client(first.address, application="third") as client, pytest.raises(CallError, match=told):
             client.get_model()
         told = iin(first, "describe", code=1)
-        assert told.startswith("iin: no application is named, which only a service of one model allows (NOT_FOUND); ")
+        assert told.startswith("iin: no application is named, and the service has several or, while it starts")
         assert "Ray" not in told
         assert second.address == first.address
+
+
+def test_replicas_that_find_no_room_are_told_of_while_they_wait(cluster, digits_bundle):
+    command = [BIN / "iin-serve", digits_bundle, *cluster.options, "--port", str(free_ports(1)[0]), "--cpus", "3"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        told = next(line for line in process.stderr if "waiting: " in line)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+    assert 'Resources required for each replica: {"CPU": 3}' in told
+    assert process.returncode == 130
 
 
 def test_help_teaches(tmp_path):

@@ -42,7 +42,7 @@ def test_a_message_that_cannot_be_read_ends_the_stream_with_an_error_after_the_a
         with pytest.raises(grpc.RpcError) as ended:
             next(answers)
     assert ended.value.code() == StatusCode.INVALID_ARGUMENT
-    assert "requests[3]: expected a message of this RPC, got bytes that are none" in ended.value.details()
+    assert "requests[3]: expected a message of this RPC, got bytes that are not one" in ended.value.details()
 
 
 def test_large_messages_wait_for_room_and_none_is_refused(client):

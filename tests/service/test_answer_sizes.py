@@ -92,12 +92,26 @@ def test_a_message_of_a_stream_has_fewer_samples_where_they_are_large(bundle, mo
     rpcs = rpcs_of(bundle, quick_graphs(bundle))
     assert rpcs.description().limits.samples_per_message == 32
     monkeypatch.setattr(responses, "STREAMED_BYTES", responses.Sizes(bundle.manifest).most(7))
+    rpcs = rpcs_of(bundle, quick_graphs(bundle))
     assert rpcs.description().limits.samples_per_message == 7
 
     async def run():
         return [one.factors.shape[0] async for one in samples(rpcs, Context())]
 
     assert asyncio.run(run()) == [7] * 14 + [2]
+
+
+@pytest.mark.parametrize(
+    ("output", "run"), [("factors", set()), ("latent", {"inverse"}), ("image", {"inverse", "decoder"})]
+)
+def test_model_infer_computes_no_output_that_is_not_wanted(output, run, rpcs):
+    request = inference_pb.ModelInferRequest(model_name="sample")
+    request.inputs.add(name="count", datatype="INT64", shape=[1]).contents.int64_contents.append(2)
+    request.outputs.add(name=output)
+    response = asyncio.run(inference_of(rpcs).model_infer(request, Context()))
+    assert [one.name for one in response.outputs] == [output]
+    ran = {name.removesuffix("_compute_ms") for name in response.parameters if name.endswith("_compute_ms")}
+    assert ran == run
 
 
 def test_no_room_is_kept_for_what_an_answer_never_has(rpcs):

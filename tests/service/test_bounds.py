@@ -18,7 +18,7 @@ from iin_api.v1 import interpretation_pb2 as pb
 from iin_service import answering, inputs, responses, room
 from iin_service.errors import Overloaded
 from iin_service.graphs import CODECS, Compute
-from iin_service.items import Given, Wanted
+from iin_service.items import Wanted
 from PIL import Image
 
 from .fakes import Context, Noting, inference_of, latent_request, picture, quick_graphs, raising, rpcs_of
@@ -85,13 +85,14 @@ def test_a_call_that_has_no_room_is_refused_before_a_picture_of_it_is_decoded(ca
 
 @pytest.mark.parametrize("call", [interpret, infer])
 def test_many_pictures_are_put_together_outside_the_event_loop(call, bundle, monkeypatch):
-    in_loop, joined, context = [], Given.joined, Context()
+    in_loop, concatenate, context = [], np.concatenate, Context()
 
-    def joining(parts):
-        in_loop.append(threading.current_thread() is threading.main_thread())
-        return joined(parts)
+    def watched(arrays, *how):
+        if len(arrays) == 100:
+            in_loop.append(threading.current_thread() is threading.main_thread())
+        return concatenate(arrays, *how)
 
-    monkeypatch.setattr(Given, "joined", joining)
+    monkeypatch.setattr(np, "concatenate", watched)
     asyncio.run(call(rpcs_of(bundle, quick_graphs(bundle)), [picture()] * 100, context))
     assert (context.code, in_loop) == (None, [False])
 

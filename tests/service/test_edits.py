@@ -45,21 +45,6 @@ def test_an_edit_changes_its_factor_and_leaves_the_others_alone(operation):
     assert not np.array_equal(after[:, DIGIT], before[:, DIGIT])
 
 
-def test_a_change_tells_where_it_gave_more_than_it_kept():
-    factors = np.tile(np.array([0, 1, -4], np.float32), (2, 1))
-    layout = FactorLayout.from_sizes({"residual": 3})
-
-    def told(operation, source=None):
-        found = change(factors.copy(), Edit("residual", operation), layout, source)
-        return np.broadcast_to(found, (2, 3)).tolist()
-
-    source = np.array([[0, 2, 3], [1, 0, -5]], np.float32)
-    assert told(replace(source, 0.5), source) == [[False, True, False], [True, False, True]]
-    assert told(replace(source[:1], 1.0), source[:1]) == [[False, True, True]] * 2
-    assert told(SetValue(np.array([1, 0, 1], np.float32))) == [[True, False, True]] * 2
-    assert told(Shift(np.array([0, 3, 4], np.float32), 5.0)) == [[False, True, False]] * 2
-
-
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(strength=st.floats(0, 1, width=32))
 def test_replace_moves_along_a_straight_line(strength):

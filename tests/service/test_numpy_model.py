@@ -187,9 +187,9 @@ def test_an_analysis_keeps_sums_over_its_draws_and_not_the_draws(engine):
 def test_an_overflow_in_the_log_determinant_alone_is_the_callers_mistake(engine):
     latents = np.zeros((3, LAYOUT.size), np.float32)
     latents[1, 0] = ENDLESS
-    parts = Given.joined([Given("latent", one[None], f"inputs[{index}]") for index, one in enumerate(latents)])
+    parts = [Given("latent", one[None], f"inputs[{index}]") for index, one in enumerate(latents)]
     with pytest.raises(InvalidInput, match="an overflow in the transform") as caught:
-        asyncio.run(engine.interpret([parts], Trace()))
+        asyncio.run(engine.interpret(parts, Trace()))
     assert caught.value.field == "inputs[1]"
     latents[1] = 0
     assert np.isfinite(asyncio.run(engine.interpret([Given("latent", latents, "inputs")], Trace())).factors).all()

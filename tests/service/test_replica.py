@@ -16,8 +16,8 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_bundle import BundleError
 from iin_service import inputs, replica, room
+from iin_service.faults import logger
 from iin_service.items import Given, Trace
-from iin_service.log import logger
 from iin_service.recording import Recorder
 from iin_service.replica import Replica
 from iin_service.sessions import Sessions
@@ -72,6 +72,31 @@ def test_a_bundle_is_loaded_again_only_where_its_configuration_changes(made, mon
     assert loads == ["old", "bad", "bad", "old"]
 
 
+def test_bundles_are_loaded_one_after_the_other_and_the_last_named_is_served(made, monkeypatch):
+    """Ray tells of a change of rank, and after the head's loss of everything, whether or not it waits for an answer."""
+    loads, gate = [], threading.Event()
+
+    def load(path):
+        loads.append(path)
+        if path == "slow":
+            gate.wait(10)
+            raise BundleError("bad")
+        return None, path, None
+
+    monkeypatch.setattr(made, "_load", load)
+
+    async def run():
+        await made.reconfigure({"bundle": "old"})
+        calls = [asyncio.create_task(made.reconfigure({"bundle": path})) for path in ("slow", "new", "new")]
+        await asyncio.sleep(0.1)
+        gate.set()
+        await asyncio.gather(*calls)
+
+    asyncio.run(run())
+    assert loads == ["old", "slow", "new"]
+    assert (made._rpcs, made._metrics.refused) == ("new", False)
+
+
 def test_a_first_bundle_that_is_refused_is_tried_again(made, monkeypatch):
     loads = []
 
@@ -87,11 +112,11 @@ def test_a_first_bundle_that_is_refused_is_tried_again(made, monkeypatch):
 
 
 FAULTS = {
-    "a missing key": ({}, "user_config.bundle: Field required"),
-    "a misspelt key": ({"bundel": "a"}, "user_config.bundle: Field required, user_config.bundel: Extra inputs are not"),
-    "another key": ({"bundle": "a", "bundles": "b"}, "user_config.bundles: Extra inputs are not permitted"),
-    "a number": ({"bundle": 3}, "user_config.bundle: Input should be a valid string"),
-    "no mapping": (["bundle"], "user_config: Input should be a valid dictionary"),
+    "a missing key": ({}, r"for user_config\nbundle\n  Field required"),
+    "a misspelt key": ({"bundel": "a"}, r"\nbundle\n  Field required (.*\n)*bundel\n  Extra inputs are not permitted"),
+    "another key": ({"bundle": "a", "bundles": "b"}, r"\nbundles\n  Extra inputs are not permitted"),
+    "a number": ({"bundle": 3}, r"\nbundle\n  Input should be a valid string .*input_value=3"),
+    "no mapping": (["bundle"], r"for user_config\n  Input should be a valid dictionary"),
 }
 
 
@@ -101,13 +126,12 @@ def test_a_configuration_at_fault_is_refused_by_field_and_what_was_serving_keeps
 ):
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     monkeypatch.setattr(made, "_load", lambda path: (None, path, None))
-    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+    with pytest.raises(ValueError, match=words):
         asyncio.run(made.reconfigure(given))
-    assert "expected bundle, a path, and if you like manifest_sha256, got" in str(caught.value)
     asyncio.run(made.reconfigure({"bundle": "old"}))
     asyncio.run(made.reconfigure(given))
     assert (made._rpcs, made._metrics.refused) == ("old", True)
-    assert words in caplog.text
+    assert re.search(words, caplog.text)
 
 
 async def exchanged(made, bundle):

@@ -16,8 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from iin_api.v1 import interpretation_pb2 as pb
 from iin_service import answering, responses, room, rpc
 from iin_service.errors import InvalidInput
-from iin_service.faults import Fault
-from iin_service.log import logger
+from iin_service.faults import Fault, logger
 from iin_service.sessions import Sessions
 
 from .fakes import Context, Noting, latent_request, quick_graphs, raising, raw_edit, rpcs_of

@@ -1,10 +1,9 @@
-"""What single blocks promise beyond the laws: initialisation, sizes, refusals."""
+"""What single blocks promise beyond the laws: initialisation and sizes."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iin_training.flows import ActNorm, DoubleCoupling, Flatten, Flow, Permutation, interpretation_flow
+from iin_training.flows import ActNorm, DoubleCoupling, Flow, Permutation, interpretation_flow
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -22,11 +21,6 @@ def test_actnorm_starts_with_zero_mean_and_unit_variance(rows, scale, offset, se
     std, mean = torch.std_mean(block(batch)[0], dim=0)
     torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-6)
     torch.testing.assert_close(std, torch.ones_like(std), rtol=1e-6, atol=0)
-
-
-def test_actnorm_refuses_to_start_from_a_single_row():
-    with pytest.raises(ValueError, match=r"expected at least 2 rows.*got 1"):
-        ActNorm(3).initialize(torch.randn(1, 3))
 
 
 def test_actnorm_survives_a_dimension_that_never_varies():
@@ -92,16 +86,6 @@ def test_a_coupling_scales_by_at_most_e_a_half_step():
     assert float(log_abs_det.detach().abs().max()) <= 4 + 1e-6
 
 
-def test_a_coupling_needs_two_dimensions():
-    with pytest.raises(ValueError, match="expected at least 2 dimensions to split, got 1"):
-        DoubleCoupling(1, hidden=8, depth=1)
-
-
-def test_a_flow_needs_a_block():
-    with pytest.raises(ValueError, match="expected at least one block, got none"):
-        Flow([])
-
-
 def test_a_flow_of_spatial_latents_works_on_them_row_by_row():
     batch = torch.randn(9, 2, 3, 2)
     flow = interpretation_flow((2, 3, 2), blocks=2, hidden=8, depth=1, seed=0)
@@ -115,9 +99,3 @@ def test_a_flow_of_spatial_latents_works_on_them_row_by_row():
 def test_flat_latents_need_no_flattening():
     flow = interpretation_flow((6,), blocks=1, hidden=8, depth=1, seed=0)
     assert [type(block) for block in flow.blocks] == [ActNorm, DoubleCoupling, Permutation]
-
-
-@pytest.mark.parametrize("shape", [(), (3, 0, 2)])
-def test_flatten_refuses_a_shape_without_dimensions(shape):
-    with pytest.raises(ValueError, match=r"shape: expected positive sizes, as in \(C, H, W\)"):
-        Flatten(shape)

@@ -113,18 +113,3 @@ def test_distances_grow_with_what_is_added(distance):
 def test_float32_is_computed_in_float64(distance):
     a, b = normal(300).astype(np.float32) + 100, normal(300, seed=1).astype(np.float32) + 100
     assert distance(a, b) == distance(a.astype(np.float64), b.astype(np.float64))
-
-
-@BOTH
-def test_what_cannot_be_compared_is_refused(distance):
-    a = normal(5)
-    with pytest.raises(ValueError, match=r"a: expected features \(N, D\) of at least two pictures, got shape \(1, 6\)"):
-        distance(a[:1], a)
-    with pytest.raises(ValueError, match=r"b: expected features \(N, D\) of at least two pictures, got shape \(6,\)"):
-        distance(a, a[0])
-    with pytest.raises(ValueError, match="b: expected features of the width of a, 6, got 5; take both from one"):
-        distance(a, a[:, :5])
-    broken = a.copy()
-    broken[1, 2], broken[3, 3] = np.nan, np.inf
-    with pytest.raises(ValueError, match="b: expected finite features, got 2 that are not"):
-        distance(a, broken)

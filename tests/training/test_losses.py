@@ -1,7 +1,6 @@
 """The losses are exact densities, compared with scipy's multivariate normal."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -127,20 +126,3 @@ def test_the_loss_keeps_the_precision_of_its_inputs():
     assert found.dtype == torch.float32
     assert found.shape == (4,)
     assert torch.isfinite(found).all()
-
-
-@pytest.mark.parametrize(
-    ("sizes", "columns"), [([2, 1], 2), ([2, 3], 2), ([2, 2], 3), ([4], 2)], ids=["short", "long", "wide", "narrow"]
-)
-def test_sizes_that_do_not_fit_are_refused(sizes, columns):
-    z = torch.zeros(3, 4)
-    with pytest.raises(ValueError, match="expected sizes that sum to 4 and one column of shared for each"):
-        pair_nll(
-            z,
-            z,
-            z[:, 0],
-            z[:, 0],
-            sizes=sizes,
-            shared=torch.zeros(3, columns, dtype=torch.bool),
-            similarity=torch.zeros(3),
-        )

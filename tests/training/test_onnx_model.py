@@ -173,7 +173,7 @@ def test_an_encoder_that_samples_does_as_its_network_does(sampling):
 def test_the_graph_of_an_encoder_that_samples_gives_the_mean(sampling, tmp_path):
     network, path = sampling
     model, images = frozen(OnnxModule(path, output=("mean", "log_variance"))), torch.rand(40, *SHAPE)
-    write_graph("encoder", model.networks()["encoder"], tmp_path / "copy.onnx", images, "image", ("latent",))
+    write_graph("encoder", model.networks()["encoder"], tmp_path / "copy.onnx", images)
     session = onnxruntime.InferenceSession(tmp_path / "copy.onnx", providers=["CPUExecutionProvider"])
     assert [node.name for node in session.get_outputs()] == ["latent"]
     (latents,) = session.run(None, {"image": images.numpy()})

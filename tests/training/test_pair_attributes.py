@@ -72,7 +72,6 @@ def test_a_table_reads_back_as_the_values_that_were_written(tmp_path_factory, ro
         column = table.columns[name]
         found = [None if code < 0 else column.values[code] for code in column.codes]
         assert found == [None if row[position].lower() in ("", "nan") else row[position] for row in rows]
-        assert column.edges == ()
 
 
 def test_equal_numbers_are_one_value_however_they_are_written(tmp_path):
@@ -93,7 +92,6 @@ def test_many_names_that_look_like_numbers_are_not_binned(tmp_path):
     rows = [(f"{number}.png", name) for number, name in enumerate(names)]
     column = read_attributes(write_csv(tmp_path / "t.csv", rows, ("file", "take"))).columns["take"]
     assert column.values == tuple(names)
-    assert column.edges == ()
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -105,8 +103,8 @@ def test_many_numbers_are_binned_into_quantiles_of_equal_size(tmp_path_factory, 
     sizes = np.bincount(column.codes)
     assert len(column.values) == len(sizes) == BINS
     assert sizes.max() - sizes.min() <= 1
-    bounds = [-np.inf, *column.edges, np.inf]
-    assert all(bounds[code] <= value < bounds[code + 1] for code, value in zip(column.codes, values, strict=True))
+    bounds = [[float(end) for end in text.strip("[)").split(", ")] for text in column.values]
+    assert all(bounds[code][0] <= value < bounds[code][1] for code, value in zip(column.codes, values, strict=True))
     assert column.values[0].startswith("[-inf, ")
     assert column.values[-1].endswith(", inf)")
 

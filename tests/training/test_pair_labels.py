@@ -67,6 +67,13 @@ def test_classes_come_evenly_or_as_often_as_their_images(balanced, expected):
         np.testing.assert_allclose(frequencies(second[second < 90], 90), 1 / 90, atol=0.004)
 
 
+def test_labels_that_are_tensors_of_one_number_count_as_these_numbers():
+    each = [torch.tensor(label) for label in np.arange(40) % 4]  # as a TensorDataset gives them
+    assert (
+        SameLabel(numbered(40), each, "digit").digest() == SameLabel(numbered(40), np.arange(40) % 4, "digit").digest()
+    )
+
+
 def test_everything_else_is_independent_in_a_pair():
     labels = np.arange(200) % 2
     first, second, _ = drawn(SameLabel(numbered(200), labels, "digit"), 4000)

@@ -20,7 +20,7 @@ from iin_training.models.autoencoder import freeze
 from iin_training.models.checks import check_interpretable
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.digits import DigitPairs
-from iin_training.pipeline import _joined, _likeliest, _tried, run_recipe, score_recipe
+from iin_training.pipeline import _joined, _likelier, _tried, run_recipe, score_recipe
 from iin_training.plans.coloured_digits import DigitsPlan
 from iin_training.recipes import RECIPES
 from iin_training.run import Run, claimed
@@ -82,8 +82,12 @@ def test_what_makes_held_out_pictures_less_likely_is_left_out(factor, kept):
     said, latents = io.StringIO(), 2 * torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
     flows = [Scaled(1.0), Scaled(factor)]
     model = FrozenModel(nn.Flatten(), image_shape=(1, 2, 4), value_range=(-1.0, 1.0))
-    assert _likeliest(flows, model, latents, Console(file=said, width=1000)) is flows[kept]
+    chosen, figures = _likelier(*flows, model, latents, Console(file=said, width=1000))
+    assert chosen is flows[kept]
     assert ("gaussianisation: left out" in said.getvalue()) is not kept
+    gain = figures["gaussianisation_gain"]
+    assert gain.value == pytest.approx((1 - factor**2) / 2 * float(latents.square().mean()) * 8 + 8 * math.log(factor))
+    assert gain.meaning.endswith("these blocks are part of T") is kept
 
 
 @pytest.mark.parametrize(
@@ -288,6 +292,8 @@ def test_t_is_gaussianised_where_it_is_asked_for_and_kept_whatever_that_says(bri
     def run(blocks):
         recipe = tiny(brief_recipe, digits, sizes=BY_HAND, optimiser=schedule, gaussianise=blocks)
         run_recipe(recipe, tmp_path / "run", Console(file=said, width=1000))
+        card = (tmp_path / "run/bundle/MODEL_CARD.md").read_text()
+        assert ("gaussianisation_gain" in card) is (blocks > 0)
         return {path.name for path in (tmp_path / "run/checkpoints").iterdir()}
 
     assert run(0) == {"judge", "first_stage", "transform"}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from iin_bundle import read_bundle
 from iin_training.cli import main
-from iin_training.model_card import write_model_card
+from iin_training.model_card import model_card
 from PIL import Image
 
 
@@ -121,14 +121,14 @@ def test_a_bundle_has_its_page_beside_it_and_stays_as_it_was(digits_bundle, caps
 def test_a_users_names_are_no_html(digits_bundle, tmp_path):
     bundle = shutil.copytree(digits_bundle, tmp_path / "bundle")
     manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["evaluation"]["judge_accuracy"]["meaning"] = "<script>alert(1)</script> & more"
+    manifest["evaluation"]["judge_accuracy"]["meaning"] = "<script>alert(1)</script> & *more*|[a](b)"
     manifest["provenance"]["data_set"] = "<img src=x>"
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     sample = next((bundle / "samples").iterdir())
     sample.rename(sample.with_name("<b>.png"))
     assert main(["report", str(bundle)]) == 0
     page = Page(tmp_path / "bundle.html")
-    assert [row[-1] for row in page.rows if row[0] == "judge_accuracy"] == ["<script>alert(1)</script> & more"]
+    assert [row[-1] for row in page.rows if row[0] == "judge_accuracy"] == ["<script>alert(1)</script> & *more*|[a](b)"]
     assert "data: <img src=x>" in "".join(page.text)
     assert "<b>" in page.pictures
 
@@ -146,11 +146,11 @@ def test_a_users_names_are_no_formatting_of_the_terminal(digits_bundle, capsys, 
 
 
 @pytest.mark.parametrize("text", ["p(a | b) is so", "two\nlines"], ids=["bar", "lines"])
-def test_a_users_words_stay_in_their_cell_of_the_model_card(digits_bundle, tmp_path, text):
-    manifest, card = read_bundle(digits_bundle).manifest, tmp_path / "card.md"
+def test_a_users_words_stay_in_their_cell_of_the_model_card(digits_bundle, text):
+    manifest = read_bundle(digits_bundle).manifest
     figure = replace(manifest.evaluation["judge_accuracy"], meaning=text)
-    write_model_card(card, replace(manifest, evaluation={text: figure}))
-    rows = [re.split(r" (?<!\\)\| ", line) for line in card.read_text().splitlines() if line.startswith("| ")]
+    card = model_card(replace(manifest, evaluation={text: figure}))
+    rows = [re.split(r" (?<!\\)\| ", line) for line in card.splitlines() if line.startswith("| ")]
     shown = " ".join(text.split()).replace("|", "\\|")
     (named,) = [row for row in rows if row[0] == f"| {shown}"]
     assert len(named) == 5

@@ -8,6 +8,7 @@ from iin_training.models.frozen import FrozenModel
 from iin_training.own_model import OwnModel
 from iin_training.pairs import Mixed, Sketches, Unrelated
 from iin_training.sketch_sheet import show_sketches
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 from torch import nn
@@ -22,7 +23,7 @@ from torch import nn
     ids=["a slash", "one concept twice"],
 )
 def test_every_pair_of_sketches_has_its_sheet(tmp_path, monkeypatch, concepts, names):
-    monkeypatch.setattr(sketch_sheet, "draw_sheet", lambda source: Image.new("L", (2, 2)))
+    monkeypatch.setattr(sketch_sheet, "draw_sheet", lambda source: Figure())
     levels = np.random.default_rng(0).integers(0, 256, (20, 20, 20), dtype=np.uint8)
     sketches = tmp_path / "a.png", tmp_path / "b.png"
     for path, picture in zip(sketches, levels, strict=False):

@@ -100,8 +100,8 @@ def test_what_is_redrawn_shows_the_same_shape_in_both_styles(trained):
 
 def test_a_pair_shares_everything_but_the_concept_or_the_concept_alone(source):
     batch = source.draw(41, FACTORS, torch.Generator().manual_seed(0))
-    levels = np.load(next(source._folder.rglob("redrawn-*.npy")))
-    assert levels.shape == (2 * COUNT, SIZE, SIZE, 3)
+    levels = np.fromfile(next(source._folder.rglob("redrawn-*.levels")), np.uint8).reshape(-1, SIZE, SIZE, 3)
+    assert len(levels) == 2 * COUNT
     known = {row.tobytes(): number for number, row in enumerate(levels)}
     assert len(known) == 2 * COUNT
     sides = []
@@ -124,7 +124,7 @@ def test_both_pictures_of_one_are_augmented_alike(tmp_path, drawn_by_hand):
         make(tmp_path, drawn_by_hand, digits(augmentation=how)).draw(30, FACTORS, torch.Generator().manual_seed(0))
         for how in (Augmentation(rotation=0, zoom=0, shear=0, shift=0), Augmentation(shift=6.0))
     )
-    assert len(list(tmp_path.rglob("redrawn-*.npy"))) == 1  # pictures are re-drawn as they are
+    assert len(list(tmp_path.rglob("redrawn-*.levels"))) == 1  # pictures are re-drawn as they are
     same = still.shared[:, FACTORS.index(RESIDUAL)]
     assert not torch.allclose(still.images_a, moved.images_a, atol=0.1)
     differences = [(batch.images_a - batch.images_b)[same].abs().mean() for batch in (still, moved)]
@@ -147,12 +147,12 @@ def test_an_interrupted_redrawing_goes_on_and_ends_the_same(tmp_path, drawn_by_h
     monkeypatch.setattr(module, "_paint", stopping)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "twice", drawn_by_hand).draw(2, FACTORS, generator)
-    assert not list((tmp_path / "twice").rglob("redrawn-*.npy"))
+    assert not list((tmp_path / "twice").rglob("redrawn-*.levels"))
     with next((tmp_path / "twice").rglob("*.partial")).open("ab") as partial:
         partial.write(b"half a picture")
     make(tmp_path / "twice", drawn_by_hand).draw(2, FACTORS, generator)
     assert len(calls) == 5 + 2 * 4  # of six batches two were there
-    first, second = (next((tmp_path / name).rglob("redrawn-*.npy")).read_bytes() for name in ("whole", "twice"))
+    first, second = (next((tmp_path / name).rglob("redrawn-*.levels")).read_bytes() for name in ("whole", "twice"))
     assert first == second
 
 

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, cast
 
 import tyro
-from iin_bundle import BundleError
 from rich.console import Console
 from rich.text import Text
 
-from iin_training.graphs import ExportError
 from iin_training.model_card import quality_table, score_table
 from iin_training.own_model import AnyRecipe
 from iin_training.pipeline import run_recipe, score_recipe
@@ -98,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Command(Generic[R]):
-    """What `iin-train run RECIPE` is told."""
+    """Options of `iin-train run RECIPE`."""
 
     run_dir: Path
     """Where checkpoints, metrics and the bundle are kept."""
@@ -127,7 +125,7 @@ def _run(action: str, name: str, recipe: Callable[[], AnyRecipe], arguments: lis
             show_sketches(command.recipe, run_dir, console)
             return 0
         bundle = run_recipe(command.recipe, run_dir, console)
-    except (ValueError, BundleError, ExportError, RuntimeError, FloatingPointError, OSError) as error:
+    except (ValueError, RuntimeError, FloatingPointError, OSError) as error:  # our own errors are of these kinds
         _fail(f"{_explained(error, run_dir)}{_lines(error, name)}")
         return 1
     except Exception as error:
@@ -153,7 +151,7 @@ def _report(arguments: list[str]) -> int:
         return 2
     try:
         show_report(Path(arguments[0]), _console())
-    except (ValueError, BundleError, OSError) as error:
+    except (ValueError, OSError) as error:
         _fail(str(error))
         return 1
     return 0

@@ -56,8 +56,7 @@ class Data:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        """Refuse what the first stage would refuse once the judge is trained."""
-        size = self.image_size
+        size = self.image_size  # the first stage would refuse another only once the judge is trained
         _refuse("data", self, {"image_size": (size >= 8 and not size & (size - 1), "a power of two of at least 8")})
 
 
@@ -99,7 +98,6 @@ class Optimiser:
     """Largest norm of the gradient, an adversary's left out; 0 leaves it as it is."""
 
     def __post_init__(self) -> None:
-        """Refuse what no optimiser can do."""
         limits = {
             "steps": (self.steps >= 1, AT_LEAST_1),
             "batch_size": (self.batch_size >= 1, AT_LEAST_1),
@@ -151,7 +149,6 @@ class Autoencoder:
     optimiser: Optimiser
 
     def __post_init__(self) -> None:
-        """Refuse what no first stage can be."""
         limits = {
             "latent_size": (self.latent_size >= 2, LEAST_LATENT),
             "width": (self.width >= 1, AT_LEAST_1),
@@ -201,16 +198,15 @@ class Transform:
     """Noise added to latents while training, as a share of each dimension's standard deviation: keeps T from learning
     few images of a large latent by heart."""
     gaussianise: int = 4
-    """Where there is a decoder, blocks after those of T that act within each factor alone, trained after T to make it
-    standard normal: samples get better and no swap changes, but what is alike comes to lie less close together
-    (docs/RECIPES.md). 0: none, as in the paper."""
+    """Number of blocks after T that make each factor standard normal by itself, trained after T where there are a
+    decoder and concepts. Samples get better and swaps stay the same, but pictures that are alike lie less close
+    together (docs/RECIPES.md). 0: none, as in the paper."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the subnets' products while training; the result, and everything else in T, is float32.
     bfloat16 is quicker the larger subnets and batch are (docs/TRAINING_SPEED.md)."""
     optimiser: Optimiser
 
     def __post_init__(self) -> None:
-        """Refuse what no T can be trained with."""
         similarity = float(np.float32(self.similarity))  # which may round to 1, and leave a variance of 0
         limits = {
             "similarity": (0 <= similarity < 1, "a correlation in [0, 1), below 1 in float32 too, such as 0.999"),
@@ -232,7 +228,6 @@ class Judge:
     optimiser: Optimiser
 
     def __post_init__(self) -> None:
-        """Refuse what no judge can be."""
         _refuse("judge", self, {"width": (self.width >= 1, AT_LEAST_1)})
 
 
@@ -247,7 +242,6 @@ class HiddenClassifier:
     optimiser: Optimiser
 
     def __post_init__(self) -> None:
-        """Refuse what no classifier can be."""
         limits = {
             "latent_size": (self.latent_size >= 2, LEAST_LATENT),
             "width": (self.width >= 1, AT_LEAST_1),
@@ -270,7 +264,7 @@ class Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class AnyRun:
-    """What every run is told."""
+    """Settings that every run has."""
 
     name: str
     """Name of the recipe."""
@@ -280,7 +274,6 @@ class AnyRun:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        """Refuse what no run can do."""
         if self.seed < 0:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
         if self.checkpoint_every < 1:
@@ -326,7 +319,6 @@ class PictureRecipe(AnyRun):
     bundle: Bundle
 
     def __post_init__(self) -> None:
-        """Refuse what no run can do."""
         super().__post_init__()
         for name, weights in (("concepts", self.concepts), ("variants", self.variants)):
             if not all(weight > 0 for weight in weights.values()):
@@ -336,7 +328,7 @@ class PictureRecipe(AnyRun):
 
 
 def deciding(config: Any) -> dict[str, Any]:
-    """The settings in a dataclass of this module that decide the result; where data lies is none of them."""
+    """The settings in a dataclass of this module that decide the result; the folder of the data, for one, does not."""
 
     def kept(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return {name: value for name, value in pairs if name not in ("workers", "checkpoint_every", "idx_dir")}

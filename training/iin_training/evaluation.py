@@ -1,4 +1,4 @@
-"""What any interpretation is worth: likelihood, what paired factors share, what an edit does once it is encoded."""
+"""Figures of any interpretation: likelihood, what paired factors share, what an edit does once it is encoded."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ CHUNK = 500
 LATENTS = 10_000  # held-out latents for round trip and likelihood
 DRAWN = LATENTS + 2 * PAIRS
 """Pictures that everything here draws from a source."""
-BY_HEART = 0.5  # nats a dimension by which training pictures may be likelier than held-out ones without a word
+BY_HEART = 0.5  # nats a dimension; a warning where training pictures are likelier than held-out ones by more
 PROBABILITIES = np.array([0, 0.001, 0.01, *np.arange(0.05, 1, 0.05), 0.99, 0.999, 1])
 
 
@@ -110,17 +110,10 @@ def evaluate(
     training: PairLatents,
     run: Run,
 ) -> Evaluation:
-    """Measure what can be said of any model, without a judge from outside; warn of a T that learnt by heart.
+    """Measure what can be measured of any model without an independent judge; warn of a T that learnt by heart.
 
-    Args:
-        model: the frozen model.
-        transform: T, in eval mode.
-        layout: the factors of T.
-        held_out: pairs of pictures that no training step saw, with `DRAWN` draws.
-        latents: held-out latents for the likelihood, `(N, *latent_shape)`.
-        training: the pairs that T was trained on, with `DRAWN` draws.
-        run: gives randomness, the device and the console.
-
+    `held_out` are pairs of pictures that no training step saw, `training` the pairs that T was trained on, both with
+    `DRAWN` draws. `latents` are held-out ones for the likelihood, `(N, *latent_shape)`.
     """
     interpreter = Interpreter(model, transform)
     log_likelihoods = interpreter.log_likelihoods(latents)

@@ -28,22 +28,24 @@ from iin_bundle import (
 )
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from iin_training.evaluation import Evaluation
-from iin_training.flow_graphs import flow_graph, is_known
+from iin_training.flow_graphs import flow_graph
 from iin_training.flows import Flow
 from iin_training.git import git_commit
 from iin_training.graphs import (
     PARITY_BATCHES,
     PARITY_TOLERANCE,
+    TENSORS,
     ExportError,
+    Network,
     data_path,
     open_runner,
     outputs_of,
     write_graph,
 )
-from iin_training.model_card import write_model_card
+from iin_training.model_card import model_card
 from iin_training.models.frozen import FrozenModel
 from iin_training.quantised_flow import QuantisedFlow
 
@@ -77,15 +79,6 @@ class Exported:
     seed: int
     data_set: str
     data_set_sha256: str
-
-
-class _Inverse(nn.Module):
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()
-        self.flow = flow
-
-    def forward(self, factors: Tensor) -> tuple[Tensor, Tensor]:
-        return self.flow.inverse(factors)
 
 
 def export_bundle(directory: Path, model: FrozenModel, transform: Flow, what: Exported) -> Bundle:
@@ -128,7 +121,7 @@ def export_bundle(directory: Path, model: FrozenModel, transform: Flow, what: Ex
         provenance=_provenance(what),
         evaluation=what.evaluation.figures,
     )
-    write_model_card(building / "MODEL_CARD.md", manifest)
+    (building / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
     write_manifest(building, manifest)
     bundle = read_checked(building)
     _replace(directory, building)
@@ -155,20 +148,14 @@ def _write_graphs(
         )
     with torch.no_grad():
         factors = transform(tried[: max(PARITY_BATCHES)])[0]
-    frozen = model.networks()
-    networks: dict[str, tuple[nn.Module, Tensor, str, tuple[str, ...]]] = {
-        "encoder": (frozen["encoder"], images, "image", ("latent",)),
-        "transform": (transform, tried, "latent", ("factors", "log_abs_det")),
-        "inverse": (_Inverse(transform), factors, "factors", ("latent", "log_abs_det")),
-    }
-    for role, output in (("decoder", "image"), ("head", "probabilities")):
-        if role in frozen:
-            networks[role] = (frozen[role], tried, "latent", (output,))
+    networks: dict[str, Network] = {**model.networks(), "transform": transform, "inverse": transform.inverse}
     graphs: dict[str, Graph] = {}
     golden: dict[str, Array] = {}
-    for role, (network, inputs, input_name, output_names) in networks.items():
-        path = directory / f"{role}.onnx"
-        write_graph(role, network, path, inputs, input_name, output_names, _written(role, transform))
+    for role, (input_name, output_names) in TENSORS.items():
+        if (network := networks.get(role)) is None:
+            continue
+        path, inputs = directory / f"{role}.onnx", {"encoder": images, "inverse": factors}.get(role, tried)
+        write_graph(role, network, path, inputs, _written(role, transform))
         rows = inputs[:GOLDEN_ROWS]
         arrays = dict(zip((input_name, *output_names), (rows, *outputs_of(network, rows)), strict=True))
         golden |= {f"{role}/{name}": array.numpy() for name, array in arrays.items()}
@@ -202,12 +189,15 @@ def _aside(directory: Path) -> Path:
 
 
 def _written(role: str, transform: Flow) -> onnx.ModelProto | None:
-    """The graph of T or its inverse where we write it ourselves; torch exports flows that have blocks of others."""
+    """The graph of T or its inverse, which we write ourselves; None for those of the model, which torch exports."""
     if role not in ("transform", "inverse"):
         return None
-    if isinstance(transform, QuantisedFlow):
-        return transform.graph(inverse=role == "inverse")
-    return flow_graph(transform, inverse=role == "inverse") if is_known(transform) else None
+    inverse = role == "inverse"
+    return (
+        transform.graph(inverse=inverse)
+        if isinstance(transform, QuantisedFlow)
+        else flow_graph(transform, inverse=inverse)
+    )
 
 
 def _round_trip(directory: Path, latents: Array, *, quantised: bool) -> tuple[float, float]:

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from iin_training.flows import ActNorm, DoubleCoupling, Flatten, Flow, Nets, Permutation
 
-__all__ = ["FlowGraph", "WriteNets", "float_nets", "flow_graph", "is_known"]
+__all__ = ["FlowGraph", "WriteNets", "float_nets", "flow_graph"]
 
 OPSET, IR_VERSION = 20, 10
 LEAK = 0.01  # of LeakyReLU, as in `Nets`
 LINE = 16  # float32 numbers in a cache line
-KNOWN = (ActNorm, DoubleCoupling, Flatten, Permutation)
 
 
 class FlowGraph:
@@ -49,12 +48,6 @@ WriteNets = Callable[[FlowGraph, Nets, str], tuple[str, str]]
 """Appends the nets of a half-step for an input `(N, inputs)`; returns s before its tanh, and t, `(N, outputs)`."""
 
 
-def is_known(flow: Flow) -> bool:
-    """Whether `flow` is made of our blocks with a coupling among them, and so can be written."""
-    kinds = [type(block) for block in flow.blocks]
-    return type(flow) is Flow and DoubleCoupling in kinds and all(kind in KNOWN for kind in kinds)
-
-
 def float_nets(graph: FlowGraph, nets: Nets, given: str) -> tuple[str, str]:
     """The nets of a half-step as they are, in float32."""
 
@@ -71,20 +64,19 @@ def float_nets(graph: FlowGraph, nets: Nets, given: str) -> tuple[str, str]:
 
 
 def flow_graph(flow: Flow, *, inverse: bool, nets: WriteNets = float_nets) -> onnx.ModelProto:
-    """One direction of `flow`, whose blocks are known, as a graph with a dynamic batch axis.
+    """One direction of `flow` as a graph with a dynamic batch axis.
 
     Args:
-        flow: T, on any device.
+        flow: T, on any device, with a coupling among its blocks.
         inverse: `factors (N, D)` to `latent (N, *latent_shape)`, else the other way; the second output is
             `log_abs_det (N,)` of that direction, nats.
         nets: writes the nets s and t.
 
     """
     writer = _Direction(nets, inverse=inverse)
-    blocks = [block for block in flow.blocks if isinstance(block, KNOWN)]
-    assert len(blocks) == len(flow.blocks)
     size, shape = 0, None
     value = "factors" if inverse else "latent"
+    blocks = list(flow.blocks)
     for block in reversed(blocks) if inverse else blocks:
         if isinstance(block, Flatten):
             shape, size = block.shape, block.size
@@ -95,24 +87,26 @@ def flow_graph(flow: Flow, *, inverse: bool, nets: WriteNets = float_nets) -> on
         elif isinstance(block, DoubleCoupling):
             value = writer.coupled(block, value)
         else:
+            assert isinstance(block, Permutation)
             value = writer.permuted(block, value)
     latent, factors = ("latent", list(shape or (size,))), ("factors", [size])
     given, found = (factors, latent) if inverse else (latent, factors)
     return writer.model(given, found, value)
 
 
-class _Direction:
+class _Direction(FlowGraph):
     """Writes blocks in one direction, and gathers what they contribute to the log-determinant."""
 
     def __init__(self, nets: WriteNets, *, inverse: bool) -> None:
-        self.graph, self._nets, self._inverse = FlowGraph(), nets, inverse
+        super().__init__()
+        self._nets, self._inverse = nets, inverse
         self._scales: list[str] = []  # tanh(s) of every half-step
         self._width = 0  # of all of them beside each other
         self._log_abs_det = 0.0  # of the blocks where it is a constant, forward
 
     def flatten(self, block: Flatten, value: str) -> str:
         shape = (0, *block.shape) if self._inverse else (0, block.size)
-        return self.graph.add("Reshape", value, self._indices(*shape))
+        return self.add("Reshape", value, self._indices(*shape))
 
     def normalised(self, block: ActNorm, value: str) -> str:
         shift, log_scale = block.shift.detach().double(), block.log_scale.detach().double()
@@ -122,32 +116,32 @@ class _Direction:
         else:  # in this order, as in ActNorm: scaled first, latents far from 0 would lose what the shift leaves of them
             steps = (("Add", shift), ("Mul", log_scale.exp()))
         for operator, values in steps:
-            value = self.graph.add(operator, value, self.graph.constant(_array(values)))
+            value = self.add(operator, value, self.constant(_array(values)))
         return value
 
     def permuted(self, block: Permutation, value: str) -> str:
         order = block.inverse_order if self._inverse else block.order
-        return self.graph.add("Gather", value, self._indices(*order.tolist()), axis=1)
+        return self.add("Gather", value, self._indices(*order.tolist()), axis=1)
 
     def coupled(self, block: DoubleCoupling, value: str) -> str:
-        a, b = self.graph.split(value, block.split)
+        a, b = self.split(value, block.split)
         if self._inverse:
             a = self._half_step(block.second, b, a)
             b = self._half_step(block.first, a, b)
         else:
             b = self._half_step(block.first, a, b)
             a = self._half_step(block.second, b, a)
-        return self.graph.add("Concat", a, b, axis=1)
+        return self.add("Concat", a, b, axis=1)
 
     def _half_step(self, nets: Nets, given: str, changed: str) -> str:
-        s, t = self._nets(self.graph, nets, given)
-        scale = self.graph.add("Tanh", s)
+        s, t = self._nets(self, nets, given)
+        scale = self.add("Tanh", s)
         self._scales.append(scale)
         self._width += nets.biases[-1].shape[-1]
-        factor = self.graph.add("Exp", scale)
+        factor = self.add("Exp", scale)
         if self._inverse:
-            return self.graph.add("Div", self.graph.add("Sub", changed, t), factor)
-        return self.graph.add("Add", self.graph.add("Mul", changed, factor), t)
+            return self.add("Div", self.add("Sub", changed, t), factor)
+        return self.add("Add", self.add("Mul", changed, factor), t)
 
     def _total(self) -> str:
         """The log-determinant: one sum for all half-steps.
@@ -155,30 +149,30 @@ class _Direction:
         onnxruntime adds up a row in an order that depends on where it lies in memory; rows of full cache lines are
         all alike, so that an item gets the same bits in any batch.
         """
-        scales = self.graph.add("Concat", *self._scales, axis=1)
+        scales = self.add("Concat", *self._scales, axis=1)
         if missing := -self._width % LINE:
-            scales = self.graph.add("Pad", scales, self._indices(0, 0, 0, missing))
-        total = self.graph.add("ReduceSum", scales, self._indices(1), keepdims=0)
-        total = self.graph.add("Add", total, self.graph.constant(np.array(self._log_abs_det, dtype=np.float32)))
-        return self.graph.add("Neg", total) if self._inverse else total
+            scales = self.add("Pad", scales, self._indices(0, 0, 0, missing))
+        total = self.add("ReduceSum", scales, self._indices(1), keepdims=0)
+        total = self.add("Add", total, self.constant(np.array(self._log_abs_det, dtype=np.float32)))
+        return self.add("Neg", total) if self._inverse else total
 
     def _indices(self, *values: int) -> str:
-        return self.graph.constant(np.array(values, dtype=np.int64))
+        return self.constant(np.array(values, dtype=np.int64))
 
     def model(self, given: tuple[str, list[int]], found: tuple[str, list[int]], value: str) -> onnx.ModelProto:
         """The finished graph."""
         total = self._total()
         outputs = {value: found[0], total: "log_abs_det"}
-        for node in self.graph.nodes:
+        for node in self.nodes:
             renamed = [outputs.get(name, name) for name in node.output]
             node.ClearField("output")
             node.output.extend(renamed)
         graph = helper.make_graph(
-            self.graph.nodes,
+            self.nodes,
             "T inverted" if self._inverse else "T",
             [_tensor(*given)],
             [_tensor(*found), _tensor("log_abs_det", [])],
-            self.graph.constants,
+            self.constants,
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 

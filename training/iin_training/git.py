@@ -17,10 +17,8 @@ def git_commit(file: Path) -> str:
     file = file.resolve()
     if _git(file, "ls-files", "--error-unmatch", file.name) is None:
         return "unknown"
-    commit, changes = _git(file, "rev-parse", "HEAD"), _git(file, "status", "--porcelain", "--untracked-files=no")
-    if commit is None or changes is None:
-        return "unknown"
-    return commit + ("+changes" if changes else "")
+    # No tag but the commit, in full.
+    return _git(file, "describe", "--exclude=*", "--always", "--abbrev=40", "--dirty=+changes") or "unknown"
 
 
 def _git(file: Path, *words: str) -> str | None:

@@ -5,6 +5,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,9 @@ from iin_training.processes import rank
 __all__ = [
     "PARITY_BATCHES",
     "PARITY_TOLERANCE",
+    "TENSORS",
     "ExportError",
+    "Network",
     "check_exportable",
     "data_path",
     "open_runner",
@@ -31,8 +34,17 @@ __all__ = [
 PARITY_TOLERANCE = 1e-4
 PARITY_BATCHES = (1, 3, 32)
 EMBEDDED_BYTES = 1 << 30  # past it tensors go to a file beside the graph's, which protobuf ends at 2 GiB
-TENSORS = {"encoder": ("image", "latent"), "decoder": ("latent", "image"), "head": ("latent", "probabilities")}
+TENSORS = {
+    "encoder": ("image", ("latent",)),
+    "transform": ("latent", ("factors", "log_abs_det")),
+    "inverse": ("factors", ("latent", "log_abs_det")),
+    "decoder": ("latent", ("image",)),
+    "head": ("latent", ("probabilities",)),
+}
+"""The names of the input and of the outputs of each graph."""
 Array = NDArray[np.float32]
+Network = Callable[[Tensor], Any]
+"""Gives a tensor, or a tuple of them."""
 
 
 class ExportError(RuntimeError):
@@ -58,41 +70,29 @@ def check_exportable(model: FrozenModel, images: Tensor, directory: Path) -> Non
     folder.mkdir()
     try:
         for role, network in model.networks().items():
-            given, found = TENSORS[role]
-            write_graph(
-                role, network, folder / f"{role}.onnx", images if role == "encoder" else latents, given, (found,)
-            )
+            write_graph(role, network, folder / f"{role}.onnx", images if role == "encoder" else latents)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_graph(
-    role: str,
-    network: nn.Module,
-    path: Path,
-    inputs: Tensor,
-    input_name: str,
-    output_names: tuple[str, ...],
-    graph: onnx.ModelProto | None = None,
-) -> None:
+def write_graph(role: str, network: Network, path: Path, inputs: Tensor, graph: onnx.ModelProto | None = None) -> None:
     """Write `network` to `path`, with a dynamic batch axis, and compare both at batches of 1, 3 and 32.
 
     Tensors of more than a GiB together go to the file `data_path(path)`.
 
     Args:
-        role: name of the graph, for messages.
-        network: a module on the CPU that takes a batch `(N, ...)` and gives one tensor or several, N rows each;
-            a graph that it already is, is copied.
+        role: name of the graph, which decides the names of its tensors, see `TENSORS`.
+        network: on the CPU, takes a batch `(N, ...)` and gives one tensor or several, N rows each. A module, unless
+            there is a `graph`; an `OnnxModule` is a graph already, which is copied.
         path: of the ONNX file.
         inputs: at least 32 real rows.
-        input_name: of the input in the graph.
-        output_names: of the outputs in the graph.
-        graph: the network under these names, where it was written already; else torch exports it.
+        graph: the network as a graph, where we write it ourselves; else torch exports it.
 
     Raises:
         ExportError: where the network does not export, or the graph differs; with the measured and allowed error.
 
     """
+    input_name, output_names = TENSORS[role]
     if graph is not None:
         size = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
         onnx.save(graph, path, save_as_external_data=size > EMBEDDED_BYTES, location=data_path(path).name)
@@ -100,6 +100,7 @@ def write_graph(
     elif isinstance(network, OnnxModule):
         network.write(path, input_name=input_name, example=inputs[:2], output_name=output_names[0])
     else:
+        assert isinstance(network, nn.Module)
         _export(role, network, path, inputs[:2], input_name, output_names)
     try:
         run = open_runner(path)
@@ -153,7 +154,7 @@ def _not_exported(role: str, reason: str) -> ExportError:
 
 
 def _remedy(role: str) -> str:
-    if role not in TENSORS:  # of ours
+    if role in ("transform", "inverse"):  # ours
         return ""
     return "; float16, bfloat16 or autocast inside the network may be to blame, so keep it in float32 throughout"
 
@@ -170,13 +171,13 @@ def open_runner(path: Path) -> Callable[[Array], tuple[Array, ...]]:
 
 
 @torch.no_grad()
-def outputs_of(network: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
+def outputs_of(network: Network, inputs: Tensor) -> tuple[Tensor, ...]:
     """What a network gives, as a tuple however many it gives."""
     outputs = network(inputs)
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def _check_parity(role: str, network: nn.Module, run: Callable[[Array], tuple[Array, ...]], inputs: Tensor) -> None:
+def _check_parity(role: str, network: Network, run: Callable[[Array], tuple[Array, ...]], inputs: Tensor) -> None:
     for expected, found in zip(outputs_of(network, inputs), run(inputs.numpy()), strict=True):
         scale = max(1.0, float(expected.abs().max()))
         error = float(np.abs(found - expected.numpy()).max()) / scale if found.shape == expected.shape else np.inf

@@ -8,7 +8,7 @@ from iin_training.data.colour import draw, measure_colour, random_colours
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.evaluation import Interpreter, swapped
 from iin_training.flows import Flow
-from iin_training.judging import Sees, of_other_value, prior_figures, rate
+from iin_training.judging import Sees, of_other_value, prior_figures, rate, swap_figure
 from iin_training.models.classifier import Classifier
 from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
@@ -49,7 +49,6 @@ def judge_digits(
     logits = sees.logits(plain)
     plain_digit, plain_colour = logits.argmax(dim=1), measure_colour(plain)
     accuracy_of_judge = rate(sees(images) == digit)
-    ceiling, chance = rate(plain_digit == digit), rate(plain_digit[unrelated] == digit)
     least, most = _distance(plain_colour, colour), _distance(colour, other_colour)
 
     def colour_error(value: float, meaning: str) -> Figure:
@@ -62,29 +61,16 @@ def judge_digits(
             meaning="independent classifier on real held-out pictures",
         ),
         "reconstruction_digit": Figure(
-            value=ceiling,
+            value=rate(plain_digit == digit),
             ceiling=accuracy_of_judge,
-            floor=chance,
+            floor=rate(plain_digit[unrelated] == digit),
             meaning="judge sees the digit in the plain reconstruction; ceiling: in the real picture",
         ),
     }
     for name in ("digit", "colour", "residual"):
         pictures = networks.images(swapped(factors, other_factors, layout.slice(name)))
         seen, seen_colour = sees(pictures), measure_colour(pictures)
-        if name == "digit":
-            figures["swap_digit"] = Figure(
-                value=rate(seen == other_digit),
-                ceiling=ceiling,
-                floor=rate(plain_digit == other_digit),
-                meaning="digit swapped: judge sees the source's digit; floor: nothing swapped",
-            )
-        else:
-            figures[f"swap_{name}_digit_kept"] = Figure(
-                value=rate(seen == digit),
-                ceiling=ceiling,
-                floor=chance,
-                meaning=f"{name} swapped: judge sees the target's digit",
-            )
+        figures |= swap_figure("digit", name, seen, plain_digit, digit, other_digit, unrelated)
         if name == "colour":
             figures["swap_colour_error"] = colour_error(
                 _distance(seen_colour, other_colour), "colour swapped: colour against the source's"
@@ -108,7 +94,7 @@ def classifier_figures(
     """The accuracy of the classifier that is interpreted, and the paper's network response analysis of one "7".
 
     Every factor in turn is drawn anew a thousand times, and the standard deviation of the predicted class is taken.
-    It was taught `classes`, `(n,)`, of which not every one need be there among held-out pictures, `data`.
+    It was taught `classes`, `(n,)`; held-out pictures, `data`, need not show all of them.
     Source: Esser, Rombach, Ommer (CVPR 2020), section 4.
     """
     assert model.head is not None

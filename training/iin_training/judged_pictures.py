@@ -1,5 +1,6 @@
 """What an interpretation of labelled pictures is worth, by independent classifiers and by true pictures."""
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -10,7 +11,7 @@ from iin_training.data.images import ImageArray
 from iin_training.data.picture_sets import PictureSet
 from iin_training.evaluation import Interpreter, swapped
 from iin_training.flows import Flow
-from iin_training.judging import Sees, of_other_value, prior_figures, rate
+from iin_training.judging import Sees, of_other_value, prior_figures, rate, swap_figure
 from iin_training.models.classifier import Classifier
 from iin_training.models.frozen import FrozenModel
 from iin_training.run import Run
@@ -31,14 +32,8 @@ def judge_pictures(
 ) -> dict[str, Figure]:
     """Swap every concept between held-out pictures, and sample the prior.
 
-    Args:
-        model: the frozen model, with a decoder, of images in [-1, 1], as the judges want them.
-        transform: T, in eval mode.
-        layout: the factors of T.
-        pictures: has the held-out pictures and what they show.
-        judges: a classifier for each concept that can be judged; they never saw encoder, decoder or T.
-        run: gives randomness and the device.
-
+    `model` has a decoder of images in [-1, 1], as the judges want them. `judges` has a classifier for each concept that
+    can be judged; they never saw encoder, decoder or T.
     """
     networks, generator = Interpreter(model, transform), run.generator("evaluation")
     images = ImageArray(pictures.held_out_images).load(torch.arange(len(pictures.held_out_images)), None)
@@ -53,7 +48,6 @@ def judge_pictures(
         right = sees(images) == labels
         logits = sees.logits(networks.images(factors[target]))
         plain = logits.argmax(dim=1)
-        ceiling, chance = rate(plain == labels[target]), rate(plain[unrelated] == labels[target])
         figures |= {
             f"judge_{concept}": Figure(
                 value=rate(right),
@@ -61,29 +55,16 @@ def judge_pictures(
                 meaning=f"independent classifier of {concept} on real held-out pictures; floor: the commonest value",
             ),
             f"reconstruction_{concept}": Figure(
-                value=ceiling,
+                value=rate(plain == labels[target]),
                 ceiling=rate(right[target]),
-                floor=chance,
+                floor=rate(plain[unrelated] == labels[target]),
                 meaning=f"judge sees the {concept} in the plain reconstruction; ceiling: in the real picture",
             ),
         }
         for part in layout if len(layout.names) > 1 else ():
             mixed = swapped(factors[target], factors[source], layout.slice(part.name))
             seen = sees(networks.images(mixed))
-            if part.name == concept:
-                figures[f"swap_{concept}"] = Figure(
-                    value=rate(seen == labels[source]),
-                    ceiling=ceiling,
-                    floor=rate(plain == labels[source]),
-                    meaning=f"{concept} swapped: judge sees the source's {concept}; floor: nothing swapped",
-                )
-            else:
-                figures[f"swap_{part.name}_{concept}_kept"] = Figure(
-                    value=rate(seen == labels[target]),
-                    ceiling=ceiling,
-                    floor=chance,
-                    meaning=f"{part.name} swapped: judge sees the target's {concept}",
-                )
+            figures |= swap_figure(concept, part.name, seen, plain, labels[target], labels[source], unrelated)
         classes = torch.from_numpy(pictures.labels[concept]).unique()
         prior = prior_figures(networks, layout, concept, sees, logits, classes, generator)
         figures |= {f"prior_{concept}_{name}": figure for name, figure in prior.items()}
@@ -108,13 +89,12 @@ def _counterfactual_figures(
     figures = {}
     for column, name in enumerate(names):
         found = []
-        for target in range(len(shown)):
-            for source in range(len(shown)):
-                wanted = shown[target].clone()
-                wanted[column] = shown[source, column]
-                truth = place.get(tuple(wanted.tolist()))
-                if truth is not None and truth != target and truth != source:
-                    found.append((target, source, truth))
+        for target, source in itertools.product(range(len(shown)), repeat=2):
+            wanted = shown[target].clone()
+            wanted[column] = shown[source, column]
+            truth = place.get(tuple(wanted.tolist()))
+            if truth is not None and truth != target and truth != source:
+                found.append((target, source, truth))
         if not found:
             continue
         target, source, truth = torch.tensor(found)[torch.linspace(0, len(found) - 1, PAIRS).long()].T

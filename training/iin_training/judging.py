@@ -8,7 +8,7 @@ from torch import Tensor
 from iin_training.evaluation import CHUNK, Interpreter, swapped
 from iin_training.models.classifier import Classifier
 
-__all__ = ["Sees", "of_other_value", "prior_figures", "rate"]
+__all__ = ["Sees", "of_other_value", "prior_figures", "rate", "swap_figure"]
 
 SAMPLES = 2000  # from the prior
 
@@ -51,6 +51,32 @@ def of_other_value(target: Tensor, labels: Tensor, generator: torch.Generator) -
     while (same := labels[source] == labels[target]).any():
         source[same] = torch.randint(len(labels), (int(same.sum()),), generator=generator)
     return source
+
+
+def swap_figure(
+    concept: str, part: str, seen: Tensor, plain: Tensor, target: Tensor, source: Tensor, unrelated: Tensor
+) -> dict[str, Figure]:
+    """Whether the judge of `concept` sees what it should in targets that got the factor `part` of their sources.
+
+    `seen` and `plain` are the classes, `(n,)`, that it sees in decoded swaps and in plain reconstructions of targets,
+    `target` and `source` those that these show. `unrelated` numbers other targets, beside which agreement is chance.
+    """
+    ceiling = rate(plain == target)
+    if part == concept:
+        figure = Figure(
+            value=rate(seen == source),
+            ceiling=ceiling,
+            floor=rate(plain == source),
+            meaning=f"{concept} swapped: judge sees the source's {concept}; floor: nothing swapped",
+        )
+        return {f"swap_{concept}": figure}
+    figure = Figure(
+        value=rate(seen == target),
+        ceiling=ceiling,
+        floor=rate(plain[unrelated] == target),
+        meaning=f"{part} swapped: judge sees the target's {concept}",
+    )
+    return {f"swap_{part}_{concept}_kept": figure}
 
 
 def prior_figures(

@@ -48,14 +48,8 @@ def pair_nll(
     released code, and constants included so that values are true densities.
 
     """
-    size = factors_a.shape[1]
-    if sum(sizes) != size or shared.shape[1] != len(sizes):
-        raise ValueError(
-            f"sizes, shared: expected sizes that sum to {size} and one column of shared for each, "
-            f"got sizes {list(sizes)} and {shared.shape[1]} columns"
-        )
     repeats = torch.tensor(list(sizes), device=shared.device)
-    correlation = shared.repeat_interleave(repeats, dim=1, output_size=size) * similarity[:, None]
+    correlation = shared.repeat_interleave(repeats, dim=1, output_size=factors_a.shape[1]) * similarity[:, None]
     variance = 1 - correlation.square()
     mismatch = (factors_b - correlation * factors_a).square() / variance
     nll_b = 0.5 * (mismatch + variance.log() + LOG_2PI).sum(dim=1) - log_abs_det_b

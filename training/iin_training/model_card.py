@@ -1,7 +1,6 @@
 """The figures of a model for people: a Markdown card and a table for the terminal."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from iin_bundle import Figure, Manifest
 from iin_bundle.factors import RESIDUAL
@@ -9,17 +8,12 @@ from rich.table import Table
 
 from iin_training.factor_sizes import allot_sizes
 
-__all__ = ["BOUNDS", "LIMITS", "WHAT", "columns", "quality_table", "score_table", "write_model_card"]
+__all__ = ["model_card", "quality_table", "score_table"]
 
-WHAT = """An invertible interpretation network: it translates the latent of a frozen model, without loss,
-into the factors below. Each factor is meant to be standard normal and independent of the others."""
-BOUNDS = """Ceiling and floor are what is best and worst to expect; where the meaning does not say, the same measure on
-plain reconstructions, and chance."""
-LIMITS = """Images of {image.height}x{image.width} pixels like those of the training data. Whatever else is given is
-interpreted all the same; a log-likelihood below the manifest's quantiles is the sign of it."""
-CARD = """# {name} (version {version})
+CARD = """# {model.name} (version {model.version})
 
-{what}
+An invertible interpretation network: it translates the latent of a frozen model, without loss,
+into the factors below. Each factor is meant to be standard normal and independent of the others.
 
 | factor | dimensions | size |
 |---|---|---|
@@ -27,23 +21,25 @@ CARD = """# {name} (version {version})
 
 ## Measured on held-out pictures
 
-{bounds}
+Ceiling and floor are what is best and worst to expect; where the meaning does not say, the same measure on
+plain reconstructions, and chance.
 
 | figure | value | ceiling | floor | meaning |
 |---|---|---|---|---|
 {figures}
 
-Round trip `|inverse(transform(z)) - z|`: at most {round_trip:.2e} over held-out latents.
+Round trip `|inverse(transform(z)) - z|`: at most {model.round_trip_error:.2e} over held-out latents.
 
 ## Origin
 
-- recipe `{recipe}`, seed {seed}, code at commit {commit}, exported {created}
-- data: {data_set} (sha256 of it, or of what decides the pairs drawn from it: {data_sha})
+- recipe `{origin.recipe}`, seed {origin.seed}, code at commit {origin.git_commit}, exported {origin.created}
+- data: {origin.data_set} (sha256 of it, or of what decides the pairs drawn from it: {origin.data_set_sha256})
 - libraries: {versions}
 
 ## Limits
 
-{limits}
+Images of {model.image.height}x{model.image.width} pixels like those of the training data. Whatever else is given is
+interpreted all the same; a log-likelihood below the manifest's quantiles is the sign of it.
 """
 
 
@@ -53,38 +49,25 @@ def _number(value: float | None) -> str:
     return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
 
 
-def columns(figure: Figure) -> tuple[str, str, str, str]:
-    """Value, ceiling, floor and meaning of a figure, for people; empty where it has none."""
+def _columns(figure: Figure) -> tuple[str, str, str, str]:
+    """Value, ceiling, floor and meaning of a figure; empty where it has none."""
     return _number(figure.value), _number(figure.ceiling), _number(figure.floor), figure.meaning
 
 
-def write_model_card(path: Path, manifest: Manifest) -> None:
-    """Write the card of `manifest` to `path`."""
+def model_card(manifest: Manifest) -> str:
+    """The card of a bundle, in Markdown."""
     origin = manifest.provenance
-    rows = [_row(name, *columns(figure)) for name, figure in manifest.evaluation.items()]
-    factors = [_row(p.name, f"{p.start} to {p.start + p.size - 1}", str(p.size)) for p in manifest.layout]
-    card = CARD.format(
-        name=manifest.name,
-        version=manifest.version,
-        factors="\n".join(factors),
-        figures="\n".join(rows),
-        round_trip=manifest.round_trip_error,
-        recipe=origin.recipe,
-        seed=origin.seed,
-        commit=origin.git_commit,
-        created=origin.created,
-        data_set=origin.data_set,
-        data_sha=origin.data_set_sha256,
+    return CARD.format(
+        model=manifest,
+        origin=origin,
+        factors="\n".join(_row(p.name, f"{p.start} to {p.start + p.size - 1}", str(p.size)) for p in manifest.layout),
+        figures="\n".join(_row(name, *_columns(figure)) for name, figure in manifest.evaluation.items()),
         versions=", ".join(f"{library} {number}" for library, number in origin.versions.items()),
-        what=WHAT,
-        bounds=BOUNDS,
-        limits=LIMITS.format(image=manifest.image),
     )
-    path.write_text(card, encoding="utf-8")
 
 
 def _row(*cells: str) -> str:
-    """A row of a table: what would end a cell in a name or a meaning does not."""
+    """A row of a table. Line ends and bars within a cell would end it, so they become spaces and escaped bars."""
     return "| " + " | ".join(" ".join(cell.splitlines()).replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -95,7 +78,7 @@ def quality_table(manifest: Manifest) -> Table:
     for column in ("figure", "value", "ceiling", "floor"):
         table.add_column(column, justify="left" if column == "figure" else "right", no_wrap=True)
     for name, figure in manifest.evaluation.items():
-        table.add_row(name, *columns(figure)[:3])
+        table.add_row(name, *_columns(figure)[:3])
     table.add_row("round_trip", f"{manifest.round_trip_error:.1e}", "", "")
     return table
 

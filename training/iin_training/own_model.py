@@ -3,17 +3,18 @@
 import hashlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeGuard
 
 import numpy as np
 import tyro
 from iin_bundle.factors import RESIDUAL
+from torch import Tensor
 
 from iin_training.config import AnyRun, Bundle, ClassifierRecipe, Optimiser, PictureRecipe, Recipe, Transform
 from iin_training.data.digests import images_digest, knows
-from iin_training.data.images import ImageArray, ImageFiles, Images, printable
+from iin_training.data.images import ImageFiles, Images, Pictures, printable
 from iin_training.models.checks import check_images
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.base import PairSource, check_batch, drawable, fingerprint
@@ -69,6 +70,12 @@ class OwnModel(AnyRun):
                 f"model: expected a FrozenModel, got {type(self.model).__name__}; give "
                 "FrozenModel(encoder, image_shape=..., value_range=...), with a decoder or head where there is one"
             )
+        for given, source in (("pairs", self.pairs), ("held_out", self.held_out)):
+            if not (hasattr(source, "concepts") and hasattr(source, "draw")):
+                raise ValueError(
+                    f"{given}: expected a source of pairs, such as SameLabel(images, labels, 'digit'), got "
+                    f"{type(source).__name__}; several are put together by Mixed"
+                )
         if self.held_out is self.pairs:
             raise ValueError(
                 "held_out: expected pairs of pictures that T is not trained on, got `pairs` itself; "
@@ -128,8 +135,8 @@ class OwnModel(AnyRun):
         )
 
     def _check_held_out(self, run: Run) -> None:
-        """Refuse figures of pictures that T has seen, where the sources can say which they draw from."""
-        trained, measured = _drawn(self.pairs), _drawn(self.held_out)
+        """Refuse held-out pictures that T is trained on; warn of copies. Sources without `drawable` are passed over."""
+        trained, measured = list(drawable(self.pairs)), list(drawable(self.held_out))
         seen, held_out = _numbers(trained), _numbers(measured)
         if both := sum(len(seen[digest] & held_out[digest]) for digest in seen.keys() & held_out.keys()):
             raise ValueError(
@@ -141,7 +148,7 @@ class OwnModel(AnyRun):
             one, there = next(iter(copies.items()))
             run.console.print(
                 f"warning: {len(copies)} of {len(known)} different pictures of held_out are in pairs too, such as "
-                f"{known[one]} (there {there}); what is measured of them is flattered; take them out of one of both",
+                f"{known[one]} (there {there}); figures measured on them are too good; remove them from one of the two",
                 highlight=False,
             )
 
@@ -149,10 +156,7 @@ class OwnModel(AnyRun):
         """Refuse images of another range, which need not show in their values: [0, 1] is within [-1, 1]."""
         low, high = self.model.value_range
         for images, _ in drawable(source):
-            if not isinstance(images, ImageFiles | ImageArray):
-                continue
-            ours = type(images).load in (ImageFiles.load, ImageArray.load)  # else it may scale them itself
-            if ours and not np.allclose(images.value_range, (low, high), rtol=0, atol=1e-3 * (high - low)):
+            if _as_read(images) and not np.allclose(images.value_range, (low, high), rtol=0, atol=1e-3 * (high - low)):
                 given = "[{:g}, {:g}]".format(*images.value_range)
                 raise ValueError(
                     f"{field}: expected values in [{low:g}, {high:g}], the model's value_range, got images made for "
@@ -160,45 +164,39 @@ class OwnModel(AnyRun):
                 )
 
 
-Sets: TypeAlias = list[tuple[Images, set[int]]]
-
-
-def _drawn(source: PairSource) -> Sets:
-    """The sets that a source draws from, and the numbers of the images that it may draw."""
-    sets: dict[int, tuple[Images, set[int]]] = {}
-    for images, drawn in drawable(source):
-        sets.setdefault(id(images), (images, set()))[1].update(drawn.tolist())
-    return list(sets.values())
-
-
-def _numbers(sets: Sets) -> dict[str, set[int]]:
-    """Numbers of images by what tells their set from others; several may hold the same pictures."""
+def _numbers(sets: Iterable[tuple[Images, Tensor]]) -> dict[str, set[int]]:
+    """Numbers of images by the digest of their set; equal sets count as one."""
     numbers: dict[str, set[int]] = {}
     for images, chosen in sets:
         if (digest := _of_pictures(images)) is not None:
-            numbers.setdefault(digest, set()).update(chosen)
+            numbers.setdefault(digest, set()).update(chosen.tolist())
     return numbers
 
 
-def _contents(sets: Sets) -> Iterator[tuple[bytes, str]]:
-    """Digest of what is in an image, and what to call it, for all that can say so."""
+def _contents(sets: Iterable[tuple[Images, Tensor]]) -> Iterator[tuple[bytes, str]]:
+    """Digest of each image by itself, and its name for messages; only of images that are loaded as they were read."""
     for images, chosen in sets:
-        if isinstance(images, ImageFiles | ImageArray) and knows(images, "contents", "load"):
+        if _as_read(images):
             contents = images.contents
-            for number in sorted(chosen):
+            for number in chosen.tolist():
                 name = printable(images.paths[number]) if isinstance(images, ImageFiles) else f"number {number}"
                 yield contents[number], name
 
 
+def _as_read(images: Images) -> TypeGuard[Pictures]:
+    """Whether images are loaded as they were read; what a user derives from `Pictures` may change them in `load`."""
+    return isinstance(images, Pictures) and type(images).load is Pictures.load
+
+
 def _of_pictures(images: Images) -> str | None:
-    """A digest of what images show, however distorted; None where they are made at random."""
+    """A digest of the pictures behind `images`, whatever their augmentation; None where they are made at random."""
     if knows(images, "digest", "load") and hasattr(images, "sha256"):
         return str(images.sha256)
     return images_digest(images) if knows(images, "still", "load") and images.still else None  # type: ignore[attr-defined]
 
 
 def _told(measure: Measure | None) -> str | None:
-    """What can be said of a measure: its name, and its text where there is one."""
+    """Identifies a measure: its name, and a digest of its source code where that can be read."""
     if measure is None:
         return None
     name: str = getattr(measure, "__qualname__", type(measure).__qualname__)

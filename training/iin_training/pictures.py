@@ -57,15 +57,7 @@ def draw_pictures(
 
     With a decoder: reconstructions, a swap grid and an interpolation for every factor, and samples from the prior.
     Without one: the pictures themselves, laid out by the two directions in which each factor varies most.
-
-    Args:
-        path: where the page goes.
-        model: the frozen model.
-        transform: T, in eval mode, on the model's device.
-        layout: the factors of T.
-        images: held-out pictures, `(N, C, H, W)`, N >= 12.
-        generator: decides the samples.
-
+    `images` are held-out pictures, `(N, C, H, W)`, N >= 12; `generator` decides the samples.
     """
     interpreter = Interpreter(model, transform)
     factors = interpreter.factors(images)
@@ -121,10 +113,9 @@ def _draw_page(path: Path, page: Sequence[Panel]) -> None:
     widest = max(panel.pixels.shape[1] for panel in page)
     lines: list[list[Panel]] = []
     for part in page:
-        narrow = part.pixels.shape[1] <= 0.6 * widest
-        fits = lines and len(lines[-1]) == 1 and lines[-1][0].pixels.shape[1] <= 0.6 * widest
-        if narrow and fits:
-            lines[-1].append(part)
+        pair = [*lines[-1], part] if lines else [part]
+        if len(pair) == 2 and all(panel.pixels.shape[1] <= 0.6 * widest for panel in pair):
+            lines[-1] = pair
         else:
             lines.append([part])
     scale = INCHES / (2 * 0.6 * widest)

@@ -3,12 +3,12 @@
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import fields
+from contextlib import contextmanager, suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from iin_bundle import Bundle, BundleError, FactorLayout, Figure, read_bundle
+from iin_bundle import Bundle, FactorLayout, Figure, read_bundle
 from iin_bundle.factors import RESIDUAL
 from rich.console import Console
 from torch import Tensor
@@ -107,7 +107,7 @@ def _begun(recipe: AnyRecipe, plan: Plan, directory: Path, console: Console) -> 
 
 
 def _prepared(plan: Plan, run: Run) -> tuple[Subject, Findings]:
-    """What is interpreted, once it is seen that it can be; else `ValueError`, which says more than a failed export."""
+    """Prepare what is interpreted, and check that it can be: a `ValueError` here says more than a failed export."""
     subject = plan.prepare(run)
     model = subject.model.to(run.device)
     with run.console.status("trying the model"):
@@ -122,9 +122,9 @@ def _prepared(plan: Plan, run: Run) -> tuple[Subject, Findings]:
 
 
 def _tried(model: FrozenModel, pairs: PairSource, run: Run) -> Iterator[Tensor]:
-    """First pictures of pairs that T will be trained on, large ones in parts, so that few are in memory.
+    """The first pictures of some training pairs; large ones in parts, to bound memory.
 
-    Refuses pairs that break the contract of a source, or of pictures that the model was not made for.
+    Refuses pairs that break the contract of a source, and pictures that the model was not made for.
     """
     factors, generator = (RESIDUAL, *pairs.concepts), run.generator("tried")
     most = max(2, at_once(TRIED, model.image_shape))  # one alone would not show what mixes the items of a batch
@@ -142,31 +142,36 @@ def _interpret(recipe: AnyRecipe, subject: Subject, findings: Findings, run: Run
     sizes, scores = choose_sizes(config, model, subject.pairs, run)
     told = {name: round(score, 3) for name, score in scores.items()}
     console.print(f"factor sizes: {sizes}" + (f" from scores {told}" if told else ", set by hand"))
-    flows = [train_transform(config, model, sizes, subject.pairs, run, findings)]
+    plain = train_transform(config, model, sizes, subject.pairs, run, findings)
+    gaussianised = None
     # Without concepts all is one factor, which T has shaped; without a decoder factors are compared, not samples seen.
     if config.gaussianise and model.has_decoder and subject.pairs.concepts:
-        flows.append(gaussianise(config, model, flows[0], sizes, subject.pairs, run, findings))
+        gaussianised = gaussianise(config, model, plain, sizes, subject.pairs, run, findings)
     if leads():
-        _export(recipe, subject, flows, FactorLayout.from_sizes(sizes), run)
+        _export(recipe, subject, plain, gaussianised, FactorLayout.from_sizes(sizes), run)
     wait()  # for the bundle
 
 
-def _export(recipe: AnyRecipe, subject: Subject, flows: list[Flow], layout: FactorLayout, run: Run) -> None:
-    """Measure T and write the bundle; of several flows the one that finds held-out pictures likeliest."""
+def _export(
+    recipe: AnyRecipe, subject: Subject, plain: Flow, gaussianised: Flow | None, layout: FactorLayout, run: Run
+) -> None:
+    """Measure T, gaussianised where that makes held-out pictures likelier, and write the bundle."""
     console, model = run.console, subject.model
     held_out = PairLatents(model, subject.held_out, run, draws=DRAWN)
     latents = drawn_latents(held_out, run, "held_out")
-    transform = _likeliest(flows, model, latents, console)
-    served, costs = transform, {}
+    transform, further = plain, dict[str, Figure]()
+    if gaussianised is not None:
+        transform, further = _likelier(plain, gaussianised, model, latents, console)
+    served = transform
     if recipe.bundle.precision == "int8":
         with console.status("quantising"):
             served = QuantisedFlow(transform, calibration_latents(model, subject.pairs, run))
-            costs = quantisation_figures(transform, served, latents)
+            further |= quantisation_figures(transform, served, latents)
     with console.status("evaluating on held-out pictures"):
         training = PairLatents(model, subject.pairs, run, draws=DRAWN)
         evaluation = evaluate(model, served, layout, held_out, latents, training, run)
         own = {} if subject.measure is None else subject.measure(model, served, layout)
-        evaluation = Evaluation(_joined(own, evaluation.figures | costs), evaluation.log_likelihoods)
+        evaluation = Evaluation(_joined(own, evaluation.figures | further), evaluation.log_likelihoods)
         pictures = run.directory / "pictures.png"
         draw_pictures(pictures, model, served, layout, subject.examples, run.generator("pictures"))
     with console.status("exporting and checking the bundle"):
@@ -191,20 +196,29 @@ def _export(recipe: AnyRecipe, subject: Subject, flows: list[Flow], layout: Fact
         )
 
 
-def _likeliest(flows: list[Flow], model: FrozenModel, latents: Tensor, console: Console) -> Flow:
-    """T gaussianised, unless that learnt the training pictures by heart."""
-    plain, *others = [float(Interpreter(model, flow).log_likelihoods(latents).mean()) for flow in flows]
-    if not others or others[0] > plain:
-        return flows[-1]
-    console.print(
-        f"{GAUSSIANISATION}: left out, since held-out pictures are less likely with it ({others[0]:.1f} nats in place "
-        f"of {plain:.1f}): they are unlike those of training. --transform.gaussianise 0 saves its time"
+def _likelier(
+    plain: Flow, gaussianised: Flow, model: FrozenModel, latents: Tensor, console: Console
+) -> tuple[Flow, dict[str, Figure]]:
+    """The flow that gives held-out `latents` the higher likelihood, and a figure that says which it is.
+
+    T gaussianised is the worse one where its blocks learnt the training pictures by heart.
+    """
+    before, after = (float(Interpreter(model, flow).log_likelihoods(latents).mean()) for flow in (plain, gaussianised))
+    kept = after > before
+    if not kept:
+        console.print(
+            f"{GAUSSIANISATION}: left out, since held-out pictures are less likely with it ({after:.1f} nats in place "
+            f"of {before:.1f}): they are unlike those of training. --transform.gaussianise 0 saves its time"
+        )
+    meaning = (
+        "what the blocks that make each factor standard normal add to the mean log-likelihood of held-out latents, "
+        "nats, in float32; these blocks are " + ("part of T" if kept else "not part of T, since they add nothing")
     )
-    return flows[0]
+    return gaussianised if kept else plain, {f"{GAUSSIANISATION}_gain": Figure(value=after - before, meaning=meaning)}
 
 
 def _joined(given: object, general: dict[str, Figure]) -> dict[str, Figure]:
-    """All figures, where those that `measure` has given are finite numbers and bear names of their own."""
+    """All figures; a `ValueError` unless those that `measure` has given are finite numbers with names of their own."""
     if not isinstance(given, dict):
         raise ValueError(f"measure: expected a dict of Figure by name, got {type(given).__name__}; {MEASURED}")
     own = {name: _figure(name, figure) for name, figure in given.items()}
@@ -222,12 +236,13 @@ def _figure(name: object, given: object) -> Figure:
     if not isinstance(given, Figure) or not isinstance(given.meaning, str):
         what = f"the meaning {given.meaning!r}" if isinstance(given, Figure) else type(given).__name__
         raise ValueError(f"measure: {name}: expected a Figure with a text as its meaning, got {what}; {MEASURED}")
-    value = _number(name, "value", given.value)
-    ceiling, floor = (
-        None if bound is None else _number(name, field, bound)
-        for field, bound in (("ceiling", given.ceiling), ("floor", given.floor))
-    )
-    return Figure(value=value, meaning=given.meaning, ceiling=ceiling, floor=floor)
+    numbers = {field: getattr(given, field) for field in ("value", "ceiling", "floor")}
+    known: dict[str, Any] = {
+        field: _number(name, field, number)
+        for field, number in numbers.items()
+        if field == "value" or number is not None
+    }
+    return replace(given, **known)
 
 
 def _number(name: str, field: str, given: Any) -> float:
@@ -245,15 +260,10 @@ def _number(name: str, field: str, given: Any) -> float:
 
 def _finished(directory: Path, identity: Any) -> Bundle | None:
     """The bundle of an earlier run that was the same, verified again."""
-    try:
-        if json.loads((directory / SETTINGS).read_text()) != identity:
-            return None
-    except (OSError, ValueError):  # there is none, or none that is whole
-        return None
-    try:
-        return read_checked(directory / "bundle")
-    except BundleError:
-        return None  # exported again from the checkpoints
+    with suppress(OSError, ValueError):  # none that is whole: it is exported again from the checkpoints
+        if json.loads((directory / SETTINGS).read_text()) == identity:
+            return read_checked(directory / "bundle")
+    return None
 
 
 def _write_settings(directory: Path, identity: Any) -> None:

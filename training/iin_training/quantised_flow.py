@@ -27,8 +27,8 @@ NUDGE = 2.0**-21  # relative: four times the spacing of float32
 class QuantisedFlow(Flow):
     """T with the nets s and t in int8, run by onnxruntime on the CPU; it takes and gives tensors on any device.
 
-    Both directions have the same weights and scales, so a half-step is undone with the very s and t that it was done
-    with. Only where rounding carries an input of the nets over the edge between two codes, they differ by a step.
+    Both directions have the same weights and scales, so that a half-step is undone with the same s and t. They differ
+    by a step only where rounding carries an input of the nets over the edge between two codes.
     """
 
     def __init__(self, flow: Flow, latents: Tensor) -> None:
@@ -52,7 +52,7 @@ class QuantisedFlow(Flow):
         return self._run(1, y)
 
     def steady(self, latents: Tensor) -> Tensor:
-        """Those of `latents`, `(N, *latent_shape)`, that no processor's last bits carry over the edge between codes."""
+        """Those of `latents`, `(N, *latent_shape)`, whose codes stay the same when the last bits of inputs change."""
         factors = self(latents)[0]
         kept = torch.ones(len(latents), dtype=torch.bool)
         for nudge in (1 - NUDGE, 1 + NUDGE):
@@ -87,36 +87,26 @@ def calibration_latents(model: FrozenModel, pairs: PairSource, run: Run) -> Tens
 def quantisation_figures(flow: Flow, quantised: QuantisedFlow, latents: Tensor) -> dict[str, Figure]:
     """What int8 costs on held-out `latents`, `(N, *latent_shape)`: round trip and log-likelihood beside float32's."""
     device = next(flow.parameters()).device
-    errors: dict[Flow, Tensor] = {}
-    log_likelihoods: dict[Flow, Tensor] = {}
-    for transform in (flow, quantised):
-        trips, likelihoods = [], []
+
+    def tried(transform: Flow) -> list[Tensor]:
+        """Errors of the round trip, `(N, D)`, and log-likelihoods, `(N,)`."""
+        parts = []
         for part in latents.split(CHUNK):
             factors, log_abs_det = transform(part.to(device))
-            trips.append((transform.inverse(factors)[0].cpu() - part).abs().flatten(1))
-            likelihoods.append(-factor_nll(factors.double(), log_abs_det.double()))
-        errors[transform], log_likelihoods[transform] = torch.cat(trips), torch.cat(likelihoods).cpu()
-    difference = (log_likelihoods[quantised] - log_likelihoods[flow]).abs()
-    broken = {transform: float((found.amax(dim=1) > BROKEN).double().mean()) for transform, found in errors.items()}
+            error = (transform.inverse(factors)[0].cpu() - part).abs().flatten(1)
+            parts.append((error, -factor_nll(factors.double(), log_abs_det.double()).cpu()))
+        return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+    (error, log_likelihood), (exact_error, exact_log_likelihood) = tried(quantised), tried(flow)
+    difference = (log_likelihood - exact_log_likelihood).abs()
+    broken, exact_broken = (float((e.amax(dim=1) > BROKEN).double().mean()) for e in (error, exact_error))
+    mean = "mean of |inverse(transform(z)) - z| in int8; ceiling: in float32"
+    share = f"share of latents whose round trip is off by more than {BROKEN:g} anywhere; ceiling: in float32"
+    apart = "mean absolute difference of the log-likelihood between int8 and float32, nats"
+    worst = f"largest such difference among {len(latents)} held-out latents, nats"
     return {
-        "int8_round_trip_mean": Figure(
-            value=float(errors[quantised].mean()),
-            ceiling=float(errors[flow].mean()),
-            meaning="mean of |inverse(transform(z)) - z| in int8; ceiling: in float32",
-        ),
-        "int8_round_trip_broken": Figure(
-            value=broken[quantised],
-            ceiling=broken[flow],
-            meaning=f"share of latents whose round trip is off by more than {BROKEN:g} anywhere; ceiling: in float32",
-        ),
-        "int8_log_likelihood_error": Figure(
-            value=float(difference.mean()),
-            ceiling=0.0,
-            meaning="mean absolute difference of the log-likelihood between int8 and float32, nats",
-        ),
-        "int8_log_likelihood_worst": Figure(
-            value=float(difference.max()),
-            ceiling=0.0,
-            meaning=f"largest such difference among {len(latents)} held-out latents, nats",
-        ),
+        "int8_round_trip_mean": Figure(value=float(error.mean()), meaning=mean, ceiling=float(exact_error.mean())),
+        "int8_round_trip_broken": Figure(value=broken, meaning=share, ceiling=exact_broken),
+        "int8_log_likelihood_error": Figure(value=float(difference.mean()), meaning=apart, ceiling=0.0),
+        "int8_log_likelihood_worst": Figure(value=float(difference.max()), meaning=worst, ceiling=0.0),
     }

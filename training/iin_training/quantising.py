@@ -27,9 +27,9 @@ class Codes:
     zero: int
 
     @classmethod
-    def of(cls, low: float, high: float) -> "Codes":
-        """Codes that cover [low, high] and have one for 0."""
-        low, high = min(low, 0.0), max(high, 0.0)
+    def of(cls, values: Tensor) -> "Codes":
+        """Codes that cover the range of `values` and have one for 0."""
+        low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
         scale = float(np.float32(max((high - low) / 255, LEAST_SCALE)))
         return cls(scale, round(-low / scale))
 
@@ -94,14 +94,10 @@ def _parameters(graph: FlowGraph, layer: _Layer, read: Codes) -> tuple[str, str]
 
 @torch.no_grad()
 def quantise(flow: Flow, latents: Tensor) -> Mapping[Nets, QuantisedNets]:
-    """The nets of every half-step in 8 bits, with the ranges that activations take for `latents`.
+    """The nets of every half-step of T in 8 bits, with the ranges that activations take for `latents`.
 
-    Weights have a scale for each output, activations one for a whole tensor.
-
-    Args:
-        flow: T.
-        latents: of training pictures, `(N, *latent_shape)`; some thousands.
-
+    These are of some thousand training pictures, `(N, *latent_shape)`. Weights have a scale for each output,
+    activations one for a whole tensor.
     """
     found: dict[Nets, QuantisedNets] = {}
     value = latents.to(next(flow.parameters()).device)
@@ -115,7 +111,7 @@ def quantise(flow: Flow, latents: Tensor) -> Mapping[Nets, QuantisedNets]:
 
 
 def _quantise_nets(nets: Nets, given: Tensor) -> QuantisedNets:
-    codes = _codes(given)
+    codes = Codes.of(given)
     first, second = (_quantise_net(nets, index, given, codes) for index in range(2))
     return QuantisedNets(codes, (first, second))
 
@@ -126,7 +122,7 @@ def _quantise_net(nets: Nets, index: int, given: Tensor, codes: Codes) -> tuple[
     for place, (weights, biases) in enumerate(zip(nets.weights, nets.biases, strict=True)):
         weight, bias = weights[index].double().cpu().numpy(), biases[index, 0].double().cpu().numpy()
         value = functional.leaky_relu(torch.addmm(biases[index], value, weights[index]), LEAK)
-        output = None if place == last else _codes(value)
+        output = None if place == last else Codes.of(value)
         layers.append(_quantise_layer(weight, bias, codes, output))
         codes = output or codes
     return tuple(layers)
@@ -144,7 +140,3 @@ def _quantise_layer(
         np.rint(bias / (np.float64(np.float32(read.scale)) * scales)).astype(np.int32),
         output,
     )
-
-
-def _codes(values: Tensor) -> Codes:
-    return Codes.of(float(values.min()), float(values.max()))

@@ -1,4 +1,4 @@
-"""What a run or a bundle has come to, told from its directory alone: stages, times, factor sizes, figures, pictures."""
+"""A report on a run or a bundle from its directory alone: stages, times, factor sizes, figures, pictures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,11 +39,11 @@ class Stage:
 
 
 def show_report(directory: Path, console: Console) -> None:
-    """Print what the run or the bundle in `directory` is worth, and write it as a page of HTML with pictures.
+    """Print the figures of the run or the bundle in `directory`, and write them as a page of HTML with pictures.
 
-    Of a run also how far it got, and its `curves.png` is drawn anew; its page is `report.html` in `directory`. That of
-    a bundle, which stays as it was checked, is beside it: `BUNDLE.html`. A `console` made with `markup=False,
-    emoji=False` shows names and paths as they are.
+    For a run it also prints how far it got and draws its `curves.png` anew; the page is `report.html` in `directory`.
+    The page of a bundle is beside it, `BUNDLE.html`, so that the bundle stays as it was checked. A `console` made with
+    `markup=False, emoji=False` shows names and paths as they are.
 
     Raises:
         ValueError: where `directory` is neither that of a run nor a bundle.
@@ -100,7 +100,7 @@ def _show_run(directory: Path, console: Console) -> None:
 
 
 def _try(write: Callable[[], None], otherwise: str, console: Console) -> bool:
-    """Whether `write` could write: a finished run may be kept where nothing can be written."""
+    """Call `write`; returns whether it could write. A finished run may be kept where nothing can be written."""
     try:
         write()
     except OSError as error:

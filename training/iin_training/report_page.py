@@ -6,8 +6,9 @@ from pathlib import Path
 
 from iin_bundle import Bundle
 from jinja2 import Environment
+from markdown_it import MarkdownIt
 
-from iin_training.model_card import BOUNDS, LIMITS, WHAT, columns
+from iin_training.model_card import model_card
 
 __all__ = ["write_page"]
 
@@ -29,34 +30,7 @@ img { max-width: 100%; }
 </style>
 </head>
 <body>
-{% if model %}<h1>{{ model.name }} (version {{ model.version }})</h1>
-<p>{{ what }}</p>
-<table>
-<tr><th>factor</th><th>dimensions</th><th>size</th></tr>
-{% for part in model.layout %}<tr><td>{{ part.name }}</td>
-<td>{{ part.start }} to {{ part.start + part.size - 1 }}</td><td>{{ part.size }}</td></tr>
-{% endfor %}</table>
-<h2>Measured on held-out pictures</h2>
-<p>{{ bounds }}</p>
-<table>
-<tr><th>figure</th><th>value</th><th>ceiling</th><th>floor</th><th>meaning</th></tr>
-{% for name, figure in model.evaluation.items() %}<tr><td>{{ name }}</td>
-{% for cell in columns(figure) %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-<p>Round trip <code>|inverse(transform(z)) - z|</code>: at most {{ "%.2e" % model.round_trip_error }} over held-out
-latents.</p>
-<h2>Origin</h2>
-{% with origin = model.provenance %}<ul>
-<li>recipe <code>{{ origin.recipe }}</code>, seed {{ origin.seed }}, code at commit {{ origin.git_commit }}, exported
-{{ origin.created }}</li>
-<li>data: {{ origin.data_set }} (sha256 of it, or of what decides the pairs drawn from it:
-{{ origin.data_set_sha256 }})</li>
-<li>libraries: {% for library, number in origin.versions.items() %}{{ library }} {{ number }}{{ ", " if not loop.last }}
-{%- endfor %}</li>
-</ul>{% endwith %}
-<h2>Limits</h2>
-<p>{{ limits.format(image=model.image) }}</p>
-{% else %}<h1>{{ title }}</h1>{% endif %}
+{% if card %}{{ card | safe }}{% else %}<h1>{{ title }}</h1>{% endif %}
 {% if state %}<p>{{ state }}</p>{% endif %}
 {% if samples %}<h2>Held-out pictures that come with the bundle</h2>
 <div class="samples">
@@ -90,7 +64,7 @@ def write_page(
     Args:
         path: where the page goes.
         title: its name, and its heading where there is no bundle.
-        bundle: its factors, figures with their meanings, ceilings and floors, origin, and sample pictures.
+        bundle: its model card and sample pictures.
         drawn: PNG files by their headings.
         stages: of each its name, updates, how many there will be, and minutes.
         state: where the run is, in a line.
@@ -100,15 +74,13 @@ def write_page(
 
     """
     found = sorted((bundle.directory / "samples").glob("*.png")) if bundle else []
-    page = Environment(autoescape=True).from_string(PAGE)  # names and meanings may be a user's: they are text
+    page = Environment(autoescape=True).from_string(PAGE)
+    # What the card is made of, and nothing else: names and meanings may be a user's, and are text.
+    markdown = MarkdownIt("zero").enable(["heading", "list", "table", "backticks"])
     path.write_text(
         page.render(
             title=title,
-            model=bundle.manifest if bundle else None,
-            what=WHAT,
-            bounds=BOUNDS,
-            limits=LIMITS,
-            columns=columns,
+            card=markdown.render(model_card(bundle.manifest)) if bundle else "",
             state=state,
             samples={sample.stem: _inside(sample) for sample in found},
             drawn={heading: _inside(picture) for heading, picture in (drawn or {}).items()},

@@ -119,7 +119,9 @@ class Run:
         if done >= schedule.steps:
             self.console.print(f"{stage}: done before, reused")
             return
-        with self._progress() as progress:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        name, note = TextColumn("{task.description:>15}"), TextColumn("{task.fields[note]}")
+        with Progress(name, *columns, note, console=self.console) as progress:
             task = progress.add_task(stage, total=schedule.steps, completed=done, note="")
             self._note = partial(progress.update, task)
             told = time.monotonic()
@@ -143,8 +145,11 @@ class Run:
         numbers = dict(zip(values, means, strict=True))
         broken = [name for name, value in numbers.items() if not math.isfinite(value)]
         if broken:
+            # Statistics of the batch may have suffered from the images; weights are as the last update left them.
+            told = _told_of_broken(self._model.named_parameters())
+            told = told or "all weights are finite, so look at the images of this step"
             raise FloatingPointError(
-                f"{stage}: {', '.join(broken)} not finite at step {step}; {self._told_of_weights()}; the last "
+                f"{stage}: {', '.join(broken)} not finite at step {step}; {told}; the last "
                 "checkpoint is kept. Or else lower the learning rate and run again with another --run-dir"
             )
         if step % LOG_EVERY or not leads():
@@ -166,12 +171,6 @@ class Run:
                 "the learning rate and run again with another --run-dir"
             )
 
-    def _told_of_weights(self) -> str:
-        """Which part of the network is at fault, or that none is."""
-        # Statistics of the batch may have suffered from the images; weights are as the last update left them.
-        told = _told_of_broken(self._model.named_parameters())
-        return told or "all weights are finite, so look at the images of this step"
-
     def _drop_metrics(self, stage: str, done: int) -> None:
         """Forget lines of steps that an interruption undid."""
         if not self.metrics_path.exists():
@@ -186,18 +185,6 @@ class Run:
         left = "?" if task.time_remaining is None else timedelta(seconds=round(task.time_remaining))
         line = f"{task.description}: update {task.completed:.0f} of {task.total:.0f}, {left} left"
         self.console.print(f"{line}  {task.fields['note']}".rstrip(), highlight=False, soft_wrap=True)
-
-    def _progress(self) -> Progress:
-        return Progress(
-            TextColumn("{task.description:>12}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self.console,
-        )
 
 
 @contextmanager

@@ -23,19 +23,10 @@ AT_ONCE = {"cpu": 16, "cuda": 512}  # pictures: a processor's cache holds their 
 SIDE = 96
 """Pixels, of `EfficientNetLite0`, at which sets of small pictures (32 pixels) are compared.
 
-Measured on 1,000 coloured digits of 32 pixels against as many; Frechet distance, kernel distance:
-
-    another real sample           37.5  0.008
-    an autoencoder's pictures       59  0.041
-    samples of a short training    100  0.11
-    a blur of 3 pixels             106  0.13
-    noise of 0.1                   474  1.40
-    noise of 0.3                   563  1.25
-    noise of 1                     753  1.52
-
-So both rank what matters, though the kernel distance does not rank noises among each other. At 128 pixels (500
-digits) it does, at 12 ms of a core a picture against 5.6. At 64 (2.7 ms) it fails to on clothes as well, which it ranks
-at 96. Distances at different sides have different scales.
+On 1,000 coloured digits both distances rank another real sample, an autoencoder's pictures, samples of a short
+training, a blur of 3 pixels and noise, in this order. The kernel distance does not rank noise of 0.1, 0.3 and 1 there;
+it does at 128 pixels, which take twice the time, and at 64 it fails on clothes as well. Distances at different sides
+have different scales.
 """
 
 
@@ -43,16 +34,9 @@ at 96. Distances at different sides have different scales.
 def measure_samples(model: FrozenModel, transform: Flow, pictures: PictureSet, run: Run) -> dict[str, Figure]:
     """Kernel (KID) and Frechet (FD) distance of samples from held-out pictures, on features of EfficientNet-Lite0.
 
-    Not the usual FID, which has features of Inception-v3: figures of other networks do not compare. As many training
-    pictures, and as many reconstructions of other held-out pictures, stand beside the samples: sets of one size, since
-    both distances depend on it, and without a picture in common with those that they are compared with.
-
-    Args:
-        model: the frozen model, with a decoder.
-        transform: T, in eval mode.
-        pictures: real pictures.
-        run: gives randomness, the device and the console.
-
+    Not the usual FID, which has features of Inception-v3: figures of other networks do not compare. Training pictures
+    and reconstructions of other held-out pictures are measured too. All sets have one size, on which both distances
+    depend, and none has a picture in common with the set that it is compared with.
     """
     networks, generator = Interpreter(model, transform), run.generator("evaluation/samples")
     count = min(MOST, len(pictures.held_out_images) // 2, len(pictures.images))

@@ -47,6 +47,13 @@ def test_what_no_run_can_do_is_refused_at_once(recipe, changed, words):
         replace(recipe, **changed)
 
 
+@pytest.mark.parametrize("field", ["pairs", "held_out"])
+def test_what_is_no_source_of_pairs_is_refused_at_once(recipe, pictures, field):
+    for given in (pictures[0].images, [(recipe.pairs, 1.0)]):
+        with pytest.raises(ValueError, match=rf"^{field}: expected a source of pairs, .* got (ImageArray|list)"):
+            replace(recipe, **{field: given})
+
+
 @pytest.mark.parametrize("concepts", [("digit",), ("light",)], ids=str)
 def test_held_out_pairs_of_other_concepts_are_refused(recipe, pictures, concepts):
     with pytest.raises(ValueError, match=rf"held_out: expected .* \(digit, light\), got {', '.join(concepts)}"):

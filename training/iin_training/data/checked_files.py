@@ -1,4 +1,4 @@
-"""Which files were checked before and have not changed since."""
+"""Remembers which picture files were checked, so that unchanged ones are not read again."""
 
 import os
 import sqlite3
@@ -10,14 +10,14 @@ from iin_training.data.fetch import cache_directory
 
 __all__ = ["CheckedFiles", "stamp_of"]
 
-MOST = 1_000_000  # files that are remembered, the last ones checked
-SETTLED = 2.0  # seconds since its last change after which a file's stamp tells of the next one
-# Named anew whenever fewer pictures count as whole than before.
+MOST = 1_000_000  # files that are remembered: those checked last
+SETTLED = 2.0  # seconds; a file that changed more recently could change again and keep its stamp
+# Rename the table whenever the check becomes stricter, so that earlier results no longer count.
 TABLE = "CREATE TABLE IF NOT EXISTS whole (path BLOB UNIQUE, stamp TEXT, sha256 BLOB)"
 
 
 def stamp_of(path: Path) -> str | None:
-    """What changes whenever the file does; None where there is none, or it changed too lately for that to show."""
+    """Size and times of a file, which change whenever it does; None where it is missing or changed just now."""
     try:
         found = path.stat()
     except OSError:
@@ -28,10 +28,10 @@ def stamp_of(path: Path) -> str | None:
 
 
 class CheckedFiles:
-    """Digests of whole files by path and stamp, kept in the cache; where that is not possible, none is known."""
+    """Digests of whole files by path and stamp, in a database in the cache; without a database none is known."""
 
     def __init__(self) -> None:
-        """Open what earlier checks left."""
+        """Open the database, or make it."""
         self._database: sqlite3.Connection | None = None
         try:
             cache_directory().mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ class CheckedFiles:
             self.close()
 
     def close(self) -> None:
-        """Let go of the file; nothing is known or kept from here on."""
+        """Close the database; from here on nothing is known or kept."""
         if self._database is not None:
             self._database.close()
         self._database = None

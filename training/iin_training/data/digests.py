@@ -1,4 +1,4 @@
-"""Digests of whatever decides a result: of values, of images, and of what tells its own."""
+"""Digests of values, of images, and of objects that have a digest of their own."""
 
 import hashlib
 import weakref
@@ -31,9 +31,9 @@ def digest_of(*parts: Tensor | str | bool | float | tuple[str | bool | float, ..
 
 
 def knows(thing: Any, name: str, method: str) -> bool:
-    """Whether `thing` has a method or property `name` that may speak of its `method`.
+    """Whether `thing` has a method or property `name` that holds for its `method`, such as `draw`.
 
-    It may not in a class that overrides `method`, such as `draw`, but inherits `name` from a class that it extends.
+    It does not hold where a class overrides `method` but inherits `name`: that describes the overridden method.
     """
     for cls in type(thing).__mro__:
         if name in vars(cls):
@@ -44,15 +44,15 @@ def knows(thing: Any, name: str, method: str) -> bool:
 
 
 def own_digest(thing: Any, method: str) -> str | None:
-    """What `thing.digest()` says; None where it has none, or one that does not know its `method`."""
+    """`thing.digest()`; None where it has none that holds for its `method`, see `knows`."""
     return str(thing.digest()) if knows(thing, "digest", method) else None
 
 
 def images_digest(images: Images) -> str:
     """Hexadecimal sha256 over all images and how they are loaded: their own `digest()` where they have one.
 
-    Images of others that have none are all loaded once, and the first 64 again with a generator, which shows
-    what is done at random. What they were then is remembered as long as they live.
+    Images without one are all loaded once, and the first 64 again with a generator, which shows what is done at
+    random. The result is remembered as long as the object lives.
     """
     known = own_digest(images, "load")
     if known is not None:

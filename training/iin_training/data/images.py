@@ -4,6 +4,7 @@ import functools
 import hashlib
 import math
 import os
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 from iin_training.data.augmentation import STILL, Augmentation, jitter
 from iin_training.data.picture_files import ENDINGS, PictureShape, check_pictures, decode_levels, decoders
 
-__all__ = ["ImageArray", "ImageFiles", "Images", "image_folder", "labels_of_folders", "printable"]
+__all__ = ["ImageArray", "ImageFiles", "Images", "Pictures", "image_folder", "labels_of_folders", "printable"]
 
 NAMED = 5  # broken files that a message names
 
@@ -53,7 +54,50 @@ class Images(Protocol):
         ...
 
 
-class ImageFiles:
+class Pictures(Images):
+    """Images of 8 bits a channel, converted a batch at a time: in files, or in an array."""
+
+    sha256: str
+    """Digest over all images, whatever they are converted to; of files over their names too."""
+    contents: tuple[bytes, ...]
+    """Digest of each image by itself, `(N,)`."""
+
+    def __init__(self, shape: PictureShape, value_range: tuple[float, float], augmentation: Augmentation) -> None:
+        """Convert levels 0 and 255 to the ends of `value_range`, after `augmentation`."""
+        low, high = value_range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(
+                f"value_range: expected two finite numbers, the smaller one first, got {low:g} and {high:g}"
+            )
+        self.shape, self.value_range, self.augmentation = shape, value_range, augmentation
+
+    @abstractmethod
+    def _read(self, indices: Tensor, levels: NDArray[np.uint8]) -> None:
+        """Write the images `indices`, `(n,)`, into `levels`, `(n, C, H, W)`."""
+
+    def load(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Load a batch, see `Images.load`; `ValueError` where a file can no longer be read."""
+        levels = np.empty((len(indices), self.shape.channels, self.shape.height, self.shape.width), np.uint8)
+        self._read(indices, levels)
+        images = torch.from_numpy(levels).float() / 255
+        if generator is not None:
+            images = jitter(images, self.augmentation, generator)
+        low, high = self.value_range
+        return images * (high - low) + low
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing is distorted."""
+        return self.augmentation.nothing
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over all images and how they are loaded: shape, range and augmentation."""
+        sizes = (int(self.shape.channels), int(self.shape.height), int(self.shape.width))
+        limits = tuple(float(number) for number in (*self.value_range, *astuple(self.augmentation)))
+        return hashlib.sha256(repr((self.sha256, sizes, limits)).encode()).hexdigest()
+
+
+class ImageFiles(Pictures):
     """Picture files, read and decoded when a batch asks for them; none is kept in memory."""
 
     def __init__(
@@ -88,9 +132,7 @@ class ImageFiles:
             ValueError: where too many files are broken, naming the first ones, or a setting is impossible.
 
         """
-        self.shape = PictureShape(channels, *size)
-        self.value_range = _checked_range(value_range)
-        self.augmentation = augmentation
+        super().__init__(PictureShape(channels, *size), value_range, augmentation)
         console = console or Console()
         if not len(paths):
             raise ValueError("paths: expected at least one picture file, got none")
@@ -118,54 +160,33 @@ class ImageFiles:
         """Names of the broken files."""
         self.paths = tuple(files[position] for position in self.kept)
         """The files, by number of the image."""
-        self._contents = tuple(checked[position].sha256 for position in self.kept)
+        self.contents = tuple(checked[position].sha256 for position in self.kept)
         self._names: tuple[str, ...] = tuple(names[position] for position in self.kept)
         digest = hashlib.sha256()
         for name, position in zip(self._names, self.kept, strict=True):
             digest.update(name.encode(errors="surrogateescape") + b"\0" + checked[position].sha256)
         self.sha256 = digest.hexdigest()
-        """Digest over names and contents of all images, as they were when they were checked."""
-
-    @property
-    def contents(self) -> tuple[bytes, ...]:
-        """Digest of what is in each file, `(N,)`, as it was when it was checked."""
-        return self._contents
 
     def __len__(self) -> int:
         return len(self.paths)
-
-    def load(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Read a batch, see `Images.load`; `ValueError` where a file can no longer be read."""
-        shape = self.shape
-        levels = np.empty((len(indices), shape.channels, shape.height, shape.width), np.uint8)
-        for row, pixels in zip(levels, decoders().map(self._read, indices.tolist()), strict=True):
-            row[:] = pixels
-        return _images_of_levels(levels, self.value_range, self.augmentation, generator)
 
     def name(self, index: int) -> str:
         """Path relative to the folder, with `/`."""
         return self._names[index]
 
-    @property
-    def still(self) -> bool:
-        """Whether nothing is distorted."""
-        return self.augmentation.nothing
+    def _read(self, indices: Tensor, levels: NDArray[np.uint8]) -> None:
+        for row, pixels in zip(levels, decoders().map(self._decode, indices.tolist()), strict=True):
+            row[:] = pixels
 
-    def digest(self) -> str:
-        """Hexadecimal sha256 over all images and how they are loaded: shape, range and augmentation."""
-        return _digest(self.sha256, self.shape, self.value_range, self.augmentation)
-
-    def _read(self, index: int) -> NDArray[np.uint8]:
+    def _decode(self, index: int) -> NDArray[np.uint8]:
         path = self.paths[index]
         try:
             return decode_levels(path.read_bytes(), self.shape)
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{path}: was a whole picture when it was checked, and is none any more: {error}"
-            ) from error
+            raise ValueError(f"{path}: could be read when it was checked, and no longer can: {error}") from error
 
 
-class ImageArray:
+class ImageArray(Pictures):
     """Images in memory as bytes, converted a batch at a time; their names are their numbers."""
 
     def __init__(
@@ -184,53 +205,39 @@ class ImageArray:
 
         """
         images = np.asarray(images)
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
+        fits = images.ndim in (3, 4) and images.shape[3:] in ((), (1,), (3,)) and len(images)
+        if images.dtype != np.uint8 or not fits:
             raise ValueError(
-                "images: expected uint8 of (N, H, W) or (N, H, W, C) with N at least 1, "
-                f"got {images.dtype} of {images.shape}; scale values to 0 to 255 and convert them"
+                "images: expected uint8 of (N, H, W) or (N, H, W, C) with N at least 1 and C = 1 (grey) or 3 (RGB), "
+                f"got {images.dtype} of {images.shape}; scale values to 0 to 255, and put channels last, as with "
+                ".permute(0, 2, 3, 1) of a tensor"
             )
         self._images = images if images.ndim == 4 else images[..., None]
         height, width, channels = self._images.shape[1:]
-        self.shape = PictureShape(channels, height, width)
-        self.value_range = _checked_range(value_range)
-        self.augmentation = augmentation
+        super().__init__(PictureShape(channels, height, width), value_range, augmentation)
 
     def __len__(self) -> int:
         return len(self._images)
-
-    def load(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Convert a batch, see `Images.load`."""
-        shape = self.shape
-        # A fresh array: where C is 1, ascontiguousarray would keep the strides of channels that come last.
-        levels = np.empty((len(indices), shape.channels, shape.height, shape.width), np.uint8)
-        levels[:] = self._images[indices.numpy()].transpose(0, 3, 1, 2)
-        return _images_of_levels(levels, self.value_range, self.augmentation, generator)
 
     def name(self, index: int) -> str:
         """The number of the image."""
         return str(range(len(self))[index])
 
+    def _read(self, indices: Tensor, levels: NDArray[np.uint8]) -> None:
+        levels[:] = self._images[indices.numpy()].transpose(0, 3, 1, 2)
+
     @functools.cached_property
-    def contents(self) -> tuple[bytes, ...]:
+    def contents(self) -> tuple[bytes, ...]:  # type: ignore[override]  # a cached property can be set, too
         """Digest of each image by itself, `(N,)`, as they are when it is first asked for."""
         return tuple(hashlib.sha256(image.tobytes()).digest() for image in self._images)
 
     @functools.cached_property
-    def sha256(self) -> str:
+    def sha256(self) -> str:  # type: ignore[override]  # likewise
         """Digest over shape and contents of all images, as they are when it is first asked for."""
         digest = hashlib.sha256(str(self._images.shape).encode())
         for image in self._images:
             digest.update(image.tobytes())
         return digest.hexdigest()
-
-    @property
-    def still(self) -> bool:
-        """Whether nothing is distorted."""
-        return self.augmentation.nothing
-
-    def digest(self) -> str:
-        """Hexadecimal sha256 over all images and how they are loaded: shape, range and augmentation."""
-        return _digest(self.sha256, self.shape, self.value_range, self.augmentation)
 
 
 def image_folder(folder: str | Path) -> list[Path]:
@@ -295,30 +302,3 @@ def _names(paths: Sequence[Path], folder: str | Path | None) -> list[str]:
         if not path.startswith(prefix):
             raise ValueError(f"folder: expected the folder that holds every file, got {folder}, which has no {path}")
     return [path[len(prefix) :].replace(os.sep, "/") for path in absolute]
-
-
-def _checked_range(value_range: tuple[float, float]) -> tuple[float, float]:
-    low, high = value_range
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"value_range: expected two finite numbers, the smaller one first, got {low:g} and {high:g}")
-    return low, high
-
-
-def _digest(sha256: str, shape: PictureShape, value_range: tuple[float, float], augmentation: Augmentation) -> str:
-    sizes = (int(shape.channels), int(shape.height), int(shape.width))
-    limits = tuple(float(number) for number in (*value_range, *astuple(augmentation)))
-    return hashlib.sha256(repr((sha256, sizes, limits)).encode()).hexdigest()
-
-
-def _images_of_levels(
-    levels: NDArray[np.uint8],
-    value_range: tuple[float, float],
-    augmentation: Augmentation,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """Levels `(n, C, H, W)` of 0 to 255 as float32 in the range, distorted where there is a generator."""
-    images = torch.from_numpy(levels).float() / 255
-    if generator is not None:
-        images = jitter(images, augmentation, generator)
-    low, high = value_range
-    return images * (high - low) + low

@@ -41,27 +41,6 @@ class PictureSet:
     values: Mapping[str, tuple[str, ...]]
     """Of each concept, what its values are called."""
 
-    def __post_init__(self) -> None:
-        """Refuse labels that do not belong to these pictures."""
-        for part, images, labels in (
-            ("labels", self.images, self.labels),
-            ("held_out_labels", self.held_out_images, self.held_out_labels),
-        ):
-            if labels.keys() != self.values.keys():
-                raise ValueError(f"{part}: expected the concepts {', '.join(self.values)}, got {', '.join(labels)}")
-            for concept, values in labels.items():
-                if values.shape != (len(images),) or values.dtype != np.int64:
-                    raise ValueError(
-                        f"{part}.{concept}: expected int64 of ({len(images)},), one for each picture, got "
-                        f"{values.dtype} of {values.shape}"
-                    )
-                highest = len(self.values[concept]) - 1
-                if values.size and not 0 <= values.min() <= values.max() <= highest:
-                    raise ValueError(
-                        f"{part}.{concept}: expected positions from 0 to {highest} in values.{concept}, got "
-                        f"{values.min()} to {values.max()}"
-                    )
-
 
 def load_grey(source: Literal["mnist", "fashion"]) -> PictureSet:
     """60,000 grey pictures and 10,000 held out, 32x32 on black: digits, or pieces of clothing; fetched on first use."""

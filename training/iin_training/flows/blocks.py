@@ -57,11 +57,6 @@ class ActNorm(FlowBlock):
     @torch.no_grad()
     def initialize(self, batch: Tensor) -> None:
         """Set shift and scale from `batch`, `(N, D)` with N >= 2."""
-        if batch.shape[0] < 2:
-            raise ValueError(
-                f"batch: expected at least 2 rows to measure a variance, got {batch.shape[0]}; "
-                "initialise with a training batch"
-            )
         std, mean = torch.std_mean(batch, dim=0)
         self.shift.copy_(-mean)
         self.log_scale.copy_(-std.clamp_min(MIN_STD).log())
@@ -119,8 +114,6 @@ class DoubleCoupling(FlowBlock):
     def __init__(self, size: int, hidden: int, depth: int) -> None:
         """`size` is D >= 2 (odd sizes split unevenly); `hidden`, `depth` shape the s and t nets."""
         super().__init__()
-        if size < 2:
-            raise ValueError(f"size: expected at least 2 dimensions to split, got {size}")
         self.split = (size // 2, size - size // 2)
         first, second = self.split
         self.first, self.second = Nets(first, second, hidden, depth), Nets(second, first, hidden, depth)
@@ -170,10 +163,7 @@ class Flatten(FlowBlock):
     def __init__(self, shape: tuple[int, ...]) -> None:
         """`shape` is that of one latent, for example (C, H, W)."""
         super().__init__()
-        if not shape or min(shape) < 1:
-            raise ValueError(f"shape: expected positive sizes, as in (C, H, W), got {shape}")
-        self.shape = tuple(shape)
-        self.size = math.prod(shape)
+        self.shape, self.size = tuple(shape), math.prod(shape)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return z.reshape(z.shape[0], self.size), z.new_zeros(z.shape[0])

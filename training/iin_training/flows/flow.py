@@ -17,8 +17,6 @@ class Flow(FlowBlock):
     def __init__(self, blocks: Sequence[FlowBlock]) -> None:
         """At least one block, all for vectors of the same size (`Flatten` makes them of other shapes, first)."""
         super().__init__()
-        if not blocks:
-            raise ValueError("blocks: expected at least one block, got none")
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:

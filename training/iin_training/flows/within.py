@@ -1,7 +1,6 @@
 """Blocks that act within each factor alone."""
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -14,52 +13,40 @@ __all__ = ["blocks_within"]
 def blocks_within(sizes: Sequence[int], *, blocks: int, hidden: int, depth: int, seed: int) -> list[FlowBlock]:
     """`blocks` times [ActNorm, double affine coupling] that map every factor by itself, all of them at once.
 
-    A coupling gets one half of every factor on each side. What its nets would carry from one factor to another has
-    weights of zero, which no gradient changes.
+    Each half of a coupling holds one half of every factor. In its nets, weights that would lead from one factor to
+    another are zero and stay zero, since their gradients are set to zero.
 
     Args:
         sizes: sizes of the factors in their order; they sum to D >= 2.
         blocks: how many, at least 1.
-        hidden: width of the nets' hidden layers, shared out evenly among the factors of more than one dimension; a
+        hidden: width of the nets' hidden layers, divided evenly among the factors of more than one dimension; a
             single dimension is only shifted and scaled.
         depth: hidden layers of each net.
         seed: of the order within each factor, another one in each block.
 
     """
-    factor = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))  # of each dimension
-    halved = _halved(sizes)
-    half = len(halved) // 2
-    sides = factor[halved[:half]], factor[halved[half:]]
+    counts = torch.tensor(sizes)
+    factor = torch.arange(len(sizes)).repeat_interleave(counts)  # of each dimension
+    start = (counts.cumsum(0) - counts)[factor]  # of that factor
+    odd = counts % 2
+    firsts = counts // 2 + odd * (odd.cumsum(0) <= odd.sum() // 2)  # D // 2 in all, as a coupling splits
+    halved = (torch.arange(len(factor)) - start >= firsts[factor]).int().argsort(stable=True)
+    first, second = factor[halved].split([len(factor) // 2, (len(factor) + 1) // 2])
     # The nets of one dimension alone have no input, so hidden units would do nothing there.
-    large = torch.tensor([index for index, size in enumerate(sizes) if size > 1] or [0])
+    large = (counts > 1).nonzero()[:, 0] if (counts > 1).any() else torch.tensor([0])
     of_hidden = large[torch.arange(hidden) * len(large) // hidden]
     generator = torch.Generator().manual_seed(seed)
     layers: list[FlowBlock] = []
     where = torch.arange(len(factor))  # dimension of the factors at each place
     for _ in range(blocks):
         shuffled = torch.cat([torch.randperm(size, generator=generator) for size in sizes])
-        wanted = (shuffled + _starts(sizes))[halved]
+        wanted = (shuffled + start)[halved]
         coupling = DoubleCoupling(len(factor), hidden, depth)
-        _separate(coupling.first, sides[0], of_hidden, sides[1])
-        _separate(coupling.second, sides[1], of_hidden, sides[0])
+        _separate(coupling.first, first, of_hidden, second)
+        _separate(coupling.second, second, of_hidden, first)
         layers += [Permutation(where.argsort()[wanted]), ActNorm(len(factor)), coupling]
         where = wanted
     return [*layers, Permutation(where.argsort())]
-
-
-def _starts(sizes: Sequence[int]) -> Tensor:
-    """Where the factor of each dimension begins, `(D,)`."""
-    return torch.tensor([0, *accumulate(sizes)][:-1]).repeat_interleave(torch.tensor(sizes))
-
-
-def _halved(sizes: Sequence[int]) -> Tensor:
-    """All dimensions, `(D,)`, one half of every factor before the others; the first D // 2 are as a coupling splits."""
-    odd = [index for index, size in enumerate(sizes) if size % 2]
-    halves = [size // 2 + (index in odd[: len(odd) // 2]) for index, size in enumerate(sizes)]
-    starts = [0, *accumulate(sizes)]
-    first = [torch.arange(start, start + half) for start, half in zip(starts, halves, strict=False)]
-    second = [torch.arange(a + half, b) for a, b, half in zip(starts, starts[1:], halves, strict=False)]
-    return torch.cat([*first, *second])
 
 
 def _separate(nets: Nets, inputs: Tensor, hidden: Tensor, outputs: Tensor) -> None:

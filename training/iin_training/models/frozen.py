@@ -110,7 +110,7 @@ class FrozenModel(nn.Module):
         before = self._unsaved()
         self._try()
         after = self._unsaved()
-        # What a forward leaves behind (a cache, a counter) says what has been run, not what the model is.
+        # What a forward changes (a cache, a counter) is no property of the model, so it is left out of the digest.
         self._passing = frozenset(name for name in before | after if before.get(name) != after.get(name))
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What a stranger's network must be to become a part of a frozen model, told where it is not."""
+"""Checks of a user's network before it becomes a part of a frozen model."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.Scri
 
 
 def check_part(role: str, part: object) -> None:
-    """Put a part, or a classifier to cut, in eval mode, and refuse what cannot be frozen or exported.
+    """Put a part, or a classifier that is to be cut, in eval mode; refuse what cannot be frozen or exported.
 
     Raises:
         ValueError: where it is no module, a wrapper of one, holds an ONNX graph, has weights without values, or has no
@@ -51,10 +51,10 @@ def check_part(role: str, part: object) -> None:
 
 
 def try_part(role: str, network: nn.Module, items: Tensor) -> Any:
-    """What a part, or a classifier to cut, gives for a batch; `ValueError` with a remedy where it fails."""
+    """The output of a part, or of a classifier to cut, for a batch; `ValueError` with a remedy where it fails."""
     try:
         return network(items)
-    except Exception as error:  # whatever a stranger's forward raises
+    except Exception as error:  # a user's forward may raise anything
         weights = (value.dtype for value in (*network.parameters(), *network.buffers()) if value.is_floating_point())
         other = next((dtype for dtype in weights if dtype != items.dtype), None)
         remedy = "check image_shape, and let it take batches of any size"
@@ -68,7 +68,7 @@ def try_part(role: str, network: nn.Module, items: Tensor) -> Any:
 
 
 def check_output(role: str, output: object, wanted: tuple[int, ...] | None) -> None:
-    """Float32, a row for each of two items, and of the wanted shape if one is given."""
+    """Refuse an output for two items that is not float32, has no row for each, or has not the shape `wanted`."""
     if not isinstance(output, Tensor):
         raise ValueError(
             f"{role}: expected a tensor, got {type(output).__name__}; wrap it in a module that returns the tensor alone"

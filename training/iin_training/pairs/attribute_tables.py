@@ -4,15 +4,16 @@ import itertools
 import math
 import re
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iin_training.pairs.base import check_concept
-from iin_training.pairs.user_files import Faults, csv_rows, opened, other_separator
+from iin_training.pairs.user_files import Faults, csv_rows, opened, other_separator, whole_rows
 
 __all__ = ["BINS", "MANY", "Attribute", "Attributes", "read_attributes"]
 
@@ -33,8 +34,6 @@ class Attribute:
     """Value of each row, `(N,)`, as its place in `values`; -1 where it is missing."""
     values: tuple[str, ...]
     """The different values as text, of a binned column as the range of each bin."""
-    edges: tuple[float, ...] = ()
-    """Of a binned column, the first number of every bin but the lowest; else empty."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,10 @@ class Attributes:
     """Name of the picture of each of N rows."""
     columns: Mapping[str, Attribute]
     """The columns by name of the concept, in the table's order."""
-    lines: tuple[int, ...] = ()
-    """Line of each row, from 1."""
+
+
+Table: TypeAlias = tuple[dict[str, int], dict[str, Attribute]]
+"""Line of each picture's row by name of its file, in order; and the columns as they are written."""
 
 
 def read_attributes(path: str | Path, *, categorical: Collection[str] = ()) -> Attributes:
@@ -74,54 +75,44 @@ def read_attributes(path: str | Path, *, categorical: Collection[str] = ()) -> A
     with opened(path, "table of attributes") as file:
         first = file.readline()
         if first.strip().isdecimal():
-            table = _read_celeba(int(first), file, faults)
+            line_of, columns = _read_celeba(int(first), file, faults)
         else:
             file.seek(0)
-            table = _read_csv(file, faults)
+            line_of, columns = _read_csv(file, faults)
     faults.raise_any()
-    unknown = sorted(set(categorical) - set(table.columns))
+    unknown = sorted(set(categorical) - set(columns))
     if unknown:
-        raise ValueError(
-            f"categorical: expected columns of {path} ({', '.join(table.columns)}), got {', '.join(unknown)}"
-        )
-    for name, column in table.columns.items():
-        if name not in categorical:
-            _check_numbers(name, column, table.lines, faults)
+        raise ValueError(f"categorical: expected columns of {path} ({', '.join(columns)}), got {', '.join(unknown)}")
+    lines = list(line_of.values())
+    for name in columns.keys() - set(categorical):
+        columns[name] = _numbers_understood(name, columns[name], lines, faults)
     faults.raise_any()
-    return replace(
-        table,
-        columns={
-            name: column if name in categorical else _numbers_understood(column)
-            for name, column in table.columns.items()
-        },
-    )
+    return Attributes(tuple(line_of), columns)
 
 
-def _read_csv(file: Iterable[str], faults: Faults) -> Attributes:
+def _read_csv(file: Iterable[str], faults: Faults) -> Table:
     rows = csv_rows(file, faults)
     _, header = next(rows, (1, []))
     names = header[1:]
     if not names:
         given = "".join(header)
         told = f"expected a header with file and at least one concept, separated by commas, got {given!r}"
-        faults.add(1, told + other_separator(given))
-        return Attributes((), {})
+        faults.stop(1, told + other_separator(given))
     return _collect(1, names, rows, faults)
 
 
-def _read_celeba(count: int, file: Iterable[str], faults: Faults) -> Attributes:
+def _read_celeba(count: int, file: Iterable[str], faults: Faults) -> Table:
     lines = iter(file)
     names = next(lines, "").split()
     if not names:
-        faults.add(2, "expected a header with the names of the attributes, got none")
-        return Attributes((), {})
-    table = _collect(2, names, ((line, text.split()) for line, text in enumerate(lines, 3)), faults)
-    if len(table.files) != count:
-        faults.add(1, f"expected {count} rows, as this line says, got {len(table.files)}; is the file whole?")
-    return table
+        faults.stop(2, "expected a header with the names of the attributes, got none")
+    line_of, columns = _collect(2, names, ((line, text.split()) for line, text in enumerate(lines, 3)), faults)
+    if len(line_of) != count:
+        faults.add(1, f"expected {count} rows, as this line says, got {len(line_of)}; is the file whole?")
+    return line_of, columns
 
 
-def _collect(header: int, names: Sequence[str], rows: Iterator[tuple[int, list[str]]], faults: Faults) -> Attributes:
+def _collect(header: int, names: Sequence[str], rows: Iterable[tuple[int, list[str]]], faults: Faults) -> Table:
     """The table of `rows` (line, cells); cells are kept as codes, since the same few texts come again and again."""
     for name in names:
         try:
@@ -132,12 +123,7 @@ def _collect(header: int, names: Sequence[str], rows: Iterator[tuple[int, list[s
         faults.add(header, "expected each name of a column once, got " + ", ".join(names))
     codes, values = [array("q") for _ in names], [dict[str, int]() for _ in names]
     lines: dict[str, int] = {}
-    for line, cells in rows:
-        if not any(cells):
-            continue
-        if len(cells) != 1 + len(names):
-            faults.add(line, f"expected {1 + len(names)} cells, as in the header, got {len(cells)}")
-            continue
+    for line, cells in whole_rows(rows, 1 + len(names), faults):
         file = PurePosixPath(cells[0]).as_posix()
         if not cells[0] or file in lines:
             given = f"{file}, as on line {lines[file]}" if file in lines else "an empty one"
@@ -149,36 +135,28 @@ def _collect(header: int, names: Sequence[str], rows: Iterator[tuple[int, list[s
             column.append(-1 if missing else known.setdefault(cell, len(known)))
     if not lines:
         faults.add(header, "expected a row for each picture, got none")
-    return Attributes(
-        tuple(lines),
-        {
-            name: Attribute(np.array(column, np.int64), tuple(known))
-            for name, column, known in zip(names, codes, values, strict=True)
-        },
-        tuple(lines.values()),
-    )
-
-
-def _check_numbers(name: str, column: Attribute, lines: Sequence[int], faults: Faults) -> None:
-    """Note the few texts in a column of many numbers: with them every number would be a category of its own."""
-    texts = [code for code, value in enumerate(column.values) if not _is_number(value)]
-    if len(column.values) - len(texts) <= max(MANY, FEW * len(texts)):
-        return
-    for code in texts:
-        faults.add(
-            lines[int(np.argmax(column.codes == code))],
-            f"{name}: expected a number, as in most rows, got {column.values[code]!r}; mend it or leave it empty, or "
-            "name the column in read_attributes' `categorical` where its numbers are names",
-        )
+    texts = (Attribute(np.array(column, np.int64), tuple(known)) for column, known in zip(codes, values, strict=True))
+    return lines, dict(zip(names, texts, strict=True))
 
 
 def _is_number(text: str) -> bool:
     return NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
 
 
-def _numbers_understood(column: Attribute) -> Attribute:
-    """A column of numbers with equal ones made one value (1 and 1.0), and binned where there are many."""
-    if not column.values or not all(map(_is_number, column.values)):
+def _numbers_understood(name: str, column: Attribute, lines: Sequence[int], faults: Faults) -> Attribute:
+    """A column of numbers with equal ones made one value (1 and 1.0), and binned where there are many.
+
+    A few texts among many numbers are noted in `faults`: with them every number would be a category of its own.
+    """
+    texts = [code for code, value in enumerate(column.values) if not _is_number(value)]
+    if len(column.values) - len(texts) > max(MANY, FEW * len(texts)):
+        for code in texts:
+            faults.add(
+                lines[int(np.argmax(column.codes == code))],
+                f"{name}: expected a number, as in most rows, got {column.values[code]!r}; mend it or leave it empty, "
+                "or name the column in read_attributes' `categorical` where its numbers are names",
+            )
+    if texts or not column.values:
         return column
     numbers = np.array([float(value) for value in column.values])
     different, merged = np.unique(numbers, return_inverse=True)
@@ -193,7 +171,7 @@ def _numbers_understood(column: Attribute) -> Attribute:
     bounds = [-math.inf, *edges.tolist(), math.inf]
     ranges = tuple(f"[{_text(low)}, {_text(high)})" for low, high in itertools.pairwise(bounds))
     bins = np.searchsorted(edges, different, side="right")
-    return Attribute(np.where(present, bins[codes], -1), ranges, tuple(edges.tolist()))
+    return Attribute(np.where(present, bins[codes], -1), ranges)
 
 
 def _text(number: float) -> str:

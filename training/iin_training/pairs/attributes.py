@@ -2,19 +2,19 @@
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from torch import Tensor
 
 from iin_training.data.digests import digest_of, images_digest
 from iin_training.data.images import ImageFiles, Images, printable
 from iin_training.pairs.attribute_tables import Attributes
-from iin_training.pairs.base import PairBatch, Shares, check_count, check_factors, load_pairs, over_images, split_evenly
-from iin_training.pairs.classes import Classes
+from iin_training.pairs.base import Shares, split_evenly
+from iin_training.pairs.image_pairs import Chosen, ImagePairs
+from iin_training.pairs.labels import Classes
 
 __all__ = ["SameAttribute"]
 
@@ -24,10 +24,10 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "capital letters": str.casefold,
     "their endings": lambda name: os.path.splitext(name)[0],
 }
-"""What names that mean the same file may differ in, and how that is evened out."""
+"""Ways to spell the name of one file differently, each with a function that makes these spellings equal."""
 
 
-class SameAttribute:
+class SameAttribute(ImagePairs):
     """Two different images with the same value of one attribute; everything else is drawn anew.
 
     Source: Esser, Rombach, Ommer (CVPR 2020), section 4, attributes of CelebA.
@@ -60,39 +60,27 @@ class SameAttribute:
         """
         if isinstance(concepts, str):
             raise ValueError(f"concepts: expected a list of columns, got the string {concepts!r}; write [{concepts!r}]")
-        self.concepts = tuple(attributes.columns) if concepts is None else tuple(concepts)
-        unknown = [name for name in self.concepts if name not in attributes.columns]
-        if unknown or not self.concepts or len(set(self.concepts)) != len(self.concepts):
+        names = tuple(attributes.columns) if concepts is None else tuple(concepts)
+        if not names or not set(names) <= attributes.columns.keys() or len(set(names)) != len(names):
             raise ValueError(
                 f"concepts: expected one or more columns of the table ({', '.join(attributes.columns)}), each once, "
-                f"got {', '.join(self.concepts) or 'none'}"
+                f"got {', '.join(names) or 'none'}"
             )
         rows = _joined(images, attributes, console or Console())
-        codes = {name: np.where(rows >= 0, attributes.columns[name].codes[rows], -1) for name in self.concepts}
-        self._images = images
+        codes = {name: np.where(rows >= 0, attributes.columns[name].codes[rows], -1) for name in names}
         self._classes = [
             Classes(name, of_images, attributes.columns[name].values, balanced=balanced, drop_single=drop_single)
             for name, of_images in codes.items()
         ]
         _check_apart(codes)
+        super().__init__(images, names, torch.cat([classes.members for classes in self._classes]).unique())
 
-    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
-        """Draw pairs, see `PairSource.draw`; as many of one concept as of another."""
-        check_count(count)
-        check_factors(self.concepts, factors)
+    def _choose(self, count: int, generator: torch.Generator) -> list[Chosen]:
         numbers = split_evenly(count, len(self.concepts), generator)
-        chosen, shared = [], []
-        for name, classes, number in zip(self.concepts, self._classes, numbers, strict=True):
-            chosen.append(torch.stack(classes.draw(number, generator)))
-            shared.append(Shares(frozenset({name})).columns(number, factors))
-        first, second = torch.cat(chosen, dim=1)
-        return PairBatch(*load_pairs(self._images, first, second, generator), torch.cat(shared))
-
-    over = over_images
-
-    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
-        """Its images, and which of them are in pairs, see `pairs.base.drawable`."""
-        return [(self._images, torch.cat([classes.members for classes in self._classes]).unique())]
+        return [
+            Chosen(Shares(frozenset({name})), *classes.draw(number, generator))
+            for name, classes, number in zip(self.concepts, self._classes, numbers, strict=True)
+        ]
 
     def digest(self) -> str:
         """Hexadecimal sha256 over images, groups of equal values, concepts and settings; not over names of values."""
@@ -101,7 +89,7 @@ class SameAttribute:
 
 
 def _check_apart(codes: Mapping[str, NDArray[np.int64]]) -> None:
-    """Refuse two columns of which each value of one always comes with the same value of the other, as 3 with three."""
+    """Refuse two columns that say the same in other words, as 3 and three: their values always come together."""
     names: dict[bytes, str] = {}
     for name, of_images in codes.items():
         _, first, values = np.unique(of_images, return_index=True, return_inverse=True)
@@ -148,8 +136,8 @@ def _joined(images: Images, attributes: Attributes, console: Console) -> NDArray
 
 
 def _difference(names: Sequence[str], files: Sequence[str]) -> str:
-    """What alone sets some of a table's `files` apart from `names` of images; empty where nothing does."""
-    for what, even in SPELLINGS.items():
-        if {even(name) for name in names} & {even(file) for file in files}:
+    """The only difference, of `SPELLINGS`, between some `names` of images and `files` of a table; empty if none."""
+    for what, unified in SPELLINGS.items():
+        if {unified(name) for name in names} & {unified(file) for file in files}:
             return what
     return ""

@@ -1,9 +1,8 @@
 """Pairs of images and the set of factors that they share: the batch, the contract of a source, and what sources use."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from copy import copy
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, cast
 
 import torch
 from iin_bundle.factors import RESIDUAL
@@ -25,9 +24,7 @@ __all__ = [
     "drawable",
     "fingerprint",
     "join_batches",
-    "load_pairs",
     "over",
-    "over_images",
     "split_evenly",
 ]
 
@@ -157,7 +154,7 @@ def check_count(count: int) -> None:
 def check_batch(batch: PairBatch, count: int, factors: Sequence[str], field: str) -> None:
     """Refuse a batch of a user's own source, called `field`, that does not keep what `PairBatch` promises.
 
-    Made once, of the first batch: what a later one breaks is not noticed.
+    Only the first batch is checked.
 
     Raises:
         ValueError: where `count` pairs, masks of `factors`, or similarities in [0, 1) are expected and not given.
@@ -199,22 +196,11 @@ def split_evenly(count: int, parts: int, generator: torch.Generator) -> list[int
 def draw_numbers(count: int, shares: Sequence[float], generator: torch.Generator) -> list[int]:
     """`count` in numbers that chance decides, each as large on average as its share, of sum 1, says.
 
-    For batches in which a share would round to none: what is rare would never be drawn.
+    For batches in which a share would round to 0, so that what is rare would never be drawn.
     """
     drawn = torch.multinomial(torch.tensor(shares), count, replacement=True, generator=generator)
     numbers: list[int] = drawn.bincount(minlength=len(shares)).tolist()
     return numbers
-
-
-def load_pairs(
-    images: Images, first: Tensor, second: Tensor, generator: torch.Generator, *, alike: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Load the images `first` and `second`, both `(n,)`.
-
-    `alike` distorts the two images of a pair alike, as a pair must be that shares the residual.
-    """
-    again = generator.clone_state() if alike else generator
-    return images.load(first, generator), images.load(second, again)
 
 
 def join_batches(batches: Iterable[PairBatch]) -> PairBatch:
@@ -254,28 +240,12 @@ def drawable(source: PairSource) -> Iterable[tuple[Images, Tensor]]:
     return source.drawable() if knows(source, "drawable", "draw") else ()  # type: ignore[attr-defined]
 
 
-class _OfImages(Protocol):
-    """A source that draws numbers of images and then loads these."""
-
-    _images: Images
-
-
-Source = TypeVar("Source", bound=_OfImages)
-
-
-def over_images(source: Source, change: Callable[[Images], Images]) -> Source:
-    """The same pairs of other images, see `over`; the method `over` of sources that keep theirs as `_images`."""
-    other = copy(source)
-    other._images = change(source._images)
-    return other
-
-
 def fingerprint(source: PairSource) -> str:
     """Hexadecimal sha256 by which a source is known again.
 
     It is the source's own `digest()`, which all sources of this package have: there any change that alters pairs is
     noticed, wherever it is. A source without one, or a class that overrides `draw` and only inherits `digest`, is
-    known by the first 64 pairs that it draws: a change that these pairs do not show is not noticed.
+    known by the first 64 pairs that it draws; a change that does not show in them is not noticed.
     """
     known = own_digest(source, "draw")
     if known is not None:

@@ -11,7 +11,7 @@ from iin_training.data.colour import draw, random_colours
 from iin_training.data.coloured_digits import ColouredDigits
 from iin_training.data.digests import digest_of
 from iin_training.pairs.base import PairBatch, Shares, draw_numbers, join_batches
-from iin_training.pairs.classes import Classes
+from iin_training.pairs.labels import Classes
 
 __all__ = ["PAIR_KINDS", "DigitPairs"]
 

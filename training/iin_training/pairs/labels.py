@@ -1,23 +1,100 @@
 """Pairs from labels: same class, same but for one concept, nothing in common."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from iin_bundle.factors import RESIDUAL
 from numpy.typing import NDArray
 from torch import Tensor
 
 from iin_training.data.digests import digest_of, images_digest
 from iin_training.data.images import Images
-from iin_training.pairs.base import PairBatch, Shares, check_count, load_pairs, over_images
-from iin_training.pairs.classes import Classes
+from iin_training.pairs.base import MIN_PAIRS, Shares, check_concept
+from iin_training.pairs.image_pairs import Chosen, ImagePairs
 
-__all__ = ["SameLabel", "Unrelated", "Variants"]
+__all__ = ["Classes", "SameLabel", "Unrelated", "Variants"]
+
+NAMED = 5  # values that a message names
 
 
-class _Grouped:
+class Classes:
+    """Groups of images that have one value of a concept in common."""
+
+    def __init__(
+        self,
+        concept: str,
+        codes: NDArray[np.int64],
+        values: Sequence[Any],
+        *,
+        kind: str = "value",
+        balanced: bool = True,
+        drop_single: bool = False,
+    ) -> None:
+        """Group images by their codes.
+
+        Args:
+            concept: name of the concept, for messages too.
+            codes: value of each image, `(N,)` from 0; -1 leaves the image out.
+            values: name of each code, for messages.
+            kind: what messages call that which a code stands for.
+            balanced: every value as often as any other; False: as often as its images are.
+            drop_single: leave out values that one single image has, which can be in no pair.
+
+        Raises:
+            ValueError: where a value has a single image, or the concept fewer than two values or too few pairs.
+
+        """
+        check_concept(concept)
+        sizes = np.bincount(codes[codes >= 0], minlength=len(values))
+        single = np.flatnonzero(sizes == 1)
+        if len(single) and not drop_single:
+            named = ", ".join(repr(values[code]) for code in single[:NAMED])
+            more = f" and {len(single) - NAMED} more" if len(single) > NAMED else ""
+            raise ValueError(
+                f"{concept}: expected at least two images of each {kind}, got one of {named}{more}; add images, "
+                f"merge {kind}s, or set drop_single to leave these images out"
+            )
+        kept = np.flatnonzero(sizes > 1)
+        pairs = sum(math.comb(int(size), 2) for size in sizes[kept])
+        if len(kept) < 2 or pairs < MIN_PAIRS:
+            raise ValueError(
+                f"{concept}: expected at least two {kind}s with two images or more, and {MIN_PAIRS} different pairs "
+                f"in all, got {len(kept)} {kind}s and {pairs} pairs from {int((codes >= 0).sum())} labelled images; "
+                "label more images, or leave the concept out"
+            )
+        order = np.argsort(codes, kind="stable")
+        self.members = torch.from_numpy(order[np.isin(codes[order], kept)])
+        """Numbers of the images that are in a group, `(n,)`, group by group."""
+        self._sizes = torch.from_numpy(sizes[kept])
+        self._starts = self._sizes.cumsum(0) - self._sizes
+        self._class_at = torch.arange(len(kept)).repeat_interleave(self._sizes)
+        self._balanced = balanced
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Numbers `(count,)` of the first and the second image of random pairs, two different images of one value."""
+        if self._balanced:
+            chosen = torch.randint(len(self._sizes), (count,), generator=generator)
+        else:
+            chosen = self._class_at[torch.randint(len(self._class_at), (count,), generator=generator)]
+        sizes, starts = self._sizes[chosen], self._starts[chosen]
+        first = _below(sizes, generator)
+        second = _below(sizes - 1, generator)
+        second += second >= first
+        return self.members[starts + first], self.members[starts + second]
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 over which images are grouped, and how groups are drawn."""
+        return digest_of(self.members, self._sizes, bool(self._balanced))
+
+
+def _below(limits: Tensor, generator: torch.Generator) -> Tensor:
+    """A random whole number from 0 to below each limit."""
+    return (torch.rand(len(limits), generator=generator, dtype=torch.float64) * limits).long()
+
+
+class _Grouped(ImagePairs):
     """Two different images of one group, which share the concept alone or everything but it."""
 
     def __init__(
@@ -34,6 +111,7 @@ class _Grouped:
     ) -> None:
         """Group by label, see `SameLabel`; messages call the labels `field`, and one of them `kind`."""
         listed: list[Any] = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
+        listed = [label.tolist() if isinstance(label, Tensor) else label for label in listed]
         if len(listed) != len(images):
             raise ValueError(
                 f"{field}: expected one for each of the {len(images)} images, got {len(listed)}; "
@@ -45,22 +123,12 @@ class _Grouped:
         # A NaN differs from itself.
         codes = [-1 if label is None or label != label else numbers.setdefault(label, len(numbers)) for label in listed]
         of_images, values = np.array(codes, np.int64), list(numbers)
-        self.concepts = (concept,)
-        self._images, self._shares = images, Shares(frozenset(self.concepts), everything_but)
+        self._shares = Shares(frozenset({concept}), everything_but)
         self._classes = Classes(concept, of_images, values, kind=kind, balanced=balanced, drop_single=drop_single)
+        super().__init__(images, (concept,), self._classes.members)
 
-    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
-        """Draw pairs, see `PairSource.draw`."""
-        check_count(count)
-        shared = self._shares.columns(count, factors)
-        chosen = self._classes.draw(count, generator)
-        return PairBatch(*load_pairs(self._images, *chosen, generator, alike=RESIDUAL in self._shares), shared)
-
-    over = over_images
-
-    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
-        """Its images, and which of them are in pairs, see `pairs.base.drawable`."""
-        return [(self._images, self._classes.members)]
+    def _choose(self, count: int, generator: torch.Generator) -> list[Chosen]:
+        return [Chosen(self._shares, *self._classes.draw(count, generator))]
 
     def digest(self) -> str:
         """Hexadecimal sha256 over images, groups of equal labels, concept and settings; not over names of labels."""
@@ -131,31 +199,20 @@ class Variants(_Grouped):
         super().__init__("groups", images, groups, concept, everything_but=True, kind="group", drop_single=drop_single)
 
 
-class Unrelated:
+class Unrelated(ImagePairs):
     """Two different images, drawn at random, that share nothing: alone, this is the unsupervised loss."""
-
-    concepts: tuple[str, ...] = ()
 
     def __init__(self, images: Images) -> None:
         """Draw from at least two `images`."""
         if len(images) < 2:
             raise ValueError(f"images: expected at least 2, got {len(images)}")
-        self._images = images
+        super().__init__(images, (), torch.arange(len(images)))
 
-    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
-        """Draw pairs, see `PairSource.draw`."""
-        check_count(count)
+    def _choose(self, count: int, generator: torch.Generator) -> list[Chosen]:
         first = torch.randint(len(self._images), (count,), generator=generator)
         second = torch.randint(len(self._images) - 1, (count,), generator=generator)
         second += second >= first
-        shared = Shares(frozenset()).columns(count, factors)
-        return PairBatch(*load_pairs(self._images, first, second, generator), shared)
-
-    over = over_images
-
-    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
-        """Its images, and which of them are in pairs, see `pairs.base.drawable`."""
-        return [(self._images, torch.arange(len(self._images)))]
+        return [Chosen(Shares(frozenset()), first, second)]
 
     def digest(self) -> str:
         """Hexadecimal sha256 over the images and how they are loaded."""

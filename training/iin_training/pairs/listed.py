@@ -12,23 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from iin_bundle.factors import RESIDUAL
-from torch import Tensor
 
 from iin_training.data.digests import digest_of, images_digest
 from iin_training.data.images import ImageFiles, Images
-from iin_training.pairs.base import (
-    MIN_PAIRS,
-    PairBatch,
-    Shares,
-    check_concept,
-    check_count,
-    check_factors,
-    join_batches,
-    load_pairs,
-    over_images,
-    split_evenly,
-)
-from iin_training.pairs.user_files import Faults, csv_rows, opened, other_separator
+from iin_training.pairs.base import MIN_PAIRS, Shares, check_concept, split_evenly
+from iin_training.pairs.image_pairs import Chosen, ImagePairs
+from iin_training.pairs.user_files import Faults, csv_rows, opened, other_separator, whole_rows
 
 __all__ = ["ListedPair", "ListedPairs", "read_pair_list"]
 
@@ -36,7 +25,7 @@ REQUIRED = ("image_a", "image_b", "shared")
 OPTIONAL = ("similarity",)
 
 
-class ListedPairs:
+class ListedPairs(ImagePairs):
     """Pairs out of a list, every set of shared factors as often as any other.
 
     The two images of a pair that shares the residual are distorted alike.
@@ -81,46 +70,21 @@ class ListedPairs:
                     f"each set of shared factors, got {different} that share {shares}; list more, or take these out"
                     + _meant(shares, by_set)
                 )
-        self._images = images
         self._sets = list(by_set)
         self._numbers = [torch.tensor([row[:2] for row in by_set[shares]]) for shares in self._sets]
         self._similarity = [torch.tensor([row[2] for row in by_set[shares]]) for shares in self._sets]
         self._similarity_told = not all(values.isnan().all() for values in self._similarity)
-        self.concepts = tuple(dict.fromkeys(name for shares in by_set for name in sorted(shares.concepts)))
+        concepts = tuple(dict.fromkeys(name for shares in by_set for name in sorted(shares.concepts)))
+        super().__init__(images, concepts, torch.cat(self._numbers).unique())
 
-    def draw(self, count: int, factors: tuple[str, ...], generator: torch.Generator) -> PairBatch:
-        """Draw pairs, see `PairSource.draw`; those that share the residual come first."""
-        check_count(count)
-        check_factors(self.concepts, factors)
+    def _choose(self, count: int, generator: torch.Generator) -> list[Chosen]:
         sizes = split_evenly(count, len(self._sets), generator)
-        rows = [
-            torch.randint(len(listed), (size,), generator=generator)
-            for listed, size in zip(self._numbers, sizes, strict=True)
-        ]
-        parts = []
-        for alike in (True, False):
-            own = [
-                number for number, shares in enumerate(self._sets) if (RESIDUAL in shares) == alike and sizes[number]
-            ]
-            if not own:
-                continue
-            first, second = torch.cat([self._numbers[number][rows[number]] for number in own]).T
-            shared = torch.cat([self._sets[number].columns(sizes[number], factors) for number in own])
-            similarity = torch.cat([self._similarity[number][rows[number]] for number in own])
-            parts.append(
-                PairBatch(
-                    *load_pairs(self._images, first, second, generator, alike=alike),
-                    shared,
-                    similarity if self._similarity_told else None,
-                )
-            )
-        return join_batches(parts)
-
-    over = over_images
-
-    def drawable(self) -> Iterable[tuple[Images, Tensor]]:
-        """Its images, and which of them are in pairs, see `pairs.base.drawable`."""
-        return [(self._images, torch.cat(self._numbers).unique())]
+        chosen = []
+        for shares, pairs, similarity, size in zip(self._sets, self._numbers, self._similarity, sizes, strict=True):
+            rows = torch.randint(len(pairs), (size,), generator=generator)
+            first, second = pairs[rows].T
+            chosen.append(Chosen(shares, first, second, similarity[rows] if self._similarity_told else None))
+        return chosen
 
     def digest(self) -> str:
         """Hexadecimal sha256 over images, sets of shared factors, pairs and similarities, in the list's order."""
@@ -183,14 +147,8 @@ def _read_csv(file: Iterable[str], faults: Faults) -> Iterator[tuple[int, dict[s
     if not set(REQUIRED) <= set(names) or not set(names) <= set(allowed) or len(set(names)) != len(names):
         given = ", ".join(names) or "nothing"
         told = f"expected a header with {', '.join(REQUIRED)} and perhaps {', '.join(OPTIONAL)}, got {given}"
-        faults.add(1, told + other_separator(given))
-        return
-    for line, cells in rows:
-        if not any(cells):
-            continue
-        if len(cells) != len(names):
-            faults.add(line, f"expected {len(names)} cells, as in the header, got {len(cells)}")
-            continue
+        faults.stop(1, told + other_separator(given))
+    for line, cells in whole_rows(rows, len(names), faults):
         fields: dict[str, Any] = dict(zip(names, cells, strict=True))
         with contextlib.suppress(ValueError):  # told with those of JSON lines
             fields["similarity"] = float(fields["similarity"]) if fields.get("similarity") else None

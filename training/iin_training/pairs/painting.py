@@ -1,20 +1,17 @@
 """Train a network that re-draws pictures in the style of sketches, and what it is trained for."""
 
-from typing import TypeAlias
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from iin_training.config import Optimiser
-from iin_training.data.images import ImageArray, ImageFiles
+from iin_training.data.images import Pictures
 from iin_training.models.painter import Painter
 from iin_training.models.perceptual import FeatureNetwork
 from iin_training.run import Run
 
-__all__ = ["SETTINGS", "Pictures", "StyleTransfer", "load_pictures", "train_painter"]
+__all__ = ["SETTINGS", "StyleTransfer", "load_pictures", "train_painter"]
 
-Pictures: TypeAlias = ImageFiles | ImageArray
 DEPTHS = 2  # of VGG16's five; what lies deeper sees 32 pixels as a few numbers, and costs most of the time
 PLACES = 16  # a side, where features are compared
 COLOURS = 256  # pixels of a picture whose colours are compared

@@ -1,7 +1,9 @@
 """Pairs from two sketches that differ in one concept: every picture is re-drawn in the style of each."""
 
+import math
 from collections.abc import Callable, Iterable
 from copy import copy
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from iin_training.config import Optimiser
 from iin_training.data.digests import digest_of, images_digest
-from iin_training.data.images import ImageArray, Images
+from iin_training.data.images import ImageArray, Images, Pictures
 from iin_training.data.picture_files import decode_levels
 from iin_training.models.painter import Painter
 from iin_training.models.perceptual import LEAST, PACKAGE
@@ -24,10 +26,10 @@ from iin_training.pairs.base import (
     check_concept,
     check_count,
     join_batches,
-    load_pairs,
     split_evenly,
 )
-from iin_training.pairs.painting import SETTINGS, Pictures, load_pictures, train_painter
+from iin_training.pairs.image_pairs import load_pairs
+from iin_training.pairs.painting import SETTINGS, load_pictures, train_painter
 from iin_training.processes import leads, wait
 from iin_training.run import Run
 
@@ -183,7 +185,7 @@ class Sketches:
         """All pictures in both styles, one after the other, mapped from the disk; drawn where they are not yet."""
         if self._drawn is None:
             name = digest_of(self.images.sha256, tuple(self.sketches.shape))[:16]
-            file = self._folder / self._key()[:16] / f"redrawn-{name}.npy"
+            file = self._folder / self._key()[:16] / f"redrawn-{name}.levels"
             there = file.is_file()
             wait()  # all have looked before one draws
             if not there:
@@ -191,35 +193,28 @@ class Sketches:
                 if leads():
                     self._redraw_all(file, painter, device)
                 wait()
-            levels: NDArray[np.uint8] = np.load(file, mmap_mode="r")
+            shape = self.images.shape
+            levels = np.memmap(
+                file, np.uint8, "r", shape=(2 * len(self.images), shape.height, shape.width, shape.channels)
+            )
             self._drawn = ImageArray(levels, value_range=self.images.value_range, augmentation=self.images.augmentation)
         return self._drawn
 
     def _redraw_all(self, file: Path, painter: Painter, device: torch.device) -> None:
-        """Write `(2 N, H, W, C)` levels, going on where an interruption left off."""
-        shape, partial = self.images.shape, file.with_suffix(".partial")
-        header = {
-            "descr": "|u1",
-            "fortran_order": False,
-            "shape": (2 * len(self.images), shape.height, shape.width, shape.channels),
-        }
-        with partial.open("ab") as opened:
-            if not opened.tell():
-                np.lib.format.write_array_header_1_0(opened, header)
+        """Write levels of `(2 N, H, W, C)`, going on where an interruption left off."""
+        partial = file.with_suffix(".partial")
+        partial.touch()
+        size = 2 * math.prod(astuple(self.images.shape))  # bytes of one picture in both styles
+        done = partial.stat().st_size // size
+        starts = range(done // DRAWN_AT_ONCE * DRAWN_AT_ONCE, len(self.images), DRAWN_AT_ONCE)
         with partial.open("r+b") as opened:
-            np.lib.format.read_magic(opened)
-            np.lib.format.read_array_header_1_0(opened)
-            begin = opened.tell()
-            size = 2 * shape.height * shape.width * shape.channels  # bytes of one picture in both styles
-            done = (partial.stat().st_size - begin) // size
-            starts = range(done // DRAWN_AT_ONCE * DRAWN_AT_ONCE, len(self.images), DRAWN_AT_ONCE)
             for start in track(starts, "re-drawing", console=self._console):
                 chosen = torch.arange(start, min(start + DRAWN_AT_ONCE, len(self.images)))
                 pictures = load_pictures(self.images, chosen).to(device)
                 styles = torch.stack([_paint(painter, pictures, style) for style in (0, 1)], dim=1).flatten(0, 1)
                 levels = ((styles + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
                 # At its own place, so that a second run that draws the same does no harm.
-                opened.seek(begin + start * size)
+                opened.seek(start * size)
                 opened.write(levels.cpu().numpy().tobytes())
         if not file.is_file():  # a second run that drew the same may have been quicker
             partial.replace(file)

@@ -1,12 +1,12 @@
-"""Text files of the user's: opened as UTF-8, split into cells, mistakes collected so that all are told at once."""
+"""Reading a user's text files: UTF-8, CSV cells, and mistakes collected so that one message lists them all."""
 
 import csv
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
-__all__ = ["Faults", "csv_rows", "opened", "other_separator"]
+__all__ = ["Faults", "csv_rows", "opened", "other_separator", "whole_rows"]
 
 TOLD = 10  # mistakes that a message spells out
 
@@ -23,14 +23,21 @@ class Faults:
         """Note a mistake in a line, counted from 1."""
         self._found.append((line, what))
 
+    def stop(self, line: int, what: str) -> NoReturn:
+        """Raise with a mistake after which nothing more can be read, and with those noted before."""
+        self.add(line, what)
+        raise self._error()
+
     def raise_any(self) -> None:
         """Raise a `ValueError` that names the file and lines, where there are mistakes."""
-        if not self._found:
-            return
+        if self._found:
+            raise self._error()
+
+    def _error(self) -> ValueError:
         told = [f"{self._path}:{line}: {what}" for line, what in sorted(self._found)[:TOLD]]
         if len(self._found) > TOLD:
             told.append(f"and {len(self._found) - TOLD} more mistakes in this file")
-        raise ValueError("\n".join(told))
+        return ValueError("\n".join(told))
 
 
 @contextmanager
@@ -61,10 +68,18 @@ def csv_rows(file: Iterable[str], faults: Faults) -> Iterator[tuple[int, list[st
             yield reader.line_num, [cell.strip() for cell in row]
             line = reader.line_num + 1
     except csv.Error:  # the reader's own where so much follows that no cell may hold it
-        faults.add(line, "expected cells of one line each, got one that goes on; close quotes where a cell ends")
-        faults.raise_any()
+        faults.stop(line, "expected cells of one line each, got one that goes on; close quotes where a cell ends")
+
+
+def whole_rows(rows: Iterable[tuple[int, list[str]]], width: int, faults: Faults) -> Iterator[tuple[int, list[str]]]:
+    """The rows, line and cells, that have `width` cells; others are noted in `faults`, blank ones passed over."""
+    for line, cells in rows:
+        if len(cells) == width and any(cells):
+            yield line, cells
+        elif any(cells):
+            faults.add(line, f"expected {width} cells, as in the header, got {len(cells)}")
 
 
 def other_separator(header: str) -> str:
-    """The remedy for a header with something else than commas between its names; empty where it has nothing such."""
+    """The remedy for a header with semicolons or tabs between its names; empty where it has neither."""
     return "; save it with commas between columns" if ";" in header or "\t" in header else ""

@@ -1,1 +1,1 @@
-"""From a recipe of ours to what is interpreted: its data at hand, checked, and the stages before T in a row."""
+"""Plans lead from one of our recipes to what is interpreted: they load and check data and run the stages before T."""

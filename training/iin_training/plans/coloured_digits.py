@@ -27,7 +27,7 @@ __all__ = ["DigitsPlan"]
 
 
 class DigitsPlan:
-    """What the recipe comes to with its data at hand."""
+    """A recipe with its data loaded: it runs the stages before T."""
 
     def __init__(self, recipe: Recipe | ClassifierRecipe) -> None:
         """Load the data."""

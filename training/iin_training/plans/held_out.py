@@ -12,7 +12,7 @@ __all__ = ["naming_held_out", "told_of_data"]
 
 
 def told_of_data(name: str, images: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> str:
-    """A line on a data set, `(N, H, W)` or `(N, H, W, 3)` each: how many pictures, and copies held out."""
+    """How many pictures, `(N, H, W)` or `(N, H, W, 3)`, a data set has; how many held-out ones are in training too."""
     seen = set(ImageArray(images).contents)
     copies = sum(content in seen for content in ImageArray(held_out).contents)
     told = f"; {copies} of these are in training too, what is measured of them is flattered" if copies else ""
@@ -21,7 +21,7 @@ def told_of_data(name: str, images: NDArray[np.uint8], held_out: NDArray[np.uint
 
 @contextmanager
 def naming_held_out(count: int) -> Iterator[None]:
-    """Make pairs of `count` held-out pictures in this block; what they are too few for is a `ValueError` of its own."""
+    """Name `data.held_out` in a `ValueError` of this block, which makes pairs of `count` held-out pictures."""
     try:
         yield
     except ValueError as error:

@@ -35,7 +35,7 @@ __all__ = ["PicturesPlan"]
 
 
 class PicturesPlan:
-    """What the recipe comes to with its data at hand."""
+    """A recipe with its data loaded: it runs the stages before T."""
 
     def __init__(self, recipe: PictureRecipe) -> None:
         """Load the data."""

@@ -25,6 +25,7 @@ __all__ = [
     "paper_autoencoder",
     "paper_schedule",
     "paper_transform",
+    "small_transform",
 ]
 
 
@@ -40,19 +41,15 @@ def digits() -> Recipe:
             optimiser=Optimiser(steps=2600, batch_size=32, learning_rate=2e-3),
         ),
         pairs=PairMix(digit=1.5, colour=1.0),
-        transform=Transform(
-            blocks=8,
-            hidden=256,
-            depth=2,
-            optimiser=Optimiser(steps=2000, batch_size=64, learning_rate=1.5e-3),
-        ),
+        transform=small_transform(Optimiser(steps=2000, batch_size=64, learning_rate=1.5e-3)),
         bundle=Bundle(name="digits"),
     )
 
 
 def cmnist() -> Recipe:
     """ColorMNIST on MNIST's 60,000 digits with the paper's 64 dimensions, sized for two cores."""
-    return Recipe(
+    return replace(
+        digits(),
         name="cmnist",
         data=Data(source="mnist"),
         judge=Judge(width=24, optimiser=Optimiser(steps=1000, batch_size=64, learning_rate=3e-3)),
@@ -62,15 +59,14 @@ def cmnist() -> Recipe:
             noise_scale=0.16,
             optimiser=Optimiser(steps=6000, batch_size=48, learning_rate=2e-3),
         ),
-        pairs=PairMix(digit=1.5, colour=1.0),
-        transform=Transform(
-            blocks=8,
-            hidden=256,
-            depth=2,
-            optimiser=Optimiser(steps=5000, batch_size=64, learning_rate=1.5e-3),
-        ),
+        transform=small_transform(Optimiser(steps=5000, batch_size=64, learning_rate=1.5e-3)),
         bundle=Bundle(name="cmnist"),
     )
+
+
+def small_transform(optimiser: Optimiser) -> Transform:
+    """T sized for two cores."""
+    return Transform(blocks=8, hidden=256, depth=2, optimiser=optimiser)
 
 
 def paper_schedule() -> Optimiser:
@@ -123,12 +119,7 @@ def cmnist_classifier() -> ClassifierRecipe:
         name="cmnist-classifier",
         data=Data(source="mnist"),
         classifier=HiddenClassifier(width=32, optimiser=Optimiser(steps=3000, batch_size=64, learning_rate=2e-3)),
-        transform=Transform(
-            blocks=8,
-            hidden=256,
-            depth=2,
-            optimiser=Optimiser(steps=4000, batch_size=64, learning_rate=1e-3),
-        ),
+        transform=small_transform(Optimiser(steps=4000, batch_size=64, learning_rate=1e-3)),
         bundle=Bundle(name="cmnist-classifier"),
     )
 

@@ -13,7 +13,7 @@ from iin_training.config import (
     Transform,
 )
 from iin_training.data.augmentation import STILL, Augmentation
-from iin_training.recipes.digits import paper_autoencoder, paper_transform
+from iin_training.recipes.digits import paper_autoencoder, paper_transform, small_transform
 
 __all__ = ["animals", "emoji", "fashion", "fashion_paper", "mnist", "mnist_paper"]
 
@@ -25,17 +25,9 @@ def mnist() -> PictureRecipe:
         data=PictureData(source="mnist", augmentation=STILL),
         judge=Judge(width=24, optimiser=Optimiser(steps=800, batch_size=64, learning_rate=3e-3)),
         autoencoder=Autoencoder(
-            latent_size=32,
-            width=32,
-            average=0.99,
-            optimiser=Optimiser(steps=2000, batch_size=64, learning_rate=2e-3),
+            latent_size=32, width=32, average=0.99, optimiser=Optimiser(steps=2000, batch_size=64, learning_rate=2e-3)
         ),
-        transform=Transform(
-            blocks=8,
-            hidden=256,
-            depth=2,
-            optimiser=Optimiser(steps=4000, batch_size=128, learning_rate=1e-3),
-        ),
+        transform=small_transform(Optimiser(steps=4000, batch_size=128, learning_rate=1e-3)),
         bundle=Bundle(name="mnist"),
     )
 
@@ -88,12 +80,7 @@ def animals() -> PictureRecipe:
             average=0.99,
             optimiser=Optimiser(steps=5000, batch_size=32, learning_rate=2e-3),
         ),
-        transform=Transform(
-            blocks=8,
-            hidden=256,
-            depth=2,
-            optimiser=Optimiser(steps=4000, batch_size=64, learning_rate=1.5e-3),
-        ),
+        transform=small_transform(Optimiser(steps=4000, batch_size=64, learning_rate=1.5e-3)),
     )
 
 

@@ -31,11 +31,7 @@ def effnet() -> OwnModel:
         pairs=_pairs(images, emoji.labels),
         held_out=_pairs(held_out, emoji.held_out_labels),
         transform=Transform(
-            blocks=4,
-            hidden=256,
-            depth=1,
-            noise=0.3,
-            optimiser=Optimiser(steps=600, batch_size=64, learning_rate=1e-3),
+            blocks=4, hidden=256, depth=1, noise=0.3, optimiser=Optimiser(steps=600, batch_size=64, learning_rate=1e-3)
         ),
     )
 

@@ -23,16 +23,9 @@ Labelled = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
 def train_judge(
     config: Judge, draw: Labelled, *, image_shape: tuple[int, int, int], classes: int, run: Run, stage: str = "judge"
 ) -> Classifier:
-    """The judge, in eval mode; trained apart from every other network.
+    """The judge, in eval mode, for images of `image_shape`, (C, S, S); trained apart from every other network.
 
-    Args:
-        config: size and schedule.
-        draw: makes labelled pictures.
-        image_shape: (C, S, S).
-        classes: number of classes.
-        run: keeps checkpoints and metrics; gives randomness and the device.
-        stage: name of the stage, where there are several judges.
-
+    `stage` is the name of the stage, where there are several judges.
     """
     channels, image_size, _ = image_shape
     with run.fixed_randomness(stage):

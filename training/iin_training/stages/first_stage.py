@@ -38,7 +38,7 @@ def check_first_stage(config: configs.Autoencoder, image_size: int) -> None:
 
 
 def fetch_first_stage(config: configs.Autoencoder, run: Run) -> None:
-    """Download the perceptual network, where the run has steps left that want it; `RuntimeError` where it cannot."""
+    """Download the perceptual network if there are updates left that need it; `RuntimeError` where that fails."""
     if config.perceptual != "none" and run.steps_done("first_stage") < config.optimiser.steps:
         fetch_weights()
 
@@ -54,16 +54,11 @@ def train_first_stage(
 
     Minimises the negative evidence lower bound with Laplace noise on the pixels,
     `(|x - D(z)| + p) / b + log(2 b)` summed over pixels plus `KL(q(z|x) || N(0, I))`, in nats a pixel, with p a
-    perceptual distance where there is one, and after a while what a discriminator of patches says of the
-    reconstruction, as the hinge loss has it.
+    perceptual distance if `config` has one. An adversarial term, by a discriminator of patches with the hinge loss,
+    joins in after a while if `config` has one.
     Source: Esser, Rombach, Ommer (CVPR 2020), supplement B.
 
-    Args:
-        config: sizes, losses, schedule.
-        draw: makes `(n, C, S, S)` images in [-1, 1] from a generator.
-        image_shape: (C, S, S).
-        run: keeps checkpoints and metrics; gives randomness and the device.
-
+    `draw` makes n images of `image_shape`, (C, S, S), in [-1, 1] from a generator.
     """
     schedule, against = config.optimiser, config.adversary
     model, adversary, smooth = _networks(config, image_shape, run)
@@ -120,7 +115,7 @@ def train_first_stage(
 def _networks(
     config: configs.Autoencoder, image_shape: tuple[int, int, int], run: Run
 ) -> tuple[Autoencoder, PatchDiscriminator | None, AveragedModel | None]:
-    """The autoencoder with its starting weights, its adversary and its running average, where there are such."""
+    """The autoencoder with its starting weights; its adversary and its running average, or None."""
     against = config.adversary
     channels, image_size, _ = image_shape
     adversary = smooth = None
@@ -148,7 +143,7 @@ def _reconstruction(
     images: Tensor,
     decoded: Tensor,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """How far `decoded` is from `images`, `(N, C, S, S)`, by name, and the loss that comes of it, nats a pixel."""
+    """Distances of `decoded` from `images`, `(N, C, S, S)`, by name, and the reconstruction loss, nats a pixel."""
     terms = {"error": (decoded - images).abs().mean()}
     if perceptual is not None:
         terms["perceptual"] = perceptual(decoded, images).mean()
@@ -167,8 +162,8 @@ def _backward(
 ) -> None:
     """Leave the gradients of `reconstruction + weight * balance * deceived + rest` in `trained`.
 
-    The balance makes the gradients of the first two at the decoder's last layer of the same size. What follows the
-    decoder is gone through once for each.
+    The balance gives the first two terms gradients of the same norm at the decoder's last layer. Each of them is
+    differentiated once down to `decoded`, and the decoder once for their sum.
     Source: Esser, Rombach, Ommer (CVPR 2021), eq. 7.
     """
     scale = [model.log_scale] if model.log_scale.requires_grad else []

@@ -15,7 +15,7 @@ from iin_training.models.checks import Findings
 from iin_training.models.frozen import FrozenModel
 from iin_training.optimising import update
 from iin_training.pairs.base import PairSource, fingerprint
-from iin_training.processes import average_gradients, of_all, share
+from iin_training.processes import average_gradients, share
 from iin_training.progress import late_bar
 from iin_training.run import Run
 from iin_training.stages.latents import MOST_BYTES, PairLatents, at_once, in_parts
@@ -39,19 +39,18 @@ def gaussianise(
 ) -> Flow:
     """`transform` followed by blocks that act within each factor alone, trained by the unsupervised loss.
 
-    The pair loss makes a factor narrower than a standard normal where the pairs that share it are less alike than it
-    assumes, and leaves it the shape that tells one value of the concept from another, a cluster for each digit; then
-    samples of the prior lie where no picture does. Since no block carries anything from one factor to another, no swap
-    of whole factors changes.
+    The pair loss leaves factors that are not standard normal: narrower where pairs are less alike than `similarity`
+    says, and with a cluster for each value of the concept, such as a digit. Samples from the prior then lie where no
+    picture does. The blocks carry nothing from one factor to another, so that swaps of whole factors stay the same.
     After Chen and Gopinath, Gaussianization (NeurIPS 2000), with couplings in place of rotations.
 
     Args:
-        config: of T, whose nets' width, learning rate and schedule hold here too, for half as many updates.
+        config: of T. The blocks' nets have the same sizes, and the schedule is the same with half as many updates.
         model: the frozen model, on the run's device.
         transform: T, trained and in eval mode.
         sizes: of the factors.
-        pairs: those that T was trained on; both sides count, and what they share does not.
-        run: keeps checkpoints and metrics; gives randomness and the device.
+        pairs: those that T was trained on; what they share does not matter here.
+        run: keeps checkpoints and metrics.
         findings: tells of dimensions that need noise.
 
     """
@@ -60,7 +59,7 @@ def gaussianise(
 
     @torch.no_grad()
     def draw_factors() -> Tensor:
-        """What T makes of both sides of pairs, drawn from the encoder as while T was trained, `(N, D)`."""
+        """Factors `(N, D)` that T gives to latents drawn as in its own training."""
         most = min(LATENTS, 2 * trained.batch_size * trained.steps, MOST_BYTES // (4 * model.size))
         parts = in_parts(max(1, most // 2), at_once(PAIRS_AT_ONCE, model.image_shape))
         source, generator = PairLatents(model, pairs, run, draws=most), run.generator(f"{GAUSSIANISATION}/latents")
@@ -68,18 +67,14 @@ def gaussianise(
         rows = latents.split([2 * part for part in parts])
         with late_bar("drawing", len(latents), run.console) as advance:
             for part, drawn in zip(parts, rows, strict=True):
-                batch = source.draw(part, tuple(sizes), generator)
-                drawn.copy_(model.sample(of_all(source.posterior, batch.images_a, batch.images_b), generator))
+                drawn.copy_(source.sampled(source.draw(part, tuple(sizes), generator), generator, findings))
                 advance(len(drawn))
         spread = config.noise * latents.std(dim=0)
-        factors = torch.empty(len(latents), model.size, device=run.device)
-        for drawn, found in zip(rows, factors.split([2 * part for part in parts]), strict=True):
-            if findings is not None:
-                drawn.copy_(findings.dequantised(drawn, generator))
+        for drawn in rows:
             if config.noise:
                 drawn += spread * torch.randn(drawn.shape, generator=generator).to(run.device)
-            found.copy_(transform(drawn)[0])
-        return factors
+            drawn.copy_(transform(drawn)[0].view_as(drawn))  # in place: factors are as many numbers as latents
+        return latents.flatten(1)
 
     with run.fixed_randomness(GAUSSIANISATION):
         blocks = blocks_within(

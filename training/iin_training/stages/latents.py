@@ -1,7 +1,8 @@
-"""What a frozen encoder says of pairs: computed once where images stay the same, else at every draw."""
+"""Latents of pairs from a frozen encoder: computed once where images stay the same, else at every draw."""
 
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from iin_training.data.digests import images_digest, knows
 from iin_training.data.images import Images
+from iin_training.models.checks import Findings
 from iin_training.models.frozen import FrozenModel
 from iin_training.pairs.base import PairBatch, PairSource, over
-from iin_training.processes import leads
+from iin_training.processes import leads, of_all
 from iin_training.progress import late_bar
 from iin_training.run import Run
 
@@ -71,8 +73,24 @@ class PairLatents:
         """Draw pairs, see `PairSource.draw`; what stands for their images is for `posterior`."""
         return self._pairs.draw(count, factors, generator)
 
+    @torch.no_grad()
+    def sampled(
+        self,
+        batch: PairBatch,
+        generator: torch.Generator,
+        findings: Findings | None = None,
+        encode: Callable[..., Tensor] = of_all,
+    ) -> Tensor:
+        """Latents `(2 N, *latent_shape)` on the device, as T is trained on them, of both sides of a batch of `draw`.
+
+        `generator` decides what is drawn from the encoder's posterior, `findings` tells of dimensions that need noise,
+        and `encode` is `of_all`, or `of_share` where only this process's rows are wanted.
+        """
+        latents = self._model.sample(encode(self.posterior, batch.images_a, batch.images_b), generator)
+        return latents if findings is None else findings.dequantised(latents, generator)
+
     def posterior(self, drawn: Tensor) -> Tensor:
-        """What the encoder says, see `FrozenModel.posterior`, of rows of `images_a` or `images_b` of a batch."""
+        """The encoder's posterior, see `FrozenModel.posterior`, of rows of `images_a` or `images_b` of a batch."""
         there = drawn.to(self._device)
         return there if self._known else self._model.posterior(there)
 
@@ -101,7 +119,7 @@ class _AtEveryDraw(Exception):
 
 
 class _Posteriors:
-    """Images of which only what the encoder says is loaded, `(n, 1 or 2, *latent_shape)`."""
+    """Images that are loaded as the encoder's posterior, `(n, 1 or 2, *latent_shape)`."""
 
     still = True
 
@@ -119,7 +137,7 @@ class _Posteriors:
 
 
 class _Encoder:
-    """Encodes whole sets of images, or takes what an earlier start of the run has made of them."""
+    """Encodes whole sets of images, or reads their posteriors as an earlier start of the run kept them."""
 
     def __init__(self, model: FrozenModel, run: Run, draws: int) -> None:
         self._model, self._run, self._draws = model, run, draws
@@ -130,7 +148,7 @@ class _Encoder:
         self._done: dict[Path, Tensor] = {}
 
     def checked(self, images: Images) -> Images:
-        """`images`, where it is possible and pays to encode them once; else `_AtEveryDraw`."""
+        """Return `images` if they can be encoded once and that pays; else raise `_AtEveryDraw`."""
         if not (knows(images, "still", "load") and images.still):  # type: ignore[attr-defined]
             raise _AtEveryDraw
         if id(images) not in self._files:
@@ -144,7 +162,7 @@ class _Encoder:
         return images
 
     def once(self, images: Images) -> Images:
-        """What the encoder says of `images`, which are checked where a source made them only now."""
+        """The posteriors of `images`, which are checked here too: a source may have made them just now."""
         _, path = self._files[id(self.checked(images))]
         if path not in self._done:
             self._done[path] = self._encoded(images, path)
@@ -188,7 +206,7 @@ class _Encoder:
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """What is kept at `path`; None where nothing is, or nothing whole."""
+    """The posteriors kept at `path`; None where there are none, or none that are whole."""
     try:
         posteriors = load_file(path)["posterior"]
     except (OSError, KeyError, SafetensorError):

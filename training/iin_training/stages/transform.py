@@ -1,6 +1,6 @@
 """Estimate factor sizes, and train the interpretation network T on the latents of a frozen model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from iin_training.models.checks import Findings
 from iin_training.models.frozen import FrozenModel
 from iin_training.optimising import update
 from iin_training.pairs.base import PairSource, fingerprint
-from iin_training.processes import average_gradients, of_all, of_share, share
+from iin_training.processes import average_gradients, of_share, share
 from iin_training.run import Run
 from iin_training.stages.latents import PairLatents, at_once, in_parts
 
@@ -112,18 +112,6 @@ def given_sizes(config: configs.Transform, size: int, concepts: Sequence[str]) -
     return {RESIDUAL: rest, **{concept: config.sizes[concept] for concept in concepts}}
 
 
-def _build_transform(config: configs.Transform, latent_shape: tuple[int, ...], run: Run) -> Flow:
-    """T for latents of `latent_shape`, with its starting weights."""
-    with run.fixed_randomness("transform"):
-        return interpretation_flow(
-            latent_shape,
-            blocks=config.blocks,
-            hidden=config.hidden,
-            depth=config.depth,
-            seed=run.seed_of("permutation"),
-        )
-
-
 def train_transform(
     config: configs.Transform,
     model: FrozenModel,
@@ -137,23 +125,16 @@ def train_transform(
     Pairs that share nothing make it the unsupervised loss. `findings` tells of dimensions that need noise.
     """
     schedule, factors = config.optimiser, tuple(sizes)
-    flow = _build_transform(config, model.latent_shape, run).to(run.device)
+    seed = run.seed_of("permutation")
+    with run.fixed_randomness("transform"):
+        flow = interpretation_flow(
+            model.latent_shape, blocks=config.blocks, hidden=config.hidden, depth=config.depth, seed=seed
+        ).to(run.device)
     source = PairLatents(model, pairs, run, draws=2 * schedule.batch_size * schedule.steps)
-
-    @torch.no_grad()
-    def draw_latents(
-        count: int, generator: torch.Generator, encode: Callable[..., Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents of the first images, then of the second, what they share, and how alike that is."""
-        batch = source.draw(count, factors, generator)
-        latents = model.sample(encode(source.posterior, batch.images_a, batch.images_b), generator)
-        if findings is not None:
-            latents = findings.dequantised(latents, generator)
-        return latents, batch.shared.to(run.device), batch.similarity_or(config.similarity).to(run.device)
 
     generator = run.generator("initial")
     parts = in_parts(INITIAL_BATCH, at_once(INITIAL_BATCH, model.image_shape))
-    initial = torch.cat([draw_latents(part, generator, of_all)[0] for part in parts])
+    initial = torch.cat([source.sampled(source.draw(part, factors, generator), generator, findings) for part in parts])
     spread = config.noise * initial.std(dim=0)
     flow.initialize(initial)
     optimiser = torch.optim.Adam(flow.parameters(), betas=schedule.betas, fused=True)
@@ -165,10 +146,13 @@ def train_transform(
     del settings["gaussianise"]  # of the stage after this one
     for step in run.steps("transform", flow, optimiser, schedule, settings):
         generator = run.generator("transform", step)
-        latents, *known = draw_latents(schedule.batch_size, generator, of_share)
+        batch = source.draw(schedule.batch_size, factors, generator)
+        latents = source.sampled(batch, generator, findings, of_share)
         if config.noise:
             latents = latents + spread * torch.randn(latents.shape, generator=generator).to(run.device)
-        latents_a, latents_b, shared, similarity = share(*latents.chunk(2), *known)
+        latents_a, latents_b, shared, similarity = share(
+            *latents.chunk(2), batch.shared.to(run.device), batch.similarity_or(config.similarity).to(run.device)
+        )
         with torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             outputs, log_abs_det = flow(torch.cat([latents_a, latents_b]))
         factors_a, factors_b = outputs.chunk(2)
