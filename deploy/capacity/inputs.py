@@ -1,5 +1,6 @@
 """What the model is given: stage times by batch, and what a call asks for."""
 
+import reprlib
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +28,8 @@ def what_is_wrong(error: ValidationError) -> str:
     lines = []
     for one in error.errors():
         field, message = ".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
-        lines.append(f"{field}: {message}, got {one['input']!r}" if field else message)
+        given = "" if one["type"] == "missing" else f", got {reprlib.repr(one['input'])}"
+        lines.append(f"{field}: {message}{given}" if field else message)
     return "; ".join(lines)
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from iin_client.inputs import Edit, LinearWalk, RandomWalk, Replace, Resample, SetValue, Shift
+from iin_client.inputs import Edit, LinearWalk, Replace, Resample, SetValue, Shift
 
 __all__ = ["Picture", "build_parser"]
 
@@ -62,10 +62,10 @@ def _add_edit(command: argparse.ArgumentParser) -> None:
 
     add("--replace", "FACTOR=SOURCE", lambda f, path: Replace(f, _picture(path).data), "take FACTOR from this picture")
     add("--set", "FACTOR=V1,V2,...", lambda f, text: SetValue(f, _numbers(text)), "set FACTOR to these values")
-    add("--resample", "FACTOR=SEED", lambda f, seed: Resample(f, int(seed)), "draw FACTOR; SEED repeats its draw")
+    add("--resample", "FACTOR=SEED", lambda f, seed: Resample(f, _seed(seed)), "draw FACTOR; SEED repeats its draw")
     add("--shift", _LINE, lambda f, text: Shift(f, *_line(text)), "move FACTOR by DISTANCE along this direction")
     text = "how far every --replace goes, from 0 (no change) to 1 (default)"
-    command.add_argument("--strength", type=float, default=Replace.strength, metavar="S", help=text)
+    command.add_argument("--strength", type=float, metavar="S", help=text)
     _add_output(command, "PNG file to write; several targets make one grid, enlarged")
     _add_resize(command)
 
@@ -98,7 +98,7 @@ def _add_traverse(command: argparse.ArgumentParser) -> None:
     text = "move this factor only, with --to and --random; as often as needed (default: all)"
     add("--factor", dest="factors", action="append", default=[], metavar="FACTOR", help=text)
     text = "with --random, how far a frame goes (default 0.1)"
-    add("--step", type=float, default=RandomWalk.step, metavar="S", help=text)
+    add("--step", type=float, metavar="S", help=text)
     add("-n", "--frames", type=int, default=16, metavar="N", help="how many frames (default 16)")
     _add_output(command, "file to write: .png one grid, row by row, .gif or .webp a film")
     _add_resize(command)
@@ -237,6 +237,12 @@ def _assigned(form: str, read: Callable[[str, str], Value]) -> Callable[[str], V
         raise argparse.ArgumentTypeError(f"expected {form}, got {text}")
 
     return value_of
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError
+    return int(text)
 
 
 def _numbers(text: str) -> list[float]:

@@ -101,8 +101,13 @@ def _credentials(tls: Tls) -> grpc.ChannelCredentials:
 
 
 def _pem(path: str | Path | None, field: str) -> bytes | None:
-    data = None if path is None else Path(path).read_bytes()
-    if data is not None and b"-----BEGIN" not in data:  # gRPC would tell when it connects, and not which file
+    if path is None:
+        return None
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise OSError(f"tls.{field}: cannot read {path}: {error.strerror}") from None
+    if b"-----BEGIN" not in data:  # gRPC would tell when it connects, and not which file
         raise ValueError(
             f"tls.{field}: expected a PEM file, with a line -----BEGIN ..., got {path} without; name another"
         )

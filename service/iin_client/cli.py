@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import os
+import shutil
 import sys
 import time
 import warnings
@@ -70,7 +71,10 @@ def _connect(options: argparse.Namespace) -> Client:
     )
     token = os.environ.get("IIN_TOKEN") or None
     if options.token_file:
-        token = options.token_file.read_bytes().decode(errors="replace").strip()
+        try:
+            token = options.token_file.read_bytes().decode(errors="replace").strip()
+        except OSError as error:
+            raise OSError(f"--token-file: cannot read {options.token_file}: {error.strerror}") from None
     return Client(
         options.address,
         timeout=options.timeout,
@@ -130,12 +134,13 @@ def _edit(client: Client, options: argparse.Namespace) -> Sequence[Image.Image]:
         raise ValueError("edit: expected at least one of --replace, --set, --resample, --shift, got none")
     targets = [picture.data for picture in options.pictures]
     sources = [edit.source for edit in edits if isinstance(edit, Replace) and isinstance(edit.source, bytes)]
-    if options.strength != Replace.strength and not sources:
+    if options.strength is not None and not sources:
         raise ValueError("--strength: expected a --replace for it to apply to, got none; leave it out")
+    strength = Replace.strength if options.strength is None else options.strength
     files = iter(fitted([*targets, *sources], _drawing_model(client, options), resize=options.resize))
     targets = [next(files) for _ in targets]
     edits = [
-        dataclasses.replace(edit, source=next(files), strength=options.strength) if isinstance(edit, Replace) else edit
+        dataclasses.replace(edit, source=next(files), strength=strength) if isinstance(edit, Replace) else edit
         for edit in edits
     ]
     pictures = client.edit(targets, edits, resize=options.resize).images.pictures
@@ -174,7 +179,7 @@ def _pictures(chunks: Iterable[Edited], expected: int) -> list[Image.Image]:
 def _traverse(client: Client, options: argparse.Namespace) -> Sequence[Image.Image]:
     if options.factors and options.line is not None:
         raise ValueError("--factor: expected --to or --random beside it, got --line, which names its own; drop one")
-    if options.step != RandomWalk.step and options.random is None:
+    if options.step is not None and options.random is None:
         raise ValueError("--step: expected --random beside it, got none; leave it out")
     ends = [picture.data for picture in (options.start, options.to) if picture is not None]
     start, *destination = fitted(ends, _drawing_model(client, options), resize=options.resize)
@@ -184,14 +189,17 @@ def _traverse(client: Client, options: argparse.Namespace) -> Sequence[Image.Ima
     elif options.line is not None:
         path = options.line
     else:
-        path = RandomWalk(options.factors, seed=options.random, step=options.step)
+        step = RandomWalk.step if options.step is None else options.step
+        path = RandomWalk(options.factors, seed=options.random, step=step)
     frames = _pictures(client.traverse(start, path, options.frames, resize=options.resize), options.frames)
     return [contact_sheet(frames)] if _format(options.output) == "PNG" else [scaled(frame) for frame in frames]
 
 
 def _respond(client: Client, options: argparse.Namespace) -> None:
     names = [picture.path for picture in options.pictures]
-    files = fitted([picture.data for picture in options.pictures], client.get_model(), resize=options.resize)
+    files: Sequence[bytes] = [picture.data for picture in options.pictures]
+    if options.resize:
+        files = fitted(files, client.get_model(), resize=True)
     found = client.respond(files, draws=options.draws, seed=options.seed, resize=options.resize)
     if not options.json:
         print(describe_responses(names, found))
@@ -229,17 +237,21 @@ _Draw: TypeAlias = Callable[[Client, argparse.Namespace], Sequence[Image.Image]]
 
 
 def _draw(draw: _Draw, client: Client, options: argparse.Namespace, endings: Sequence[str] = (".png",)) -> None:
-    """Runs a command that writes a picture; a call that fails leaves the file as it was."""
+    """Runs a command that writes a picture; the file is written whole or stays as it was."""
     output: Path = options.output
     _check_output(output, endings)
     first, *others = draw(client, options)
     file = io.BytesIO()
     first.save(file, _format(output), save_all=bool(others), append_images=others, duration=_FRAME_MS, loop=0)
     try:
-        output.write_bytes(file.getvalue())
-    except OSError as error:
-        error.filename = output  # missing where the disk is full
+        if _takes_as_written(output):
+            output.write_bytes(file.getvalue())
+        else:
+            _replace(_target(output), file.getvalue())
+    except BrokenPipeError:
         raise
+    except OSError as error:
+        raise OSError(f"--output: cannot write {output}: {error.strerror or error}") from None
     print(f"{output}: {first.width} x {first.height} pixels")
 
 
@@ -251,11 +263,37 @@ def _check_output(output: Path, endings: Sequence[str]) -> None:
     """Refuses what could not be written before the service does any work for it."""
     if output.suffix.lower() not in endings:
         raise ValueError(f"--output: expected a name that ends in {' or '.join(endings)}, got {output}; choose one")
-    written = output if output.exists() else output.parent
-    if output.is_dir() or not output.parent.is_dir() or not os.access(written, os.W_OK):
+    if output.is_dir():
+        raise ValueError(f"--output: expected a file, got the folder {output}; name another")
+    folder = _target(output).parent
+    written = [output] if _takes_as_written(output) else [folder, output]
+    if not (folder.is_dir() and all(os.access(one, os.W_OK) for one in written if one.exists())):
         raise ValueError(
-            f"--output: expected a file that can be written, in a folder that exists, got {output}; name another"
+            f"--output: expected a file in a folder that is there and can be written to, got {output}; "
+            f"make {folder}, or name another"
         )
+
+
+def _takes_as_written(output: Path) -> bool:
+    """Whether it is a pipe or a device, which must not be replaced by a file."""
+    return output.exists() and not output.is_file()
+
+
+def _target(output: Path) -> Path:
+    """The file that a link leads to; `Path.resolve` would raise at links in a circle."""
+    return Path(os.path.realpath(output))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".iin-{os.getpid()}.partial")
+    try:
+        partial.touch()
+        if path.exists():
+            shutil.copymode(path, partial)
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 _COMMANDS: dict[str, Callable[[Client, argparse.Namespace], None]] = {

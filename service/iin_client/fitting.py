@@ -37,10 +37,7 @@ def interpreted(
 
     With `resize`, pictures are shrunk as in `fitted`. A CallError names the picture at fault.
     """
-    limits, image = model.limits, model.image
-    most = min(limits.max_items, limits.max_image_pixels // (image.height * image.width))
-    for start in range(0, len(pictures), most):
-        part = pictures[start : start + most]
+    for part in _calls(pictures, model):
         names, files = [picture.path for picture in part], [picture.data for picture in part]
         try:
             yield names, client.interpret(fitted(files, model, resize=resize), resize=resize)
@@ -49,6 +46,20 @@ def interpreted(
             if at is None:
                 raise
             raise CallError(error.code, f"{names[int(at[1])]}: {error}", error.violations) from error
+
+
+def _calls(pictures: Sequence[Picture], model: Model) -> Iterator[Sequence[Picture]]:
+    """The pictures of each call, in order; one that is too large for any call is alone in its own."""
+    limits, image = model.limits, model.image
+    most = min(limits.max_items, limits.max_image_pixels // (image.height * image.width))
+    start, length = 0, 0
+    for index, picture in enumerate(pictures):
+        size = len(picture.data) + _FRAMING_BYTES
+        if index > start and (index - start == most or length + size > limits.max_message_bytes):
+            yield pictures[start:index]
+            start, length = index, 0
+        length += size
+    yield pictures[start:]
 
 
 def as_seen(file: bytes, model: Model) -> Image.Image:

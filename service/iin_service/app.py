@@ -163,18 +163,17 @@ def _delays_told(application: str) -> Iterator[None]:
     def watch() -> None:
         told = ""
         while not done.wait(WATCH_SECONDS):
-            with contextlib.suppress(RayServeException, ray.exceptions.RayError):
-                if (said := _said_of(application)) not in ("", told):
+            with contextlib.suppress(Exception):  # a busy or ending Serve: `serve.run` says what is wrong
+                said = _said_of(application).partition("\n")[0]  # a traceback follows where a replica failed
+                if said not in ("", told) and not done.is_set():
                     told = said
                     print(f"iin-serve: waiting: {said}", file=sys.stderr, flush=True)
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+    threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
         done.set()
-        watcher.join()
 
 
 def _said_of(application: str) -> str:

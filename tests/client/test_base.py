@@ -60,11 +60,11 @@ def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(token):
 @pytest.mark.parametrize(
     ("option", "content", "told"),
     [
-        ("--token-file", None, "iin: FILE: No such file or directory\n"),
+        ("--token-file", None, "iin: --token-file: cannot read FILE: No such file or directory\n"),
         ("--token-file", b"sec\xffret", "iin: token (--token-file, IIN_TOKEN): expected one line of printable ASCII"),
         ("--token-file", b"sec\nret\n", "iin: token (--token-file, IIN_TOKEN): expected one line of printable ASCII"),
         ("--token-file", b"\n", "iin: token (--token-file, IIN_TOKEN): expected one line of printable ASCII"),
-        ("--root-certificates", None, "iin: FILE: No such file or directory\n"),
+        ("--root-certificates", None, "iin: tls.root_certificates: cannot read FILE: No such file or directory\n"),
         ("--root-certificates", b"secret", "iin: tls.root_certificates: expected a PEM file, with a line -----BEGIN"),
     ],
 )

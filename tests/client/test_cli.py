@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -156,6 +157,7 @@ def test_the_address_comes_from_the_option_then_the_environment(monkeypatch):
         ("--shift", "colour=far:1", "expected FACTOR=DISTANCE:V1,V2,..., got colour=far:1"),
         ("--shift", "colour=1,2:1", "expected FACTOR=DISTANCE:V1,V2,..., got colour=1,2:1"),
         ("--resample", "residual=first", "expected FACTOR=SEED, got residual=first"),
+        ("--resample", "residual=-1", "expected FACTOR=SEED, got residual=-1"),
         ("--replace", "=a.png", "expected FACTOR=SOURCE, got =a.png"),
     ],
 )
@@ -174,12 +176,15 @@ def test_a_wrong_edit_is_a_usage_error_that_says_why(option, value, message, pic
         (["edit", "PICTURE", "--set", "a=1", "-o", "x"], "--output: expected a name that ends in .png, got x; choose"),
         (["gallery", "PICTURE", "PICTURE", "-o", "x.gif"], "--output: expected a name that ends in .png, got x.gif"),
         (["traverse", "PICTURE", "--random", "1", "-o", "x.jpg"], "ends in .png or .gif or .webp, got x.jpg"),
-        (["sample", "-o", "absent/x.png"], "can be written, in a folder that exists, got absent/x.png; name another"),
-        (["sample", "-o", "PICTURE/x.png"], "--output: expected a file that can be written, in a folder that exists"),
-        (["sample", "-o", "FOLDER"], "--output: expected a file that can be written, in a folder that exists"),
+        (
+            ["sample", "-o", "absent/x.png"],
+            "a folder that is there and can be written to, got absent/x.png; make /",
+        ),
+        (["sample", "-o", "PICTURE/x.png"], "that is there and can be written to, got "),
+        (["sample", "-o", "FOLDER"], "--output: expected a file, got the folder "),
         (["edit", "PICTURE", "-o", "x.png"], "expected at least one of --replace, --set"),
         (
-            ["edit", "PICTURE", "--set", "a=1", "--strength", "0.5", "-o", "x.png"],
+            ["edit", "PICTURE", "--set", "a=1", "--strength", "1", "-o", "x.png"],
             "--strength: expected a --replace",
         ),
         (["gallery", "PICTURE", "-o", "x.png"], "gallery: expected at least 2 pictures, got 1"),
@@ -316,22 +321,29 @@ class Failing(Drawing):
         context.abort(grpc.StatusCode.INTERNAL, "broken")
 
 
-def test_a_call_that_fails_leaves_the_picture_before(tmp_path, capsys):
+@pytest.mark.parametrize("fault", ["of the call", "of the disk", "an interrupt"])
+def test_a_picture_is_written_whole_or_the_one_before_stays(fault, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.png"
     out.write_bytes(b"before")
-    with serving(Failing("decoder")) as address:
-        assert main(["sample", "-n", "2", "-o", str(out), "--address", address]) == 1
-    assert capsys.readouterr().err == "iin: broken (INTERNAL)\n"
+
+    def half(path, data):
+        with path.open("wb") as file:
+            file.write(b"half")
+        raise KeyboardInterrupt if fault == "an interrupt" else OSError("no space left")
+
+    if fault != "of the call":
+        monkeypatch.setattr(Path, "write_bytes", half)
+    with serving(Failing("decoder") if fault == "of the call" else Drawing("decoder")) as address:
+        code = main(["sample", "-n", "2", "-o", str(out), "--address", address])
+    assert code == {"of the call": 1, "of the disk": 2, "an interrupt": 130}[fault]
+    told = {
+        "of the call": "iin: broken (INTERNAL)\n",
+        "of the disk": f"iin: --output: cannot write {out}: no space left\n",
+        "an interrupt": "",
+    }
+    assert capsys.readouterr().err == told[fault]
     assert out.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [out]
-
-
-def test_a_picture_that_cannot_be_written_is_named(tmp_path, capsys):
-    out = tmp_path / "out.png"
-    out.symlink_to("/dev/full")
-    with serving(Drawing("decoder")) as address:
-        assert main(["sample", "-n", "2", "-o", str(out), "--address", address]) == 2
-    assert capsys.readouterr().err == f"iin: {out}: No space left on device\n"
 
 
 def test_a_picture_is_written_where_a_link_leads(tmp_path):
@@ -341,6 +353,34 @@ def test_a_picture_is_written_where_a_link_leads(tmp_path):
         assert main(["sample", "-n", "1", "-o", str(link), "--address", address]) == 0
     assert link.is_symlink()
     assert kept.stat().st_size > 0
+
+
+def test_where_a_link_leads_is_looked_at_before_the_service_is_asked(tmp_path, capsys):
+    link = tmp_path / "link.png"
+    link.symlink_to(tmp_path / "absent" / "x.png")
+    assert main(["sample", "-o", str(link), "--address", "localhost:1"]) == 2
+    assert f"make {tmp_path / 'absent'}, or name another" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x.png", f"{'x' * 251}.png"])
+def test_a_picture_that_is_replaced_leaves_its_mode_and_the_files_beside_it(name, tmp_path):
+    out, other = tmp_path / name, tmp_path / ".x.partial.png"
+    out.touch(mode=0o600)
+    other.touch()
+    with serving(Drawing("decoder")) as address:
+        assert main(["sample", "-n", "1", "-o", str(out), "--address", address]) == 0
+    assert out.stat().st_size > 0
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert set(tmp_path.iterdir()) == {out, other}
+
+
+def test_links_in_a_circle_do_no_harm(tmp_path):
+    one, other = tmp_path / "one.png", tmp_path / "other.png"
+    one.symlink_to(other)
+    other.symlink_to(one)
+    with serving(Drawing("decoder")) as address:
+        assert main(["sample", "-n", "1", "-o", str(one), "--address", address]) == 0
+    assert one.stat().st_size > 0
 
 
 @pytest.mark.parametrize("linked", [False, True])

@@ -21,7 +21,7 @@ from iin_client import (
 )
 from iin_client import cli as command_line
 from iin_client.arguments import Picture
-from iin_client.fitting import as_seen, fitted, interpreted
+from iin_client.fitting import _calls, as_seen, fitted, interpreted
 from iin_client.gallery import draw_gallery
 from iin_service.images import decode_picture, open_picture
 from PIL import ExifTags, Image, ImageOps
@@ -159,6 +159,18 @@ def test_pictures_are_split_over_calls_that_keep_to_items_and_pixels(most_pixels
     found = list(interpreted(Fake(), small, pictures, resize=False))
     assert [len(names) for names, _ in found] == [len(result.factors) for _, result in found] == lengths
     assert [name for names, _ in found for name in names] == [picture.path for picture in pictures]
+
+
+def test_pictures_are_split_over_calls_that_keep_to_bytes():
+    files = [bytes(50_000), bytes(30_000), bytes(30_000), bytes(200_000), bytes(1), bytes(1)]
+    small = replace(model(), limits=replace(LIMITS, max_message_bytes=100_000))
+    parts = list(_calls([Picture(str(index), file) for index, file in enumerate(files)], small))
+    assert [[len(picture.data) for picture in part] for part in parts] == [
+        [50_000, 30_000],
+        [30_000],
+        [200_000],
+        [1, 1],
+    ]
 
 
 def test_files_that_fit_stay_as_they_are():

@@ -52,7 +52,12 @@ class SecretKey(Strict):
     optional: bool = False
 
 
-Credential = dict[Literal["valueFrom"], dict[Literal["secretKeyRef"], SecretKey]]  # from a Secret only
+class ValueFrom(Strict):
+    secretKeyRef: SecretKey  # a password comes from nowhere else here
+
+
+class Credential(Strict):
+    valueFrom: ValueFrom
 
 
 class GcsFaultToleranceOptions(Strict):

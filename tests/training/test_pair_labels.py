@@ -74,6 +74,12 @@ def test_labels_that_are_tensors_of_one_number_count_as_these_numbers():
     )
 
 
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_an_array_among_the_labels_is_refused_wherever_it_is(kind):
+    with pytest.raises(ValueError, match=r"labels: expected one number or string an image"):
+        SameLabel(numbered(40), [0, 1] * 19 + [0, kind([1])], "digit")
+
+
 def test_everything_else_is_independent_in_a_pair():
     labels = np.arange(200) % 2
     first, second, _ = drawn(SameLabel(numbered(200), labels, "digit"), 4000)

@@ -90,6 +90,16 @@ def test_what_makes_held_out_pictures_less_likely_is_left_out(factor, kept):
     assert gain.meaning.endswith("these blocks are part of T") is kept
 
 
+@pytest.mark.parametrize("shift", [math.inf, math.nan])
+def test_a_likelihood_that_is_not_finite_is_no_figure_and_leaves_the_blocks_out(shift):
+    flows = [Scaled(1.0), Scaled(1.0)]
+    nn.init.constant_(flows[1].blocks[0].shift, shift)
+    model = FrozenModel(nn.Flatten(), image_shape=(1, 2, 4), value_range=(-1.0, 1.0))
+    chosen, figures = _likelier(*flows, model, torch.ones(100, 8), Console(quiet=True))
+    assert chosen is flows[0]
+    assert not figures
+
+
 @pytest.mark.parametrize(
     "sizes",
     [TOO_LARGE, {"digit": 0, "colour": 3}, {"digit": 9, "colour": 1}, {"digit": 2}, {"shape": 2}],

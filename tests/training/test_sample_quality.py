@@ -1,5 +1,7 @@
 """How far sets of pictures are apart: samples through a T that is known to the end, and what was done to digits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,19 @@ def pictures(seed):
     return np.repeat(halves[:, None], 8, axis=1).repeat(4, axis=2)
 
 
+def halves():
+    none = {"half": np.zeros(COUNT, np.int64)}
+    return PictureSet(
+        name="halves",
+        sha256="0" * 64,
+        images=pictures(0),
+        labels=none,
+        held_out_images=pictures(1),
+        held_out_labels=none,
+        values={"half": ("any",)},
+    )
+
+
 @pytest.fixture
 def run(tmp_path):
     return Run(tmp_path, seed=0, checkpoint_every=1, console=Console(quiet=True))
@@ -56,16 +71,7 @@ def test_samples_through_the_true_transform_look_real(run, value_range):
     )
     transform = Flow([ActNorm(2)])
     transform.initialize(CENTRE + SPREAD * torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
-    none = {"half": np.zeros(COUNT, np.int64)}
-    data = PictureSet(
-        name="halves",
-        sha256="0" * 64,
-        images=pictures(0),
-        labels=none,
-        held_out_images=pictures(1),
-        held_out_labels=none,
-        values={"half": ("any",)},
-    )
+    data = halves()
     figures = measure_samples(model, transform.eval(), data, run)
     for name in ("KID-lite0", "FD-lite0"):
         figure, reconstructed = figures[name], figures[f"{name}_reconstructed"]
@@ -76,6 +82,26 @@ def test_samples_through_the_true_transform_look_real(run, value_range):
         assert reconstructed.meaning.endswith("; ceiling: training pictures")  # not reconstructions, as elsewhere
     # As far as real pictures are from others: none is compared with its own reconstruction.
     assert figures["FD-lite0_reconstructed"].value > 0.5 * figures["FD-lite0"].ceiling
+
+
+class Overflowing(Decoder):
+    """A decoder with NaN in its last picture of many."""
+
+    def forward(self, latents):
+        images = super().forward(latents).clone()
+        images[100:] = float("nan")
+        return images
+
+
+def test_pictures_that_are_no_numbers_are_told_by_the_name_of_their_set(run):
+    model = FrozenModel(
+        Encoder(-1.0, 1.0), decoder=Overflowing(-1.0, 1.0), image_shape=(1, 8, 8), value_range=(-1.0, 1.0)
+    )
+    transform = Flow([ActNorm(2)])
+    transform.initialize(CENTRE + SPREAD * torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+    data = replace(halves(), held_out_images=np.concatenate([pictures(1), pictures(2)]))
+    with pytest.raises(ValueError, match=r"^reconstructed: expected .* finite features, .* look at .*pictures\.png"):
+        measure_samples(model, transform.eval(), data, run)
 
 
 class Means(nn.Module):

@@ -156,6 +156,17 @@ def test_an_interrupted_redrawing_goes_on_and_ends_the_same(tmp_path, drawn_by_h
     assert first == second
 
 
+def test_what_older_code_left_half_drawn_is_not_gone_on_with(tmp_path, drawn_by_hand):
+    generator = torch.Generator().manual_seed(0)
+    make(tmp_path / "whole", drawn_by_hand).draw(2, FACTORS, generator)
+    (whole,) = (tmp_path / "whole").rglob("redrawn-*.levels")
+    older = tmp_path / "older" / whole.relative_to(tmp_path / "whole").with_suffix(".partial")
+    older.parent.mkdir(parents=True)
+    older.write_bytes(b"header".ljust(128) + whole.read_bytes())
+    make(tmp_path / "older", drawn_by_hand).draw(2, FACTORS, generator)
+    assert older.with_suffix(".levels").read_bytes() == whole.read_bytes()
+
+
 def test_nothing_is_drawn_twice_and_nothing_before_it_is_needed(source, monkeypatch):
     assert not list(source._folder.iterdir())
     source.digest()

@@ -72,6 +72,9 @@ def flow_graph(flow: Flow, *, inverse: bool, nets: WriteNets = float_nets) -> on
             `log_abs_det (N,)` of that direction, nats.
         nets: writes the nets s and t.
 
+    Raises:
+        TypeError: for a block of a type that is not written here.
+
     """
     writer = _Direction(nets, inverse=inverse)
     size, shape = 0, None
@@ -86,9 +89,12 @@ def flow_graph(flow: Flow, *, inverse: bool, nets: WriteNets = float_nets) -> on
             value = writer.normalised(block, value)
         elif isinstance(block, DoubleCoupling):
             value = writer.coupled(block, value)
-        else:
-            assert isinstance(block, Permutation)
+        elif isinstance(block, Permutation):
             value = writer.permuted(block, value)
+        else:
+            raise TypeError(
+                f"flow: expected blocks that have a graph, got {type(block).__name__}; write its nodes in {__name__}"
+            )
     latent, factors = ("latent", list(shape or (size,))), ("factors", [size])
     given, found = (factors, latent) if inverse else (latent, factors)
     return writer.model(given, found, value)

@@ -174,9 +174,9 @@ def _numbers(sets: Iterable[tuple[Images, Tensor]]) -> dict[str, set[int]]:
 
 
 def _contents(sets: Iterable[tuple[Images, Tensor]]) -> Iterator[tuple[bytes, str]]:
-    """Digest of each image by itself, and its name for messages; only of images that are loaded as they were read."""
+    """Digest of each image by itself, and its name for messages; only of images whose digests hold for `load`."""
     for images, chosen in sets:
-        if _as_read(images):
+        if isinstance(images, Pictures) and knows(images, "contents", "load"):
             contents = images.contents
             for number in chosen.tolist():
                 name = printable(images.paths[number]) if isinstance(images, ImageFiles) else f"number {number}"

@@ -168,12 +168,13 @@ def _export(
             served = QuantisedFlow(transform, calibration_latents(model, subject.pairs, run))
             further |= quantisation_figures(transform, served, latents)
     with console.status("evaluating on held-out pictures"):
+        # First, to look at where a figure cannot be measured.
+        pictures = run.directory / "pictures.png"
+        draw_pictures(pictures, model, served, layout, subject.examples, run.generator("pictures"))
         training = PairLatents(model, subject.pairs, run, draws=DRAWN)
         evaluation = evaluate(model, served, layout, held_out, latents, training, run)
         own = {} if subject.measure is None else subject.measure(model, served, layout)
         evaluation = Evaluation(_joined(own, evaluation.figures | further), evaluation.log_likelihoods)
-        pictures = run.directory / "pictures.png"
-        draw_pictures(pictures, model, served, layout, subject.examples, run.generator("pictures"))
     with console.status("exporting and checking the bundle"):
         (run.directory / SETTINGS).unlink(missing_ok=True)  # from here on they would vouch for another bundle
         export_bundle(
@@ -201,10 +202,11 @@ def _likelier(
 ) -> tuple[Flow, dict[str, Figure]]:
     """The flow that gives held-out `latents` the higher likelihood, and a figure that says which it is.
 
-    T gaussianised is the worse one where its blocks learnt the training pictures by heart.
+    T gaussianised is the worse one where its blocks learnt the training pictures by heart. There is no figure where
+    a likelihood is not finite.
     """
     before, after = (float(Interpreter(model, flow).log_likelihoods(latents).mean()) for flow in (plain, gaussianised))
-    kept = after > before
+    kept = math.isfinite(after) and after > before
     if not kept:
         console.print(
             f"{GAUSSIANISATION}: left out, since held-out pictures are less likely with it ({after:.1f} nats in place "
@@ -214,7 +216,9 @@ def _likelier(
         "what the blocks that make each factor standard normal add to the mean log-likelihood of held-out latents, "
         "nats, in float32; these blocks are " + ("part of T" if kept else "not part of T, since they add nothing")
     )
-    return gaussianised if kept else plain, {f"{GAUSSIANISATION}_gain": Figure(value=after - before, meaning=meaning)}
+    gain = after - before
+    figures = {f"{GAUSSIANISATION}_gain": Figure(value=gain, meaning=meaning)} if math.isfinite(gain) else {}
+    return gaussianised if kept else plain, figures
 
 
 def _joined(given: object, general: dict[str, Figure]) -> dict[str, Figure]:

@@ -37,6 +37,10 @@ def measure_samples(model: FrozenModel, transform: Flow, pictures: PictureSet, r
     Not the usual FID, which has features of Inception-v3: figures of other networks do not compare. Training pictures
     and reconstructions of other held-out pictures are measured too. All sets have one size, on which both distances
     depend, and none has a picture in common with the set that it is compared with.
+
+    Raises:
+        ValueError: where features of a set are not finite, as of pictures that overflow.
+
     """
     networks, generator = Interpreter(model, transform), run.generator("evaluation/samples")
     count = min(MOST, len(pictures.held_out_images) // 2, len(pictures.images))
@@ -63,6 +67,12 @@ def measure_samples(model: FrozenModel, transform: Flow, pictures: PictureSet, r
     }
     network: nn.Module = EfficientNetLite0(SIDE).features.to(run.device)
     features = {name: _features(images, network, run) for name, images in sets.items()}
+    for name, rows in features.items():
+        if not np.isfinite(rows).all():
+            raise ValueError(
+                f"{name}: expected pictures with finite features, got NaN or infinite ones; look at "
+                f"{run.directory / 'pictures.png'}, and train longer or at a lower learning rate"
+            )
     real = features.pop("held_out")
     seed = run.seed_of("evaluation/subsets")
     distances = {

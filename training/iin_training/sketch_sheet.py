@@ -14,7 +14,8 @@ from iin_training.pairs.painting import load_pictures
 __all__ = ["draw_sheet", "show_sketches"]
 
 SHOWN = 12  # pictures
-LEAST_PIXELS = 110  # for each picture, margins included
+PIXELS = 110, 256  # least and most for the height of each picture, margins included
+WIDTH = 3.3  # inches of three square pictures, and of narrower ones: their titles need them
 
 
 def show_sketches(recipe: AnyRecipe, directory: Path, console: Console) -> None:
@@ -50,8 +51,11 @@ def draw_sheet(source: Sketches) -> Figure:
         *([sketch, *made] for sketch, made in zip(source.sketches, source.redraw(pictures), strict=True)),
     )
     height, width = pictures.shape[2:]
+    least, most = PIXELS
     figure = Figure(
-        figsize=(3.3 * width / height, count + 1.5), dpi=max(LEAST_PIXELS, 2 * height), layout="constrained"
+        figsize=(WIDTH * max(1, width / height), count + 1.5),
+        dpi=min(max(least, 2 * height), most),
+        layout="constrained",
     )
     for axes, name, column in zip(figure.subplots(count + 1, 3).T, names, columns, strict=True):
         axes[0].set_title(name, fontsize=8, parse_math=False)

@@ -230,6 +230,26 @@ def test_a_set_that_makes_pictures_of_an_array_is_none_of_copies(networks, tmp_p
     assert "pictures of held_out are in pairs too" not in said.getvalue()
 
 
+class Halved(ImageArray):
+    """Every picture at half its light, which leaves those apart that were, and says so."""
+
+    @property
+    def contents(self):
+        return super().contents
+
+    def load(self, indices, generator):
+        return super().load(indices, generator) / 2
+
+
+def test_a_set_that_alters_pictures_and_says_what_is_in_each_is_looked_at_for_copies(networks, tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
+    levels[50] = levels[17]
+    images, said = Halved(levels, value_range=(0.0, 1.0)), io.StringIO()
+    by_number = by_light(images, lambda number: number < 40), by_light(images, lambda number: number >= 40)
+    prepared(of_labels(networks, *by_number), tmp_path, Console(file=said, width=1000))
+    assert "1 of 20 different pictures of held_out are in pairs too, such as number 50" in said.getvalue()
+
+
 @pytest.mark.parametrize("nested", [False, True], ids=["mixed", "mixed twice"])
 @pytest.mark.parametrize("seen_first", [False, True], ids=["last", "first"])
 def test_pictures_behind_a_source_that_cannot_say_its_own_are_found(recipe, pictures, tmp_path, seen_first, nested):

@@ -57,11 +57,6 @@ class Images(Protocol):
 class Pictures(Images):
     """Images of 8 bits a channel, converted a batch at a time: in files, or in an array."""
 
-    sha256: str
-    """Digest over all images, whatever they are converted to; of files over their names too."""
-    contents: tuple[bytes, ...]
-    """Digest of each image by itself, `(N,)`."""
-
     def __init__(self, shape: PictureShape, value_range: tuple[float, float], augmentation: Augmentation) -> None:
         """Convert levels 0 and 255 to the ends of `value_range`, after `augmentation`."""
         low, high = value_range
@@ -70,6 +65,16 @@ class Pictures(Images):
                 f"value_range: expected two finite numbers, the smaller one first, got {low:g} and {high:g}"
             )
         self.shape, self.value_range, self.augmentation = shape, value_range, augmentation
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """Digest over all images, whatever they are converted to; of files over their names too."""
+
+    @property
+    @abstractmethod
+    def contents(self) -> tuple[bytes, ...]:
+        """Digest of each image by itself, `(N,)`."""
 
     @abstractmethod
     def _read(self, indices: Tensor, levels: NDArray[np.uint8]) -> None:
@@ -160,15 +165,25 @@ class ImageFiles(Pictures):
         """Names of the broken files."""
         self.paths = tuple(files[position] for position in self.kept)
         """The files, by number of the image."""
-        self.contents = tuple(checked[position].sha256 for position in self.kept)
+        self._contents: tuple[bytes, ...] = tuple(checked[position].sha256 for position in self.kept)
         self._names: tuple[str, ...] = tuple(names[position] for position in self.kept)
         digest = hashlib.sha256()
         for name, position in zip(self._names, self.kept, strict=True):
             digest.update(name.encode(errors="surrogateescape") + b"\0" + checked[position].sha256)
-        self.sha256 = digest.hexdigest()
+        self._sha256 = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def sha256(self) -> str:
+        """Digest over names and contents of all files."""
+        return self._sha256
+
+    @property
+    def contents(self) -> tuple[bytes, ...]:
+        """Digest of each file, `(N,)`, as it was when it was checked."""
+        return self._contents
 
     def name(self, index: int) -> str:
         """Path relative to the folder, with `/`."""
@@ -227,12 +242,12 @@ class ImageArray(Pictures):
         levels[:] = self._images[indices.numpy()].transpose(0, 3, 1, 2)
 
     @functools.cached_property
-    def contents(self) -> tuple[bytes, ...]:  # type: ignore[override]  # a cached property can be set, too
+    def contents(self) -> tuple[bytes, ...]:
         """Digest of each image by itself, `(N,)`, as they are when it is first asked for."""
         return tuple(hashlib.sha256(image.tobytes()).digest() for image in self._images)
 
     @functools.cached_property
-    def sha256(self) -> str:  # type: ignore[override]  # likewise
+    def sha256(self) -> str:
         """Digest over shape and contents of all images, as they are when it is first asked for."""
         digest = hashlib.sha256(str(self._images.shape).encode())
         for image in self._images:

@@ -111,13 +111,13 @@ class _Grouped(ImagePairs):
     ) -> None:
         """Group by label, see `SameLabel`; messages call the labels `field`, and one of them `kind`."""
         listed: list[Any] = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
-        listed = [label.tolist() if isinstance(label, Tensor) else label for label in listed]
+        listed = [label.tolist() if isinstance(label, np.ndarray | Tensor) else label for label in listed]
         if len(listed) != len(images):
             raise ValueError(
                 f"{field}: expected one for each of the {len(images)} images, got {len(listed)}; "
                 f"where broken files were left out, ImageFiles.kept says which {field} remain"
             )
-        if any(isinstance(label, list) for label in listed[:1]):
+        if any(isinstance(label, list) for label in listed):
             raise ValueError(f"{field}: expected one number or string an image, (N,), got an array of more dimensions")
         numbers: dict[Any, int] = {}
         # A NaN differs from itself.

@@ -202,7 +202,7 @@ class Sketches:
 
     def _redraw_all(self, file: Path, painter: Painter, device: torch.device) -> None:
         """Write levels of `(2 N, H, W, C)`, going on where an interruption left off."""
-        partial = file.with_suffix(".partial")
+        partial = file.with_name(file.name + ".partial")
         partial.touch()
         size = 2 * math.prod(astuple(self.images.shape))  # bytes of one picture in both styles
         done = partial.stat().st_size // size
