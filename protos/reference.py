@@ -46,7 +46,8 @@ class Page:
 
     def text(self, *path: int) -> str:
         """The comment at a path, its lines joined; an empty line begins a paragraph."""
-        paragraphs = self.comments.get(path, "").strip().split("\n\n")
+        comment = self.comments.get(path, "").replace("|", r"\|")  # a bare one would end the cell of a table
+        paragraphs = comment.strip().split("\n\n")
         return "\n\n".join(" ".join(line.strip() for line in one.splitlines()) for one in paragraphs)
 
     def lines(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Entry point of `iin`: imports without the extra `client`, which `iin_client` needs, and says where it is missing."""
+"""Entry point of `iin`: says so where the extra `client` is missing, without which `iin_client` cannot be imported."""
 
 import os
 import signal

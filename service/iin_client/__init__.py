@@ -1,17 +1,83 @@
 """A small typed client of the interpretation service."""
-# ruff: noqa: F403 - each module's `__all__` is the list of what it adds here
 
-from iin_client import inputs, model, results
 from iin_client.async_client import AsyncClient
 from iin_client.base import Application
 from iin_client.channel import Tls
 from iin_client.client import Client
 from iin_client.errors import CallError, Violation
-from iin_client.inputs import *
-from iin_client.model import *
-from iin_client.results import *
+from iin_client.inputs import (
+    Edit,
+    Factors,
+    Fixed,
+    Input,
+    Inputs,
+    Interpolation,
+    Latent,
+    LinearWalk,
+    Output,
+    RandomWalk,
+    RawImage,
+    Replace,
+    Resample,
+    SetValue,
+    Shift,
+    Values,
+    Walk,
+)
+from iin_client.model import FactorSlice, Figure, Graph, ImageSpec, Limits, Model, Quantile, ServedModel
+from iin_client.results import (
+    Answer,
+    Edited,
+    FactorResponse,
+    Frames,
+    Images,
+    Interpretations,
+    Responses,
+    Samples,
+    StageTiming,
+    Timing,
+)
 
-__all__ = ["Application", "AsyncClient", "CallError", "Client", "Tls", "Violation"]
-__all__ += inputs.__all__
-__all__ += model.__all__
-__all__ += results.__all__
+__all__ = [
+    "Answer",
+    "Application",
+    "AsyncClient",
+    "CallError",
+    "Client",
+    "Edit",
+    "Edited",
+    "FactorResponse",
+    "FactorSlice",
+    "Factors",
+    "Figure",
+    "Fixed",
+    "Frames",
+    "Graph",
+    "ImageSpec",
+    "Images",
+    "Input",
+    "Inputs",
+    "Interpolation",
+    "Interpretations",
+    "Latent",
+    "Limits",
+    "LinearWalk",
+    "Model",
+    "Output",
+    "Quantile",
+    "RandomWalk",
+    "RawImage",
+    "Replace",
+    "Resample",
+    "Responses",
+    "Samples",
+    "ServedModel",
+    "SetValue",
+    "Shift",
+    "StageTiming",
+    "Timing",
+    "Tls",
+    "Values",
+    "Violation",
+    "Walk",
+]

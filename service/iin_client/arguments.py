@@ -62,7 +62,7 @@ def _add_edit(command: argparse.ArgumentParser) -> None:
 
     add("--replace", "FACTOR=SOURCE", lambda f, path: Replace(f, _picture(path).data), "take FACTOR from this picture")
     add("--set", "FACTOR=V1,V2,...", lambda f, text: SetValue(f, _numbers(text)), "set FACTOR to these values")
-    add("--resample", "FACTOR=SEED", lambda f, seed: Resample(f, _seed(seed)), "draw FACTOR; SEED repeats its draw")
+    add("--resample", "FACTOR=SEED", lambda f, seed: Resample(f, _seed(seed)), "draw FACTOR anew; SEED repeats a draw")
     add("--shift", _LINE, lambda f, text: Shift(f, *_line(text)), "move FACTOR by DISTANCE along this direction")
     text = "how far every --replace goes, from 0 (no change) to 1 (default)"
     command.add_argument("--strength", type=float, metavar="S", help=text)
@@ -73,8 +73,8 @@ def _add_edit(command: argparse.ArgumentParser) -> None:
 def _add_sample(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("-n", "--count", type=int, default=64, metavar="N", help="how many (default 64)")
-    add("--seed", type=int, default=0, help="repeats the same pictures (default 0)")
-    text = "standard deviation of what is drawn; below 1 is more typical (default 1)"
+    add("--seed", type=int, default=0, help="the same seed gives the same pictures (default 0)")
+    text = "standard deviation of the drawn factors; below 1 gives more typical pictures (default 1)"
     add("--temperature", type=float, default=1.0, metavar="T", help=text)
     text = "draw values beyond T (at least 0.1) again, for more typical pictures (default: none)"
     add("--truncation", type=float, metavar="T", help=text)
@@ -92,12 +92,12 @@ def _add_traverse(command: argparse.ArgumentParser) -> None:
     line = _assigned(_LINE, lambda factor, text: LinearWalk(factor, *_line(text)))
     text = "DISTANCE standard deviations along the direction V1,V2,... of a factor"
     paths.add_argument("--line", type=line, metavar=_LINE, help=text)
-    text = "at random, keeping to the prior (Ornstein-Uhlenbeck); a seed repeats it"
+    text = "at random, keeping to the prior (Ornstein-Uhlenbeck); the same seed gives the same path"
     paths.add_argument("--random", type=int, metavar="SEED", help=text)
     add = command.add_argument
     text = "move this factor only, with --to and --random; as often as needed (default: all)"
     add("--factor", dest="factors", action="append", default=[], metavar="FACTOR", help=text)
-    text = "with --random, how far a frame goes (default 0.1)"
+    text = "with --random, how far each frame moves (default 0.1)"
     add("--step", type=float, metavar="S", help=text)
     add("-n", "--frames", type=int, default=16, metavar="N", help="how many frames (default 16)")
     _add_output(command, "file to write: .png one grid, row by row, .gif or .webp a film")
@@ -109,7 +109,7 @@ def _add_respond(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--draws", type=int, default=100, metavar="N", help="how often to draw each factor of a picture (default 100)"
     )
-    command.add_argument("--seed", type=int, default=0, help="repeats the same draws (default 0)")
+    command.add_argument("--seed", type=int, default=0, help="the same seed gives the same draws (default 0)")
     _add_json(command)
     _add_resize(command)
 
@@ -122,7 +122,7 @@ def _add_gallery(command: argparse.ArgumentParser) -> None:
 
 def _add_connection(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("connection").add_argument
-    address = os.environ.get("IIN_ADDRESS", _DEFAULT_ADDRESS)
+    address = os.environ.get("IIN_ADDRESS") or _DEFAULT_ADDRESS
     text = f"address of the service (default: IIN_ADDRESS or {_DEFAULT_ADDRESS})"
     add("--address", default=address, metavar="HOST:PORT", help=text)
     add("--timeout", type=float, default=30.0, metavar="SECONDS", help="deadline of a call (default 30)")
@@ -133,7 +133,7 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
     add("--root-certificates", type=Path, metavar="PEM", help="authorities to trust instead of the default ones")
     add("--client-key", type=Path, metavar="PEM", help="own private key, for mutual TLS")
     add("--client-certificate", type=Path, metavar="PEM", help="own certificate, for mutual TLS")
-    add("--server-name", metavar="NAME", help="name in the service's certificate, where it is not HOST")
+    add("--server-name", metavar="NAME", help="name in the service's certificate, if it is not HOST")
 
 
 def _add_pictures(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
@@ -192,7 +192,7 @@ _COMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser], No
     "respond": (
         "Show what the classes of a classifier do when a factor is drawn anew.",
         'For a model with a head. "class changes" is the share of the draws that give another class than the '
-        "picture's, \"its deviation\" the standard deviation of the class's number.",
+        "picture's, \"class deviation\" the standard deviation of the class's number.",
         "iin respond seven.png --draws 200",
         _add_respond,
     ),

@@ -11,7 +11,7 @@ import grpc
 from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_client import request_messages, result_messages, streaming
-from iin_client.base import KEPT_BY_GATEWAY, NOT_READY, PAUSE_S, BaseClient
+from iin_client.base import NOT_READY, PAUSE_S, REFUSED_BY_GATEWAY, BaseClient
 from iin_client.errors import CallError
 from iin_client.inputs import Edit, Fixed, Input, Inputs, Output, Walk
 from iin_client.model import Model, ServedModel
@@ -145,7 +145,7 @@ class AsyncClient(BaseClient):
                 try:
                     names = result_messages.application_names(await self._list_applications(b"", **options))
                 except grpc.RpcError as refused:
-                    raise error if refused.code() in KEPT_BY_GATEWAY else refused from None
+                    raise error if refused.code() in REFUSED_BY_GATEWAY else refused from None
             if not names:
                 return ()
             options["metadata"] += (("application", names[0]),)

@@ -12,10 +12,10 @@ from iin_api.v1.interpretation_pb2_grpc import InterpretationServiceStub
 from iin_client.channel import Tls, open_channel
 from iin_client.errors import call_error
 
-__all__ = ["KEPT_BY_GATEWAY", "NOT_READY", "PAUSE_S", "Application", "BaseClient"]
+__all__ = ["NOT_READY", "PAUSE_S", "REFUSED_BY_GATEWAY", "Application", "BaseClient"]
 
 # How a gateway refuses calls of Ray's own methods.
-KEPT_BY_GATEWAY = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED)
+REFUSED_BY_GATEWAY = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED)
 # A starting service refuses calls with the first and, until it knows its applications, with the second; the third is an
 # attempt that got no answer.
 NOT_READY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -42,10 +42,10 @@ class BaseClient:
         tls: Tls | None = None,
         token: str | None = None,
     ) -> None:
-        if not address or address.startswith(("http://", "https://")):
+        if ":" not in address or address.startswith(("http://", "https://")):
             raise ValueError(
                 f"address: expected host:port, or a gRPC target such as dns:///iin.svc:9000, got {address!r}; "
-                "leave http:// and https:// out"
+                "name the port, and leave http:// and https:// out"
             )
         if not 0 < timeout <= _LONGEST_S:
             raise ValueError(

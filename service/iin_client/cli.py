@@ -244,7 +244,7 @@ def _draw(draw: _Draw, client: Client, options: argparse.Namespace, endings: Seq
     file = io.BytesIO()
     first.save(file, _format(output), save_all=bool(others), append_images=others, duration=_FRAME_MS, loop=0)
     try:
-        if _takes_as_written(output):
+        if _is_pipe_or_device(output):
             output.write_bytes(file.getvalue())
         else:
             _replace(_target(output), file.getvalue())
@@ -266,7 +266,7 @@ def _check_output(output: Path, endings: Sequence[str]) -> None:
     if output.is_dir():
         raise ValueError(f"--output: expected a file, got the folder {output}; name another")
     folder = _target(output).parent
-    written = [output] if _takes_as_written(output) else [folder, output]
+    written = [output] if _is_pipe_or_device(output) else [folder, output]
     if not (folder.is_dir() and all(os.access(one, os.W_OK) for one in written if one.exists())):
         raise ValueError(
             f"--output: expected a file in a folder that is there and can be written to, got {output}; "
@@ -274,8 +274,8 @@ def _check_output(output: Path, endings: Sequence[str]) -> None:
         )
 
 
-def _takes_as_written(output: Path) -> bool:
-    """Whether it is a pipe or a device, which must not be replaced by a file."""
+def _is_pipe_or_device(output: Path) -> bool:
+    """Whether the output is written to in place: a file must not replace it."""
     return output.exists() and not output.is_file()
 
 

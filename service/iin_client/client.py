@@ -10,7 +10,7 @@ import grpc
 from iin_api.v1 import interpretation_pb2 as pb
 
 from iin_client import request_messages, result_messages, streaming
-from iin_client.base import KEPT_BY_GATEWAY, NOT_READY, PAUSE_S, BaseClient
+from iin_client.base import NOT_READY, PAUSE_S, REFUSED_BY_GATEWAY, BaseClient
 from iin_client.errors import CallError
 from iin_client.inputs import Edit, Fixed, Input, Inputs, Output, Walk
 from iin_client.model import Model, ServedModel
@@ -50,7 +50,7 @@ class Client(BaseClient):
     def interpret(self, inputs: Inputs, *, resize: bool = False) -> Interpretations:
         """Translates N items into latents (see `Interpretations`) and factors `(N, D)`, with their likelihood.
 
-        With `resize`, pictures of another size are resized (bicubic) and cropped around the centre; else the service
+        With `resize`, pictures of another size are cropped around the centre and resized (bicubic); else the service
         rejects them.
         """
         request = request_messages.interpret_request(inputs, resize=resize)
@@ -186,7 +186,7 @@ class Client(BaseClient):
                 try:
                     names = result_messages.application_names(self._list_applications(b"", **options))
                 except grpc.RpcError as refused:
-                    raise error if refused.code() in KEPT_BY_GATEWAY else refused from None
+                    raise error if refused.code() in REFUSED_BY_GATEWAY else refused from None
             if not names:
                 return ()
             options["metadata"] += (("application", names[0]),)

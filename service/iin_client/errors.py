@@ -62,7 +62,7 @@ def call_error(error: Any, *, address: str, timeout: float) -> CallError:
                 f"both ends or at none? ({details})"
             )
         case grpc.StatusCode.DEADLINE_EXCEEDED if details in _OWN_DEADLINE:
-            remedy = "check the address, allow more time or ask for less"
+            remedy = "check the address, allow more time (--timeout, in Python timeout=) or ask for less"
             message = f"no whole answer from {address} within {timeout:g} s; {remedy}"
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             message = f"{details} (RESOURCE_EXHAUSTED); send fewer items a call or try again later"

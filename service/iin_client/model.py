@@ -91,7 +91,7 @@ class Limits:
     max_batch_size: int
     """Items that a stage takes at once."""
     max_queued_items: int
-    """Items of all calls under way in a replica together; more is RESOURCE_EXHAUSTED."""
+    """Items of all calls under way in a replica together; above it calls get RESOURCE_EXHAUSTED, and streams wait."""
     stream_window: int
     """Messages of one stream that are worked on at once."""
     samples_per_message: int

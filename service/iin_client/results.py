@@ -33,7 +33,7 @@ class StageTiming:
     stage: str
     """encoder, transform, inverse, decoder or head."""
     queue_ms: float
-    """Waiting for the stage, milliseconds."""
+    """Waiting for the stage, milliseconds; 0 where a graph runs right after another."""
     compute_ms: float
     """Running the batch, milliseconds."""
     batch_size: int
@@ -49,7 +49,7 @@ class Timing:
     queue_ms: float
     """Sum of `queue_ms` over the stages."""
     codec_ms: float
-    """Reading and writing image files, milliseconds."""
+    """Reading and writing image files, milliseconds, waiting for a thread included."""
     stages: tuple[StageTiming, ...]
     """In order of completion."""
 
@@ -153,4 +153,4 @@ class Answer(Generic[Result]):
     result: Result | None
     """What came of the item, or None beside an error."""
     error: CallError | None
-    """Why there is no result; the other items do not suffer."""
+    """Why there is no result; the other items are not affected."""

@@ -96,7 +96,7 @@ def describe_responses(names: Sequence[str], found: Responses) -> str:
         for index, name in enumerate(names)
         for factor, response in found.factors.items()
     ]
-    return _table(("image", "class", "probability", "factor drawn anew", "class changes", "its deviation"), rows)
+    return _table(("image", "class", "probability", "factor drawn anew", "class changes", "class deviation"), rows)
 
 
 def _values(label: str, values: Sequence[float]) -> str:

@@ -115,9 +115,9 @@ class Engine:
         def to_blame(row: int) -> str:
             """The last edit of the factor with the largest value; the target where the edits changed it little."""
             largest = np.abs(factors[row]).argmax()
-            value, change_of_it = before[row, largest], factors[row, largest] - before[row, largest]
+            old, new = float(before[row, largest]), float(factors[row, largest])
             blamed = [one.field for one in edits if self.layout.mask([one.factor])[largest]]
-            return blamed[-1] if abs(change_of_it) >= abs(value) / 2 and blamed else _field_of_all(targets)(row)
+            return blamed[-1] if blamed and abs(new - old) >= abs(old) / 2 else _field_of_all(targets)(row)
 
         return await self._decoded(factors, wanted, trace, to_blame)
 

@@ -80,9 +80,8 @@ def read_tensors(request: pb.ModelInferRequest, specs: Sequence[TensorSpec], mos
         if len(shape) != len(spec.shape) or any(
             given < 1 or wanted not in (ANY, given) for given, wanted in zip(shape, spec.shape, strict=True)
         ):
-            raise InvalidInput(
-                f"{field}.shape", f"{list(spec.shape)}, where -1 is any length of 1 or more", axes(tensor.shape)
-            )
+            expected = f"{list(spec.shape)}{', where -1 is any length of 1 or more' if ANY in spec.shape else ''}"
+            raise InvalidInput(f"{field}.shape", expected, axes(tensor.shape))
         if spec.shape[0] == ANY and shape[0] > most:
             raise InvalidInput(field, f"at most {most} items in a call", str(shape[0]), "split them over several calls")
         if raw:

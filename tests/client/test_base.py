@@ -36,9 +36,9 @@ def test_a_name_that_no_header_can_hold_is_refused(application):
         metadata(application)
 
 
-@pytest.mark.parametrize("address", ["", "http://localhost:9000", "https://iin"])
+@pytest.mark.parametrize("address", ["", "localhost", "http://localhost:9000", "https://iin"])
 def test_what_is_no_address_of_grpc_is_refused(address):
-    with pytest.raises(ValueError, match=r"address: expected host:port, or a gRPC target .*; leave http://"):
+    with pytest.raises(ValueError, match=r"address: expected host:port, or a gRPC target .*; name the port,"):
         Client(address)
 
 

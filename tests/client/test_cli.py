@@ -143,6 +143,8 @@ def test_edits_apply_in_the_order_of_the_command_line(picture):
 def test_the_address_comes_from_the_option_then_the_environment(monkeypatch):
     monkeypatch.delenv("IIN_ADDRESS", raising=False)
     assert parse("describe").address == "localhost:9000"
+    monkeypatch.setenv("IIN_ADDRESS", "")
+    assert parse("describe").address == "localhost:9000"
     monkeypatch.setenv("IIN_ADDRESS", "models:1")
     assert parse("describe").address == "models:1"
     assert parse("describe", "--address", "other:2").address == "other:2"

@@ -66,7 +66,8 @@ def test_a_model_that_is_not_named_is_told_without_ray(rays, ours):
 def test_the_callers_own_deadline_is_told_in_seconds(details):
     error = convert(failure(grpc.StatusCode.DEADLINE_EXCEEDED, details))
     assert str(error) == (
-        "no whole answer from host:9000 within 2.5 s; check the address, allow more time or ask for less"
+        "no whole answer from host:9000 within 2.5 s; check the address, "
+        "allow more time (--timeout, in Python timeout=) or ask for less"
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 
+import iin_client
 import numpy as np
 import pytest
 from iin_api.v1 import interpretation_pb2 as pb
@@ -16,6 +17,9 @@ from iin_client import (
     Resample,
     SetValue,
     Shift,
+    inputs,
+    model,
+    results,
 )
 from iin_client.request_messages import (
     edit_request,
@@ -37,6 +41,11 @@ def png(colour):
     file = io.BytesIO()
     Image.new("RGB", (2, 3), colour).save(file, format="PNG")
     return file.getvalue()
+
+
+def test_the_package_offers_every_type_of_inputs_model_and_results():
+    assert {*inputs.__all__, *model.__all__, *results.__all__} < set(iin_client.__all__)
+    assert [name for name in iin_client.__all__ if not hasattr(iin_client, name)] == []
 
 
 def test_a_path_a_string_and_bytes_send_the_same_file(tmp_path):

@@ -1,12 +1,14 @@
 """The Dockerfiles: hadolint, and what it does not know."""
 
 import importlib.metadata
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from urllib.parse import parse_qs, unquote
 
 import pytest
 from packaging.requirements import Requirement
@@ -63,14 +65,45 @@ def test_workers_may_read_a_bundle_that_was_written_under_another_umask():
     assert "COPY --chmod=755 . /" in (IMAGE / "bundle.Dockerfile").read_text().splitlines()
 
 
+def steps(stage, word):
+    """The commands of the one instruction of a stage that has this word."""
+    (instruction,) = [line for line in stages()[stage] if word in line]
+    return [" ".join(step.split()) for step in instruction.removeprefix("RUN ").split("&&")]
+
+
+def place(commands, start):
+    (found,) = [index for index, command in enumerate(commands) if command.startswith(start)]
+    return found
+
+
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
-def test_the_image_lists_what_it_installs(target):
-    (install,) = [line for line in stages()[f"build-{target}"] if "pip install" in line]
-    steps = [" ".join(step.split()) for step in install.split("&&")]
-    (sbom,) = [place for place, step in enumerate(steps) if "cyclonedx-py environment" in step]
-    assert any("pip uninstall" in step for step in steps[:sbom]), "it lists what stays"
-    path = re.search(r"-o (\S+)", steps[sbom])[1]
+def test_the_image_lists_what_it_installs(target, tmp_path):
+    """Debian's packages by the Dockerfile's own commands, which are run here, on this machine's packages."""
+    build, install = steps("build", "apt-get"), steps(f"build-{target}", "pip install")
+    python, merge = place(install, "/opt/tools/bin/cyclonedx-py environment"), place(install, "jq ")
+    assert any("pip uninstall" in step for step in install[:python]), "it lists what stays"
+    assert python < merge
+    assert re.search(r"-o (\S+)", install[python])[1] in install[merge].split()
+    path = re.search(r"> (\S+)", install[merge])[1]
     assert f"COPY --from=build-{target} {path} /usr/share/sbom/" in stages()[target]
+
+    assert stages()["build"][0] == "FROM base AS build", "with the packages of the images, before more are installed"
+    debian = build[: place(build, "apt-get update")]
+    if shutil.which("dpkg-query") is None or shutil.which("jq") is None:
+        pytest.skip("dpkg-query or jq is not installed")
+    numpy = {"name": "numpy", "purl": "pkg:pypi/numpy@2.0"}
+    (tmp_path / "python.cdx.json").write_text(json.dumps({"components": [numpy]}))
+    script = " && ".join([*debian, install[merge]]).replace("/opt/", f"{tmp_path}/")
+    subprocess.run(["sh", "-ec", script], check=True, timeout=60)
+    first, system, *packages = json.loads((tmp_path / Path(path).name).read_text())["components"]
+    assert (first, system["type"]) == (numpy, "operating-system")
+    names = subprocess.check_output(["dpkg-query", "--show", "--showformat", "${Package}\n"], text=True).split()
+    assert [one["name"] for one in packages] == names
+    for one in packages:
+        name, version, about = re.fullmatch(r"pkg:deb/debian/([^+@]+)@([^+?]+)\?([^+@]+)", one["purl"]).groups()
+        assert (unquote(name), unquote(version)) == (one["name"], one["version"])
+        assert {"arch", "distro", "upstream"} == parse_qs(about).keys()
+        assert parse_qs(about)["distro"] == [f"{system['name']}-{system['version']}"]
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

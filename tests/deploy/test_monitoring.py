@@ -54,7 +54,10 @@ def test_alerts(tmp_path):
     [
         ("IinErrorRatio", "> 0.01", "> 0.02"),
         ("IinErrorRatio", "INTERNAL|", "INVALID_ARGUMENT|"),
+        ("IinErrorRatio", "> 5", "> 0"),
+        ("IinErrorRatio", "> 5", "> 15"),
         ("IinOverload", "RESOURCE_EXHAUSTED", "EXHAUSTED"),
+        ("IinOverload", "> 5", "> 0"),
         ("IinLatency", "Sample|", ""),
         ("IinLatency", "Sample|", "Sample|ModelInfer|"),
         ("IinQueue", "_bucket", "_buckets"),

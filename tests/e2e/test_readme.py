@@ -66,10 +66,6 @@ def test_a_command_line_runs(service, elsewhere, line):
     ("kind", "block"), re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs" / "CLIENTS.md").read_text(), re.S)
 )
 def test_a_client_runs(service, elsewhere, kind, block):
-    """But for Go, which needs a compiler that the tests do without."""
-    if "protoc-gen" in block or "--go_out" in block:
-        assert "iin_api/v1/interpretation.proto" in block
-        return
     (elsewhere / "protos").symlink_to(ROOT / "protos")
     block = block.replace("localhost:9000", service.address)
     result = run(service, elsewhere, ["bash", "-ec", block] if kind == "sh" else [sys.executable, "-c", block])

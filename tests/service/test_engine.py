@@ -163,6 +163,7 @@ def test_an_overflow_that_an_edit_or_a_fixed_factor_makes_is_not_blamed_on_anyth
         ([("digit", SetValue, 5e37), ("colour", SetValue, 0)], "edits[0]"),
         ([("digit", SetValue, 1), ("digit", Shift, 2e38), ("colour", SetValue, 0)], "edits[1]"),
         ([("digit", Shift, 1e36)], "targets[0].factors"),  # next to 1e38 nothing
+        ([("digit", SetValue, -3e38)], "edits[0]"),  # the change is more than 32 bits hold
         ([("digit", Replace, 3e38)], "edits[0]"),
         ([("digit", Replace, 1e37)], "targets[0].factors"),  # of 1e38 half is left
         ([("residual", SetValue, 1), ("colour", Shift, 1)], "targets[0].factors"),

@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from iin_api.v1 import interpretation_pb2 as pb
-from iin_bundle import BundleError
+from iin_bundle import BundleError, FactorLayout, read_bundle
 from iin_service import inputs, replica, room
 from iin_service.faults import logger
 from iin_service.items import Given, Trace
@@ -24,7 +25,7 @@ from iin_service.sessions import Sessions
 from PIL import Image
 from ray.serve.exceptions import RayServeException
 
-from .fakes import Context, latent_request
+from .fakes import Context, latent_request, quick_graphs, rpcs_of
 
 
 class Noting(Recorder):
@@ -142,6 +143,40 @@ async def exchanged(made, bundle):
         found.append(made._rpcs)
     assert found[0] is not found[1]
     return found
+
+
+def test_a_stream_ends_on_the_bundle_before_and_a_call_with_its_values_is_refused_by_field(
+    made, digits_bundle, monkeypatch
+):
+    old = read_bundle(digits_bundle)
+    layout = FactorLayout.from_sizes({"residual": 40, "digit": 8})
+    new = replace(old, manifest=replace(old.manifest, latent_shape=(layout.size,), factors=layout.slices))
+    rpcs = {name: rpcs_of(one, quick_graphs(one)) for name, one in (("old", old), ("new", new))}
+    monkeypatch.setattr(made, "_load", lambda path: (None, rpcs[path], None))
+    monkeypatch.setattr(replica, "_raise_for_proxy", lambda context: None)  # asks Ray
+
+    async def run():
+        exchange = asyncio.Event()
+
+        async def messages():
+            yield pb.InterpretStreamRequest(request=latent_request(old))
+            await exchange.wait()
+            yield pb.InterpretStreamRequest(request=latent_request(old))
+
+        await made.reconfigure({"bundle": "old"})
+        answers = made.InterpretStream(messages(), Context())
+        found = [await anext(answers)]
+        await made.reconfigure({"bundle": "new"})
+        exchange.set()
+        found += [one async for one in answers]
+        assert [one.response.factors.shape for one in found] == [[1, old.manifest.size]] * 2
+        refused = Context()
+        await made.Interpret(latent_request(old), refused)
+        assert refused.code is StatusCode.INVALID_ARGUMENT
+        assert refused.details.startswith("inputs[0].latent.shape: expected [48]")
+        assert (await made.Interpret(latent_request(new), Context())).factors.shape == [1, 48]
+
+    asyncio.run(run())
 
 
 def threads(name):

@@ -70,6 +70,16 @@ def test_of_a_long_name_a_part_is_told(given, wanted):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    ("wanted", "expected"), [((1,), "[1]"), ((ANY, 4), "[-1, 4], where -1 is any length of 1 or more")]
+)
+def test_a_wrong_shape_is_told_what_the_right_one_is(wanted, expected):
+    request = pb.ModelInferRequest(inputs=[{"name": "x", "datatype": "FP32", "shape": [0, 4]}])
+    with pytest.raises(InvalidInput) as caught:
+        read_tensors(request, [TensorSpec("x", "FP32", wanted)], 256)
+    assert caught.value.description == f"expected {expected}, got [0, 4]"
+
+
 def test_a_shape_of_a_million_axes_does_not_become_numbers_of_pythons_own():
     given = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1] * 1_000_000)
     request = pb.ModelInferRequest(inputs=[given])

@@ -141,15 +141,17 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_leaves_a_sound_checkp
     def poison(count, images):
         return images * math.nan if count > step + stage.draws_before else images
 
-    with pytest.raises(FloatingPointError, match=rf"{stage.name}: loss.* not finite at step {step};"):
+    told = rf"{stage.name}: loss.* not finite at step {step};"
+    with pytest.raises(FloatingPointError, match=told) as stopped:
         stage.train(tmp_path, stage.data(poison))
     folder = tmp_path / "checkpoints" / stage.name
+    assert str(stopped.value).endswith(f"delete {folder} or give another --run-dir")
     assert json.loads((folder / "checkpoint.json").read_text())["step"] == step // 15 * 15
     assert all(value.isfinite().all() for value in load_file(weights_of(folder)).values())
 
 
 def test_a_loss_that_is_not_finite_through_the_images_says_that_the_weights_are_sound(stage, tmp_path):
-    with pytest.raises(FloatingPointError, match="all weights are finite, so look at the images of this step"):
+    with pytest.raises(FloatingPointError, match="all weights are finite, so look at the data of this step"):
         stage.train(tmp_path, stage.data(lambda count, images: images * (math.nan if count == 12 else 1)))
 
 

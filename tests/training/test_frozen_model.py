@@ -333,7 +333,7 @@ class Fixed(nn.Module):
         ({"encoder": lambda x: x}, "encoder: expected a torch module or an OnnxModule, got function; .*wrap a func"),
         ({"decoder": lambda z: z}, "decoder: expected a torch module or an OnnxModule, got function; give one, or"),
         ({"head": "head.onnx"}, "head: expected a torch module or an OnnxModule, got str; give one"),
-        ({"encoder": Fixed({"z": 1})}, "encoder: expected a tensor, got dict; wrap it"),
+        ({"encoder": Fixed({"z": 1})}, r"encoder: expected a tensor, got dict; wrap it .* or \(mean, log_variance\)$"),
         ({"encoder": Fixed(torch.ones(2, 3, dtype=torch.int64))}, "got torch.int64; of codes give what they stand for"),
         ({"encoder": Fixed([torch.rand(2, 3)] * 3)}, r"or two \(mean, log_variance\), got 3 values"),
         (
@@ -353,6 +353,10 @@ class Fixed(nn.Module):
         ({"decoder": decoder().half()}, r"decoder: .* its weights are torch\.float16, convert it with \.float\(\)$"),
         ({"head": Fixed(torch.rand(2, 1))}, r"head: expected at least 2 classes, got 1; .* two logits, \[0, x\]"),
         ({"head": Fixed(torch.rand(2, 1)), "head_gives": "probabilities"}, r"head: .* classes, got 1; .*\[1 - p, p\]"),
+        (
+            {"head": nn.Flatten(), "head_gives": "probs"},
+            "head_gives: expected 'logits' or 'probabilities', got 'probs'",
+        ),
         ({"head": Fixed(torch.rand(2, 3, 4)), "head_gives": "probabilities"}, r"head: .*\[2, classes\] .* \[2, 3, 4\]"),
     ],
 )

@@ -284,6 +284,8 @@ BAD_SETTINGS = {
     "channels": ({"channels": 4}, "channels: expected 1 .grey. or 3"),
     "reversed range": ({"value_range": (1.0, -1.0)}, "value_range: .* got 1 and -1"),
     "infinite range": ({"value_range": (0.0, float("inf"))}, "value_range"),
+    "a folder": ({"paths": "pictures"}, r"paths: expected a list of files, got pictures alone; .* image_folder"),
+    "one number for a size": ({"size": 28}, r"size: expected height and width, such as \(28, 28\), got 28"),
     "all broken": ({"max_broken": 1.0}, "max_broken: expected a share"),
 }
 

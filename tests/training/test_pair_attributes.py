@@ -265,6 +265,7 @@ BAD_CHOICES = {
     "unknown column": ({"concepts": ["colour"]}, r"concepts: expected .* \(shape, size, age\), each once, got colour"),
     "twice": ({"concepts": ["size", "size"]}, "concepts: expected .* got size, size"),
     "none": ({"concepts": []}, "concepts: expected .* got none"),
+    "a file": ({"attributes": "table.csv"}, r"attributes: expected a table .* got str; .* read_attributes\(path\)"),
     "a string": ({"concepts": "size"}, "concepts: expected a list of columns, got the string 'size'"),
     "one value": ({"concepts": ["shape"]}, "shape: expected at least two values .* got 1 values"),
     "other names": (

@@ -1,5 +1,7 @@
 """Pairs by class label share the label, are balanced, and are independent in everything else."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,37 @@ def test_an_array_among_the_labels_is_refused_wherever_it_is(kind):
         SameLabel(numbered(40), [0, 1] * 19 + [0, kind([1])], "digit")
 
 
+class Missing:
+    """As `pandas.NA`, which is neither equal to itself nor different."""
+
+    def __ne__(self, other):
+        return self
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+    __hash__ = object.__hash__
+
+
+def test_images_without_a_label_are_left_out():
+    labels = ["a", "b"] * 5 + [None, math.nan, np.datetime64("NaT"), Missing()]
+    first, second, _ = drawn(SameLabel(numbered(14), labels, "digit"), 500)
+    assert set(first.tolist()) | set(second.tolist()) == set(range(10))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda images: SameLabel(images, [0, 1] * 8, "digit"), Unrelated], ids=["labels", "none"]
+)
+@pytest.mark.parametrize(
+    "given", [[f"{number}.png" for number in range(16)], torch.rand(16, 1, 4, 4)], ids=["paths", "a tensor"]
+)
+def test_what_is_no_source_of_images_is_refused(make, given):
+    with pytest.raises(
+        ValueError, match=rf"^images: expected ImageFiles, .* got {type(given).__name__}; give paths to"
+    ):
+        make(given)
+
+
 def test_everything_else_is_independent_in_a_pair():
     labels = np.arange(200) % 2
     first, second, _ = drawn(SameLabel(numbered(200), labels, "digit"), 4000)
@@ -132,6 +165,7 @@ def test_unrelated_pairs_are_independent_and_share_nothing():
 BAD = {
     "too few labels": ({"labels": [0, 1]}, "labels: expected one for each of the 12 images, got 2.*kept"),
     "two dimensions": ({"labels": np.zeros((12, 2), int)}, "labels: expected one number or string an image"),
+    "numbers and texts": ({"labels": [0, 1, "1"] * 4}, "^labels: expected numbers or texts, not both, got 1 as either"),
     "single": (
         {"labels": [0] * 6 + [1] * 5 + ["x"]},
         "digit: expected at least two images .* one of 'x'; .*drop_single",

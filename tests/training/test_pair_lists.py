@@ -181,7 +181,11 @@ BAD = {
     "shares nothing": ("csv", ROW + "1,2,,\n", ":2: shared: expected names of factors, got ''"),
     "gap": ("csv", ROW + "1,2,digit;;colour,\n", ":2: shared: expected a name"),
     "half negated": ("csv", ROW + "1,2,digit;!colour,\n", ":2: shared: expected ! before every name or before none"),
-    "similarity 1": ("csv", ROW + "1,2,digit,1\n", ":2: similarity: expected a number in [0, 1), got 1.0"),
+    "similarity 1": (
+        "csv",
+        ROW + "1,2,digit,1\n",
+        ":2: similarity: expected a number in [0, 1), got 1.0; give at most",
+    ),
     "similarity nearly 1": ("csv", ROW + "1,2,digit,0.99999999999\n", ":2: similarity: expected a number in [0, 1)"),
     "similarity a word": ("csv", ROW + "1,2,digit,high\n", ":2: similarity: expected a number in [0, 1), got 'high'"),
     "similarity nan": ("csv", ROW + "1,2,digit,nan\n", ":2: similarity"),
@@ -215,6 +219,47 @@ def test_all_mistakes_are_told_in_order_of_their_lines(tmp_path):
     message = mistakes("csv", ROW + "".join(rows), tmp_path)
     assert [line.split(":")[1] for line in message.splitlines()[:10]] == [str(line) for line in range(2, 12)]
     assert message.endswith("and 6 more mistakes in this file")
+
+
+def books(folder):
+    """Six picture files in a folder whose name has an umlaut."""
+    (folder / "bücher").mkdir()
+    paths = [folder / f"bücher/{number}.png" for number in range(6)]
+    for path in paths:
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+    return ImageFiles(paths, folder=folder, size=(4, 4), channels=1)
+
+
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [("bücher\\{}.png", "backslashes for /"), ("bu\u0308cher/{}.png", "the Unicode form of a letter (NFC or NFD)")],
+    ids=["backslashes", "Unicode"],
+)
+def test_names_that_are_only_spelled_differently_are_told_once(tmp_path, listed, told):
+    images = books(tmp_path)
+    rows = [(listed.format(number), images.name(number + 1), "digit", "") for number in range(5)]
+    path = write_csv(tmp_path / "pairs.csv", rows)
+    with pytest.raises(ValueError, match=r":2: expected names of images, such as bücher/0\.png, got") as caught:
+        ListedPairs(images, path)
+    first, *others = str(caught.value).splitlines()
+    assert first.endswith(f"; they differ in {told} alone, so write those of the list as the images are named")
+    assert [line.rpartition("got ")[2] for line in others] == [listed.format(number) for number in range(1, 5)]
+
+
+@pytest.mark.parametrize("slips", [1, 5], ids=["one slip", "no name known"])
+def test_the_folder_is_asked_for_where_no_name_is_known(tmp_path, slips):
+    images = books(tmp_path)
+    names = [("elsewhere/" if number < slips else "") + images.name(number) for number in range(5)]
+    path = write_csv(tmp_path / "pairs.csv", [(name, images.name(5), "digit", "") for name in names])
+    with pytest.raises(ValueError, match=r":2: expected names of images, .* got elsewhere") as caught:
+        ListedPairs(images, path)
+    assert str(caught.value).count("; give ImageFiles the folder that") == (slips == 5)
+
+
+def test_one_concept_in_two_spellings_is_refused(tmp_path):
+    path = write_csv(tmp_path / "pairs.csv", [*pairs_of("digit"), *pairs_of("Digit")])
+    with pytest.raises(ValueError, match=r"pairs\.csv: expected one spelling of a concept, got 'digit' and 'Digit'"):
+        ListedPairs(numbered(), path)
 
 
 def test_a_set_of_too_few_pairs_is_refused(tmp_path):

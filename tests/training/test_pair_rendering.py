@@ -130,6 +130,13 @@ BAD = {
     "shared a string": (lambda: Sharing(three_factors(), "digit"), "shared: expected a collection of names"),
     "unknown excepted": (lambda: EverythingBut(three_factors(), "pose"), "concept: expected factors .* got pose"),
     "no weights": (lambda: Mixed([]), "sources: expected finite weights .* got none"),
+    "no weight": (
+        lambda: Mixed([three_factors(), Unrelated(grey())]),
+        r"sources: expected each with its weight, as in Mixed\(\[\(first, 2.0\), .* got: cannot unpack",
+    ),
+    "one alone": (lambda: Mixed(three_factors()), "sources: expected each with its weight"),
+    "no number": (lambda: Mixed([(three_factors(), None)]), "sources: expected each with its weight"),
+    "no source": (lambda: Mixed([(grey(), 1)]), r"sources: expected sources of pairs, .* got ImageArray"),
     "all zero": (lambda: Mixed({three_factors(): 0.0}), "sources: expected finite weights"),
     "negative": (lambda: Mixed([(three_factors(), 1), (three_factors(), -1)]), r"got \[1.0, -1.0\]"),
     "not finite": (lambda: Mixed([(three_factors(), math.nan)]), "sources: expected finite weights"),

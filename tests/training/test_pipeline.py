@@ -14,6 +14,7 @@ import pytest
 import torch
 from iin_bundle import Figure, read_bundle
 from iin_training import pipeline
+from iin_training.cli import main
 from iin_training.config import PairMix
 from iin_training.flows import ActNorm, Flow
 from iin_training.models.autoencoder import freeze
@@ -24,7 +25,7 @@ from iin_training.pipeline import _joined, _likelier, _tried, run_recipe, score_
 from iin_training.plans.coloured_digits import DigitsPlan
 from iin_training.recipes import RECIPES
 from iin_training.run import Run, claimed
-from iin_training.stages import first_stage, latents
+from iin_training.stages import first_stage, gaussianisation, latents
 from rich.console import Console
 from torch import nn
 
@@ -87,7 +88,7 @@ def test_what_makes_held_out_pictures_less_likely_is_left_out(factor, kept):
     assert ("gaussianisation: left out" in said.getvalue()) is not kept
     gain = figures["gaussianisation_gain"]
     assert gain.value == pytest.approx((1 - factor**2) / 2 * float(latents.square().mean()) * 8 + 8 * math.log(factor))
-    assert gain.meaning.endswith("these blocks are part of T") is kept
+    assert gain.meaning.endswith("; above 0, so they are part of T") is kept
 
 
 @pytest.mark.parametrize("shift", [math.inf, math.nan])
@@ -311,6 +312,64 @@ def test_t_is_gaussianised_where_it_is_asked_for_and_kept_whatever_that_says(bri
     assert said.getvalue().count("transform: done before, reused") == 1
     with pytest.raises(ValueError, match=r"gaussianise.* 2.* 3|gaussianise.* 3.* 2"):
         run(3)
+
+
+@pytest.fixture
+def told_of(tmp_path, capsys):
+    """What `iin-train report` says last of the run."""
+
+    def told_of():
+        assert main(["report", str(tmp_path / "run")]) == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
+    return told_of
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+def test_a_run_whose_blocks_cannot_be_trained_is_finished_without_them(brief_recipe, tmp_path, monkeypatch, told_of):
+    schedule = replace(brief_recipe.transform.optimiser, steps=4, batch_size=4)
+    recipe = tiny(brief_recipe, write_digits(tmp_path / "digits", seed=0), sizes=BY_HAND, optimiser=schedule)
+    losses = iter([torch.ones(1, requires_grad=True), torch.tensor([math.nan])])
+    monkeypatch.setattr(gaussianisation, "factor_nll", lambda *_: next(losses))
+    told = r"^gaussianisation: loss not finite at step 1; .*--transform\.gaussianise 0 goes on without .*; T is kept$"
+    with pytest.raises(FloatingPointError, match=told):
+        run_recipe(recipe, tmp_path / "run", Console(quiet=True))
+    assert told_of().startswith("reached: gaussianisation, update 1 of ?, no bundle yet")
+    without, said = replace(recipe, transform=replace(recipe.transform, gaussianise=0)), io.StringIO()
+    run_recipe(without, tmp_path / "run", Console(file=said, width=1000))
+    assert "transform: done before, reused" in said.getvalue()
+    assert told_of().startswith("finished: iin-serve")
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own dependencies
+def test_a_finished_run_is_not_finished_once_another_is_begun(brief_recipe, tmp_path, monkeypatch, told_of):
+    schedule = replace(brief_recipe.transform.optimiser, steps=4, batch_size=4)
+    digits, run = write_digits(tmp_path / "digits", seed=0), tmp_path / "run"
+
+    def made(name="mine", steps=4, blocks=0):
+        optimiser = replace(schedule, steps=steps)
+        recipe = tiny(brief_recipe, digits, sizes=BY_HAND, optimiser=optimiser, gaussianise=blocks)
+        return run_recipe(replace(recipe, bundle=replace(recipe.bundle, name=name)), run, Console(quiet=True))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    made()
+    finished = told_of()
+    with pytest.raises(ValueError, match="made with other settings"):
+        made(steps=5)
+    assert told_of() == finished  # nothing has changed
+    for stopped, stage, changed in (
+        ("evaluate", "transform", {"name": "other"}),
+        ("_export", "gaussianisation", {"blocks": 1}),
+    ):
+        with monkeypatch.context() as now:
+            now.setattr(pipeline, stopped, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                made(**changed)
+        assert told_of().startswith(f"reached: the end of {stage}, the bundle may be an earlier one; the same")
+        assert made().manifest.name == "mine"
+        assert told_of() == finished
 
 
 def test_a_folder_in_which_another_recipe_has_trained_is_refused_before_anything_is_trained(brief_recipe, tmp_path):

@@ -79,7 +79,7 @@ def test_samples_through_the_true_transform_look_real(run, value_range):
         assert figure.value < 0.1 * figure.floor
         assert reconstructed.value < 0.1 * figure.floor
         assert reconstructed.ceiling == figure.ceiling
-        assert reconstructed.meaning.endswith("; ceiling: training pictures")  # not reconstructions, as elsewhere
+        assert reconstructed.meaning.endswith("; ceiling: of training pictures")  # not reconstructions, as elsewhere
     # As far as real pictures are from others: none is compared with its own reconstruction.
     assert figures["FD-lite0_reconstructed"].value > 0.5 * figures["FD-lite0"].ceiling
 

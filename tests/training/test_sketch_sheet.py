@@ -42,6 +42,18 @@ def test_every_pair_of_sketches_has_its_sheet(tmp_path, monkeypatch, concepts, n
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == names
 
 
+@pytest.mark.parametrize("size", [(18, 1800), (1800, 18), (256, 4096)], ids=lambda size: "x".join(map(str, size)))
+def test_a_sheet_of_pictures_of_any_shape_is_at_most_4000_pixels_wide_and_high(size):
+    levels = np.zeros((2, *size), np.uint8)
+    source = SimpleNamespace(
+        images=ImageArray(levels),
+        paths=(Path("a.png"), Path("b.png")),
+        sketches=ImageArray(levels).load(torch.arange(2), None),
+        redraw=lambda pictures: (pictures, pictures),
+    )
+    assert draw_sheet(source).bbox.max.max() <= 4000
+
+
 @pytest.mark.parametrize(
     "size", [(32, 32), (256, 32), (24, 24), (512, 512), (1024, 256)], ids=lambda size: "x".join(map(str, size))
 )

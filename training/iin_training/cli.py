@@ -28,11 +28,11 @@ USAGE = """usage: iin-train run RECIPE [--run-dir DIR] [OPTIONS]
        iin-train report RUN_DIR | BUNDLE
 
 run       train an interpretation network, evaluate it on held-out data and export a bundle to serve
-scores    before T is trained: how much the model knows of each concept, and the factor sizes that follow; a recipe of
-          ours first trains the networks that come before T, which run then takes over
+scores    how much the model knows of each concept, and the factor sizes that follow; T is not trained. A recipe of ours
+          first trains the networks that come before T, and run reuses them
 sketches  for a recipe with Sketches: a picture of what is re-drawn in the style of each sketch
-report    how far a run got, how long its stages took, factor sizes and figures, and its page: RUN_DIR/report.html with
-          curves drawn anew; of a bundle BUNDLE.html, beside it
+report    how far a run got, how long its stages took, its factor sizes and figures; all of it, with pictures and new
+          curves, goes to RUN_DIR/report.html. For a bundle: its figures, and BUNDLE.html beside it
 
 recipes:
 {recipes}
@@ -49,8 +49,8 @@ examples:
   iin-train scores path/to/mine.py:my_recipe
   iin-train report build/digits
 
-A run that was interrupted goes on where it was when it is started again. A GPU is used where there is one, unless
-CUDA_VISIBLE_DEVICES= stands before the command. Several processes share every batch:
+An interrupted run goes on from its last checkpoint when it is started again. A GPU is used where there is one; put
+CUDA_VISIBLE_DEVICES= before the command to train on the CPU. Several processes share every batch:
 
   torchrun --nproc-per-node 2 -m iin_training run RECIPE
 """

@@ -22,7 +22,7 @@ CHUNK = 500
 """Pictures, or latents, that go through networks at a time; fewer of large pictures."""
 LATENTS = 10_000  # held-out latents for round trip and likelihood
 DRAWN = LATENTS + 2 * PAIRS
-"""Pictures that everything here draws from a source."""
+"""Pictures that `drawn_latents` and `evaluate` together draw from a source."""
 BY_HEART = 0.5  # nats a dimension; a warning where training pictures are likelier than held-out ones by more
 PROBABILITIES = np.array([0, 0.001, 0.01, *np.arange(0.05, 1, 0.05), 0.99, 0.999, 1])
 
@@ -128,8 +128,8 @@ def evaluate(
         "held_out_log_likelihood": Figure(
             value=float(after),
             ceiling=float(before),
-            meaning=f"mean over {len(latents)} latents of held-out pictures, drawn as pairs draw them ({different} "
-            "different latents), nats; ceiling: of training pictures, as they are distorted while training",
+            meaning=f"mean log-likelihood, in nats, of {len(latents)} latents from held-out pairs ({different} of them "
+            "different); ceiling: from training pairs, augmented as in training",
         )
     }
     a, b, shared = _drawn_factors(interpreter, held_out, layout, run.generator("evaluation/pairs"))
@@ -143,8 +143,8 @@ def evaluate(
                 value=_correlation(a[chosen, where], b[chosen, where]),
                 ceiling=_correlation(seen_a[seen, where], seen_b[seen, where]) if seen.any() else None,
                 floor=_correlation(a[:, where], source[:, where]),
-                meaning=f"correlation of {name} in held-out pairs that share it; ceiling: in training pairs; floor: in "
-                "pictures of different pairs",
+                meaning=f"correlation of the factor {name} between the pictures of held-out pairs that share it; "
+                "ceiling: of training pairs that share it; floor: of different pairs",
             )
     if model.has_decoder:
         figures |= _edit_figures(interpreter, a, source, layout)
@@ -182,20 +182,21 @@ def _edit_figures(interpreter: Interpreter, a: Tensor, b: Tensor, layout: Factor
             value=_correlation(seen[:, where], b[:, where]),
             ceiling=_correlation(again[:, where], a[:, where]),
             floor=_correlation(seen[:, where], a[:, where]),
-            meaning=f"{part.name} replaced, decoded and encoded: its correlation with the source's; ceiling: without "
-            "an edit; floor: with the target's",
+            meaning=f"{part.name} replaced, the picture decoded and encoded again: correlation of {part.name} with the "
+            "source's; ceiling: without the edit, with the picture's own; floor: with the target's",
         )
         figures[f"{part.name}_edit_rest_kept"] = Figure(
             value=_correlation(seen[:, rest], a[:, rest]),
             ceiling=_correlation(again[:, rest], a[:, rest]),
             floor=_correlation(b[:, rest], a[:, rest]),
-            meaning=f"{part.name} replaced, decoded and encoded: correlation of all else with the target's",
+            meaning=f"{part.name} replaced, the picture decoded and encoded again: correlation of all other factors "
+            "with the target's",
         )
     return figures
 
 
 def _response_figures(interpreter: Interpreter, a: Tensor, layout: FactorLayout, run: Run) -> dict[str, Figure]:
-    """How often the model's class changes when one factor is drawn anew.
+    """How often the model's class changes when one factor is resampled from the prior.
 
     After the network response analysis of Esser, Rombach, Ommer (CVPR 2020), section 4, over many pictures in place
     of many draws for one.
@@ -210,6 +211,7 @@ def _response_figures(interpreter: Interpreter, a: Tensor, layout: FactorLayout,
             value=float((interpreter.classes(drawn_anew) != before).double().mean()),
             ceiling=everything,
             floor=0.0,
-            meaning=f"{part.name} drawn anew: share of pictures whose class changes; ceiling: everything drawn anew",
+            meaning=f"{part.name} resampled from the prior: share of pictures whose predicted class changes; "
+            "ceiling: all factors resampled; floor: none",
         )
     return figures

@@ -144,7 +144,7 @@ def _write_graphs(
     if len(tried) < GOLDEN_ROWS:
         raise ExportError(
             f"transform: expected an int8 T that gives nearly all latents the same factors on any processor, got "
-            f"{len(tried)} of {TRIED} that do not hang on the last bits; export in float32"
+            f"{len(tried)} of {TRIED} whose factors do not depend on the last bits; export in float32"
         )
     with torch.no_grad():
         factors = transform(tried[: max(PARITY_BATCHES)])[0]

@@ -33,7 +33,7 @@ __all__ = [
 
 PARITY_TOLERANCE = 1e-4
 PARITY_BATCHES = (1, 3, 32)
-EMBEDDED_BYTES = 1 << 30  # past it tensors go to a file beside the graph's, which protobuf ends at 2 GiB
+EMBEDDED_BYTES = 1 << 30  # larger tensors go to a file of their own, since protobuf is limited to 2 GiB
 TENSORS = {
     "encoder": ("image", ("latent",)),
     "transform": ("latent", ("factors", "log_abs_det")),

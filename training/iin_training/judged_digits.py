@@ -52,32 +52,33 @@ def judge_digits(
     least, most = _distance(plain_colour, colour), _distance(colour, other_colour)
 
     def colour_error(value: float, meaning: str) -> Figure:
-        return Figure(value=value, ceiling=least, floor=most, meaning=meaning + " (mean absolute, [0, 1])")
+        return Figure(value=value, ceiling=least, floor=most, meaning=meaning + ", in [0, 1]")
 
     figures = {
         "judge_accuracy": Figure(
             value=accuracy_of_judge,
             floor=rate(digit[unrelated] == digit),
-            meaning="independent classifier on real held-out pictures",
+            meaning="accuracy of the judge, an independent classifier, on real held-out pictures",
         ),
         "reconstruction_digit": Figure(
             value=rate(plain_digit == digit),
             ceiling=accuracy_of_judge,
             floor=rate(plain_digit[unrelated] == digit),
-            meaning="judge sees the digit in the plain reconstruction; ceiling: in the real picture",
+            meaning="share of plain reconstructions in which the judge sees the digit; ceiling: of real pictures",
         ),
     }
+    apart = "mean absolute difference of the colour from"
     for name in ("digit", "colour", "residual"):
         pictures = networks.images(swapped(factors, other_factors, layout.slice(name)))
         seen, seen_colour = sees(pictures), measure_colour(pictures)
         figures |= swap_figure("digit", name, seen, plain_digit, digit, other_digit, unrelated)
         if name == "colour":
             figures["swap_colour_error"] = colour_error(
-                _distance(seen_colour, other_colour), "colour swapped: colour against the source's"
+                _distance(seen_colour, other_colour), f"colour swapped: {apart} the source's"
             )
         else:
             figures[f"swap_{name}_colour_drift"] = colour_error(
-                _distance(seen_colour, colour), f"{name} swapped: colour against the target's"
+                _distance(seen_colour, colour), f"{name} swapped: {apart} the target's"
             )
     prior = prior_figures(networks, layout, "digit", sees, logits, classes, generator)
     return figures | {f"prior_{name}": figure for name, figure in prior.items()}
@@ -93,7 +94,7 @@ def classifier_figures(
 ) -> dict[str, Figure]:
     """The accuracy of the classifier that is interpreted, and the paper's network response analysis of one "7".
 
-    Every factor in turn is drawn anew a thousand times, and the standard deviation of the predicted class is taken.
+    Each factor in turn is resampled a thousand times, and the standard deviation of the predicted class is taken.
     It was taught `classes`, `(n,)`; held-out pictures, `data`, need not show all of them.
     Source: Esser, Rombach, Ommer (CVPR 2020), section 4.
     """
@@ -107,7 +108,7 @@ def classifier_figures(
         "head_accuracy": Figure(
             value=rate(seen == data.labels),
             floor=1 / len(classes),
-            meaning="class of held-out pictures, by the classifier that is interpreted",
+            meaning="accuracy of the interpreted classifier on held-out pictures",
         )
     }
     sevens = (data.labels == 7).nonzero()
@@ -123,6 +124,7 @@ def classifier_figures(
             value=float(interpreter.classes(draws).double().std()),
             ceiling=uniform,
             floor=0.0,
-            meaning=f"{part.name} of one 7 drawn anew: standard deviation of the class; ceiling: of a uniform class",
+            meaning=f"{part.name} of one 7 resampled from the prior: standard deviation of the predicted class; "
+            "ceiling: of uniformly random classes; floor: of a class that never changes",
         )
     return figures

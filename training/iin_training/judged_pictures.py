@@ -52,13 +52,15 @@ def judge_pictures(
             f"judge_{concept}": Figure(
                 value=rate(right),
                 floor=_commonest(labels),
-                meaning=f"independent classifier of {concept} on real held-out pictures; floor: the commonest value",
+                meaning=f"accuracy of the judge of {concept}, an independent classifier, on real held-out pictures; "
+                "floor: share of the most frequent value",
             ),
             f"reconstruction_{concept}": Figure(
                 value=rate(plain == labels[target]),
                 ceiling=rate(right[target]),
                 floor=rate(plain[unrelated] == labels[target]),
-                meaning=f"judge sees the {concept} in the plain reconstruction; ceiling: in the real picture",
+                meaning=f"share of plain reconstructions in which the judge sees the {concept}; "
+                "ceiling: of real pictures",
             ),
         }
         for part in layout if len(layout.names) > 1 else ():
@@ -104,8 +106,8 @@ def _counterfactual_figures(
             value=error(networks.images(mixed), real),
             ceiling=error(networks.images(factors[truth]), real),
             floor=error(networks.images(factors[target]), real),
-            meaning=f"{name} swapped: difference from the real picture with the source's {name} and all else the "
-            "target's (mean absolute, [0, 1]); ceiling: its plain reconstruction; floor: nothing swapped",
+            meaning=f"{name} swapped: mean absolute difference, in [0, 1], from the real picture with the source's "
+            f"{name} and otherwise like the target; ceiling: its plain reconstruction; floor: without the swap",
         )
     return figures
 

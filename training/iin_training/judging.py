@@ -14,7 +14,7 @@ SAMPLES = 2000  # from the prior
 
 
 class Sees:
-    """A judge on whole sets of pictures, a chunk at a time."""
+    """Applies a judge to whole sets of pictures, a chunk at a time."""
 
     def __init__(self, judge: Classifier, device: torch.device) -> None:
         """Work on `device`; `judge` is in eval mode."""
@@ -67,14 +67,15 @@ def swap_figure(
             value=rate(seen == source),
             ceiling=ceiling,
             floor=rate(plain == source),
-            meaning=f"{concept} swapped: judge sees the source's {concept}; floor: nothing swapped",
+            meaning=f"{concept} swapped: share of pictures in which the judge sees the source's {concept}; "
+            "floor: without the swap",
         )
         return {f"swap_{concept}": figure}
     figure = Figure(
         value=rate(seen == target),
         ceiling=ceiling,
         floor=rate(plain[unrelated] == target),
-        meaning=f"{part} swapped: judge sees the target's {concept}",
+        meaning=f"{part} swapped: share of pictures in which the judge sees the target's {concept}",
     )
     return {f"swap_{part}_{concept}_kept": figure}
 
@@ -112,14 +113,15 @@ def prior_figures(
             value=_confidence(logits),
             ceiling=_confidence(plain),
             floor=1 / len(classes),
-            meaning=f"judge's mean probability of the {concept} that it sees in a sample; ceiling: in a reconstruction",
+            meaning=f"mean probability that the judge gives to the {concept} that it sees in a sample from the prior; "
+            "ceiling: in a plain reconstruction",
         ),
         "rarest": Figure(
             value=float(found.min() * len(classes) / SAMPLES),
             ceiling=_rarest_of_equal(len(classes)),
             floor=0.0,
-            meaning=f"share of samples with the {concept} seen least often, relative to an equal share; "
-            "ceiling: mean where all are equally likely",
+            meaning=f"share of samples with the {concept} that the judge sees least often, relative to an equal share; "
+            "ceiling: mean if each were equally likely; floor: never seen",
         ),
     }
     if concept in layout:
@@ -128,7 +130,8 @@ def prior_figures(
             value=rate(sees(networks.images(alike)) == seen),
             ceiling=1.0,
             floor=rate(sees(networks.images(second)) == seen),
-            meaning=f"two samples with the same {concept} factor, all else drawn anew: judge sees the same {concept}",
+            meaning=f"pairs of samples that share the factor {concept} alone: how often the judge sees the same "
+            f"{concept} in both; ceiling: always; floor: in pairs of independent samples",
         )
     return figures
 

@@ -8,10 +8,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def keep_freed() -> None:
-    """Let the C library keep what tensors freed, but for more than 2 GiB on top, in place of giving it back.
+    """Let glibc keep up to 2 GiB of freed memory for reuse, instead of returning it to the system.
 
     Otherwise the gradients and activations of every step are mapped anew, and the system clears each page at its first
-    touch. For the whole process; C libraries without glibc's `mallopt` stay as they are.
+    touch. This holds for the whole process. Other C libraries, which have no `mallopt`, are left alone.
     Source: mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -12,8 +12,8 @@ __all__ = ["model_card", "quality_table", "score_table"]
 
 CARD = """# {model.name} (version {model.version})
 
-An invertible interpretation network: it translates the latent of a frozen model, without loss,
-into the factors below. Each factor is meant to be standard normal and independent of the others.
+An invertible interpretation network: it maps the latent vector of a frozen model to the factors below, without loss of
+information. Each factor is meant to be standard normal and independent of the others.
 
 | factor | dimensions | size |
 |---|---|---|
@@ -21,8 +21,8 @@ into the factors below. Each factor is meant to be standard normal and independe
 
 ## Measured on held-out pictures
 
-Ceiling and floor are what is best and worst to expect; where the meaning does not say, the same measure on
-plain reconstructions, and chance.
+Ceiling and floor are the best and worst values to expect. Where the meaning does not say otherwise, the ceiling is the
+same measure on plain reconstructions (pictures encoded and decoded without an edit), and the floor is chance.
 
 | figure | value | ceiling | floor | meaning |
 |---|---|---|---|---|
@@ -33,13 +33,14 @@ Round trip `|inverse(transform(z)) - z|`: at most {model.round_trip_error:.2e} o
 ## Origin
 
 - recipe `{origin.recipe}`, seed {origin.seed}, code at commit {origin.git_commit}, exported {origin.created}
-- data: {origin.data_set} (sha256 of it, or of what decides the pairs drawn from it: {origin.data_set_sha256})
+- data: {origin.data_set} (sha256 of the data or, for a model of one's own, of its source of pairs:
+  {origin.data_set_sha256})
 - libraries: {versions}
 
 ## Limits
 
-Images of {model.image.height}x{model.image.width} pixels like those of the training data. Whatever else is given is
-interpreted all the same; a log-likelihood below the manifest's quantiles is the sign of it.
+The model is meant for images of {model.image.height}x{model.image.width} pixels like those of the training data. Other
+images are interpreted without an error; a log-likelihood below the manifest's quantiles is a sign of them.
 """
 
 

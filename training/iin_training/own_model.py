@@ -17,7 +17,7 @@ from iin_training.data.digests import images_digest, knows
 from iin_training.data.images import ImageFiles, Images, Pictures, printable
 from iin_training.models.checks import check_images
 from iin_training.models.frozen import FrozenModel
-from iin_training.pairs.base import PairSource, check_batch, drawable, fingerprint
+from iin_training.pairs.base import PairSource, check_batch, drawable, fingerprint, is_source
 from iin_training.run import Run
 from iin_training.subject import EXAMPLES, PREVIEWS, Measure, Subject
 
@@ -71,11 +71,16 @@ class OwnModel(AnyRun):
                 "FrozenModel(encoder, image_shape=..., value_range=...), with a decoder or head where there is one"
             )
         for given, source in (("pairs", self.pairs), ("held_out", self.held_out)):
-            if not (hasattr(source, "concepts") and hasattr(source, "draw")):
+            if not is_source(source):
                 raise ValueError(
                     f"{given}: expected a source of pairs, such as SameLabel(images, labels, 'digit'), got "
                     f"{type(source).__name__}; several are put together by Mixed"
                 )
+        if self.measure is not None and not callable(self.measure):
+            raise ValueError(
+                f"measure: expected a function of model, transform and layout, got {type(self.measure).__name__}; "
+                "give the function itself, without calling it"
+            )
         if self.held_out is self.pairs:
             raise ValueError(
                 "held_out: expected pairs of pictures that T is not trained on, got `pairs` itself; "

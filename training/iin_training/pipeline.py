@@ -28,7 +28,7 @@ from iin_training.plans.coloured_digits import DigitsPlan
 from iin_training.plans.pictures import PicturesPlan
 from iin_training.processes import leads, processes, wait
 from iin_training.quantised_flow import QuantisedFlow, calibration_latents, quantisation_figures
-from iin_training.run import Run, claimed
+from iin_training.run import SETTINGS, Run, claimed
 from iin_training.stages.gaussianisation import GAUSSIANISATION, gaussianise
 from iin_training.stages.latents import PairLatents, at_once, in_parts
 from iin_training.stages.transform import SizeScores, choose_sizes, score_concepts, train_transform
@@ -36,7 +36,6 @@ from iin_training.subject import Subject
 
 __all__ = ["run_recipe", "score_recipe"]
 
-SETTINGS = "settings.json"
 TRIED = 512  # pairs that show, by their first pictures, whether a model can be interpreted
 MEASURED = "return for example {'swapped': Figure(value=0.5, meaning='what was measured')}"
 Plan: TypeAlias = DigitsPlan | PicturesPlan | OwnModel
@@ -157,6 +156,7 @@ def _export(
 ) -> None:
     """Measure T, gaussianised where that makes held-out pictures likelier, and write the bundle."""
     console, model = run.console, subject.model
+    (run.directory / SETTINGS).unlink(missing_ok=True)  # the bundle may not be that of this T
     held_out = PairLatents(model, subject.held_out, run, draws=DRAWN)
     latents = drawn_latents(held_out, run, "held_out")
     transform, further = plain, dict[str, Figure]()
@@ -176,7 +176,6 @@ def _export(
         own = {} if subject.measure is None else subject.measure(model, served, layout)
         evaluation = Evaluation(_joined(own, evaluation.figures | further), evaluation.log_likelihoods)
     with console.status("exporting and checking the bundle"):
-        (run.directory / SETTINGS).unlink(missing_ok=True)  # from here on they would vouch for another bundle
         export_bundle(
             run.directory / "bundle",
             model,
@@ -202,19 +201,19 @@ def _likelier(
 ) -> tuple[Flow, dict[str, Figure]]:
     """The flow that gives held-out `latents` the higher likelihood, and a figure that says which it is.
 
-    T gaussianised is the worse one where its blocks learnt the training pictures by heart. There is no figure where
-    a likelihood is not finite.
+    T gaussianised is the worse one where its blocks learnt the training pictures by heart. Training pictures cannot
+    show that, since T was fitted to all of them. There is no figure where a likelihood is not finite.
     """
     before, after = (float(Interpreter(model, flow).log_likelihoods(latents).mean()) for flow in (plain, gaussianised))
     kept = math.isfinite(after) and after > before
     if not kept:
         console.print(
-            f"{GAUSSIANISATION}: left out, since held-out pictures are less likely with it ({after:.1f} nats in place "
-            f"of {before:.1f}): they are unlike those of training. --transform.gaussianise 0 saves its time"
+            f"{GAUSSIANISATION}: left out, since held-out pictures are not likelier with it ({after:.1f} nats, "
+            f"{before:.1f} without it). --transform.gaussianise 0 saves its time"
         )
     meaning = (
-        "what the blocks that make each factor standard normal add to the mean log-likelihood of held-out latents, "
-        "nats, in float32; these blocks are " + ("part of T" if kept else "not part of T, since they add nothing")
+        "what the blocks that make each factor standard normal add to the mean log-likelihood of held-out latents, in "
+        "nats (float32); " + ("above 0, so they are part of T" if kept else "not above 0, so they are not part of T")
     )
     gain = after - before
     figures = {f"{GAUSSIANISATION}_gain": Figure(value=gain, meaning=meaning)} if math.isfinite(gain) else {}

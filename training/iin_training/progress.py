@@ -1,4 +1,4 @@
-"""A progress bar for what is mostly over before anybody wonders."""
+"""A progress bar that is shown only for what takes longer than two seconds."""
 
 import time
 from collections.abc import Callable, Iterator

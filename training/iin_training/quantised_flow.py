@@ -100,13 +100,12 @@ def quantisation_figures(flow: Flow, quantised: QuantisedFlow, latents: Tensor) 
     (error, log_likelihood), (exact_error, exact_log_likelihood) = tried(quantised), tried(flow)
     difference = (log_likelihood - exact_log_likelihood).abs()
     broken, exact_broken = (float((e.amax(dim=1) > BROKEN).double().mean()) for e in (error, exact_error))
-    mean = "mean of |inverse(transform(z)) - z| in int8; ceiling: in float32"
-    share = f"share of latents whose round trip is off by more than {BROKEN:g} anywhere; ceiling: in float32"
-    apart = "mean absolute difference of the log-likelihood between int8 and float32, nats"
-    worst = f"largest such difference among {len(latents)} held-out latents, nats"
+    mean = "mean round-trip error |inverse(transform(z)) - z| in int8; ceiling: in float32"
+    share = f"share of latents with a round-trip error above {BROKEN:g} in some dimension; ceiling: in float32"
+    apart = f"absolute difference (nats) of int8 from float32 log-likelihoods, {len(latents)} latents; ceiling: none"
     return {
         "int8_round_trip_mean": Figure(value=float(error.mean()), meaning=mean, ceiling=float(exact_error.mean())),
         "int8_round_trip_broken": Figure(value=broken, meaning=share, ceiling=exact_broken),
-        "int8_log_likelihood_error": Figure(value=float(difference.mean()), meaning=apart, ceiling=0.0),
-        "int8_log_likelihood_worst": Figure(value=float(difference.max()), meaning=worst, ceiling=0.0),
+        "int8_log_likelihood_error": Figure(value=float(difference.mean()), meaning=f"mean {apart}", ceiling=0.0),
+        "int8_log_likelihood_worst": Figure(value=float(difference.max()), meaning=f"largest {apart}", ceiling=0.0),
     }

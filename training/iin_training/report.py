@@ -14,6 +14,7 @@ from iin_training.checkpoint import read_pointer
 from iin_training.curves import draw_curves, read_metrics
 from iin_training.model_card import quality_table
 from iin_training.report_page import write_page
+from iin_training.run import SETTINGS
 
 __all__ = ["show_report"]
 
@@ -111,15 +112,15 @@ def _try(write: Callable[[], None], otherwise: str, console: Console) -> bool:
 
 def _state(directory: Path, stages: Sequence[Stage]) -> str:
     """Where the run is, in a line."""
+    exported = (directory / "bundle").is_dir()
+    if exported and (directory / SETTINGS).is_file():  # stages left unfinished belong to other settings
+        return f"finished: iin-serve {directory / 'bundle'}"
+    bundle = "the bundle may be an earlier one" if exported else "no bundle yet"
     for stage in stages:
         if stage.steps is None or stage.step < stage.steps:
-            where = f"update {stage.step} of {stage.steps or '?'}"
+            where = f"update {stage.step} of {stage.steps or '?'}, {bundle}"
             return f"reached: {stage.name}, {where}; the same iin-train run goes on from update {stage.kept}"
-    if not (directory / "bundle").is_dir():
-        return f"reached: the end of {stages[-1].name}, no bundle yet; the same iin-train run goes on"
-    if not (directory / "settings.json").is_file():  # written last
-        return "reached: an export; the same iin-train run goes on"
-    return f"finished: iin-serve {directory / 'bundle'}"
+    return f"reached: the end of {stages[-1].name}, {bundle}; the same iin-train run goes on"
 
 
 def _stages(directory: Path) -> list[Stage]:

@@ -32,8 +32,9 @@ from iin_training.curves import read_metrics
 from iin_training.memory import keep_freed
 from iin_training.processes import average, leads, same_everywhere, wait
 
-__all__ = ["Run", "claimed"]
+__all__ = ["SETTINGS", "Run", "claimed"]
 
+SETTINGS = "settings.json"  # in a run's directory; written last, since it says that all of it belongs together
 LOG_EVERY = 20  # steps between lines of the metrics file
 TELL_EVERY = 10.0  # seconds between lines of progress, where no bar can be drawn
 
@@ -73,6 +74,7 @@ class Run:
         self.metrics_path = directory / "metrics.jsonl"
         self._note: Callable[..., None] = lambda note: None
         self._model = nn.Module()  # of the stage that is trained now
+        self._remedy = ""  # for a loss of that stage that is not finite
         directory.mkdir(parents=True, exist_ok=True)
 
     def seed_of(self, stage: str, step: int = 0) -> int:
@@ -103,14 +105,17 @@ class Run:
         optimiser: torch.optim.Optimizer,
         schedule: Optimiser,
         settings: Any,
+        remedy: str = "",
     ) -> Iterator[int]:
         """Count the updates still to be made, with a progress bar, checkpoints and the learning rate set.
 
-        Goes on from the stage's checkpoint where there is one. `settings` must equal those of the checkpoint.
+        Goes on from the stage's checkpoint where there is one. `settings` must equal those of the checkpoint. `remedy`
+        says what to do about a loss that is not finite, where a lower learning rate is not the way.
         """
         folder = self._folder(stage)
         settings = {"seed": self.seed, **self.inputs, **settings}
         self._model = model
+        self._remedy = remedy or f"Lower the learning rate, and delete {folder} or give another --run-dir"
         done = load_checkpoint(folder, model, optimiser, settings)
         keep_freed()
         same_everywhere(model)
@@ -119,6 +124,8 @@ class Run:
         if done >= schedule.steps:
             self.console.print(f"{stage}: done before, reused")
             return
+        if leads():
+            (self.directory / SETTINGS).unlink(missing_ok=True)  # the bundle is not what is trained now
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         name, note = TextColumn("{task.description:>15}"), TextColumn("{task.fields[note]}")
         with Progress(name, *columns, note, console=self.console) as progress:
@@ -147,10 +154,10 @@ class Run:
         if broken:
             # Statistics of the batch may have suffered from the images; weights are as the last update left them.
             told = _told_of_broken(self._model.named_parameters())
-            told = told or "all weights are finite, so look at the images of this step"
+            told = told or "all weights are finite, so look at the data of this step"
             raise FloatingPointError(
-                f"{stage}: {', '.join(broken)} not finite at step {step}; {told}; the last "
-                "checkpoint is kept. Or else lower the learning rate and run again with another --run-dir"
+                f"{stage}: {', '.join(broken)} not finite at step {step}; {told}; the last checkpoint is kept. "
+                f"{self._remedy}"
             )
         if step % LOG_EVERY or not leads():
             return
@@ -167,8 +174,8 @@ class Run:
         """Stop before a good checkpoint is replaced by one that nothing can go on from."""
         if told := _told_of_broken(self._model.state_dict().items()):
             raise FloatingPointError(
-                f"{stage}: {told} after step {step}, though the loss was finite; the last checkpoint is kept. Lower "
-                "the learning rate and run again with another --run-dir"
+                f"{stage}: {told} after step {step}, though the loss was finite; the last checkpoint is kept. "
+                f"{self._remedy}"
             )
 
     def _drop_metrics(self, stage: str, done: int) -> None:

@@ -81,18 +81,18 @@ def measure_samples(model: FrozenModel, transform: Flow, pictures: PictureSet, r
     }
     figures = {}
     for kind, found in distances.items():
-        on = f"against as many held-out ones, features of EfficientNet-Lite0 at {SIDE} pixels"
+        by = f"held-out pictures, by features of EfficientNet-Lite0 at {SIDE} pixels"
         figures[f"{kind}-lite0"] = Figure(
             value=found["sampled"],
             ceiling=found["training"],
             floor=found["without_transform"],
-            meaning=f"{count} samples from the prior {on} (so not FID); ceiling: training pictures, real against real; "
-            "floor: noise decoded without T",
+            meaning=f"distance of {count} samples from the prior to as many {by} (not comparable with figures of other "
+            "networks, such as FID); ceiling: of training pictures; floor: of noise decoded without T",
         )
         figures[f"{kind}-lite0_reconstructed"] = Figure(
             value=found["reconstructed"],
             ceiling=found["training"],
-            meaning=f"{count} plain reconstructions of other held-out pictures {on}; ceiling: training pictures",
+            meaning=f"distance of {count} plain reconstructions to as many other {by}; ceiling: of training pictures",
         )
     return figures
 

@@ -16,6 +16,7 @@ __all__ = ["draw_sheet", "show_sketches"]
 SHOWN = 12  # pictures
 PIXELS = 110, 256  # least and most for the height of each picture, margins included
 WIDTH = 3.3  # inches of three square pictures, and of narrower ones: their titles need them
+WIDEST = 4  # times as wide as high; wider pictures are shown less high, so that the sheet stays in bounds
 
 
 def show_sketches(recipe: AnyRecipe, directory: Path, console: Console) -> None:
@@ -53,7 +54,7 @@ def draw_sheet(source: Sketches) -> Figure:
     height, width = pictures.shape[2:]
     least, most = PIXELS
     figure = Figure(
-        figsize=(WIDTH * max(1, width / height), count + 1.5),
+        figsize=(WIDTH * min(max(1, width / height), WIDEST), count + 1.5),
         dpi=min(max(least, 2 * height), most),
         layout="constrained",
     )

@@ -15,7 +15,7 @@ __all__ = ["EXAMPLES", "PREVIEWS", "Measure", "Subject"]
 EXAMPLES = 64
 """Held-out pictures that the exported graphs are tried on."""
 PREVIEWS = 12
-"""Of them, written beside the graphs."""
+"""How many of them become the bundle's sample pictures."""
 
 Measure = Callable[[FrozenModel, Flow, FactorLayout], dict[str, Figure]]
 """Further figures of a trained interpretation, by name."""

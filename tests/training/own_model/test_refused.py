@@ -39,6 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own depen
         ({"name": ""}, r"name: expected letters"),
         ({"name": "../elsewhere"}, r"name: expected letters"),
         ({"name": ".."}, r"name: expected letters"),
+        ({"measure": {}}, r"measure: expected a function of model, .* got dict; give the function itself"),
     ],
     ids=str,
 )

@@ -19,7 +19,17 @@ from torch import Tensor
 from iin_training.data.augmentation import STILL, Augmentation, jitter
 from iin_training.data.picture_files import ENDINGS, PictureShape, check_pictures, decode_levels, decoders
 
-__all__ = ["ImageArray", "ImageFiles", "Images", "Pictures", "image_folder", "labels_of_folders", "printable"]
+__all__ = [
+    "ImageArray",
+    "ImageFiles",
+    "Images",
+    "Pictures",
+    "check_is_images",
+    "image_folder",
+    "labels_of_folders",
+    "names_of",
+    "printable",
+]
 
 NAMED = 5  # broken files that a message names
 
@@ -137,6 +147,10 @@ class ImageFiles(Pictures):
             ValueError: where too many files are broken, naming the first ones, or a setting is impossible.
 
         """
+        if isinstance(paths, str | Path):
+            raise ValueError(f"paths: expected a list of files, got {paths} alone; list a folder by image_folder(...)")
+        if np.shape(size) != (2,):
+            raise ValueError(f"size: expected height and width, such as (28, 28), got {size}")
         super().__init__(PictureShape(channels, *size), value_range, augmentation)
         console = console or Console()
         if not len(paths):
@@ -285,7 +299,7 @@ def labels_of_folders(images: Images) -> list[str]:
         ValueError: where an image lies in no folder, or all in the same.
 
     """
-    names = [images.name(index) for index in range(len(images))]
+    names = names_of(images)
     outside = [name for name in names if "/" not in name]
     if outside:
         raise ValueError(
@@ -299,6 +313,21 @@ def labels_of_folders(images: Images) -> list[str]:
             "give ImageFiles the folder that holds the classes' folders"
         )
     return labels
+
+
+def check_is_images(images: object) -> None:
+    """Refuse what is no source of images, such as a list of paths, where `Images` are expected."""
+    if not hasattr(images, "load"):
+        raise ValueError(
+            f"images: expected ImageFiles, an ImageArray or a class of your own with load and name, got "
+            f"{type(images).__name__}; give paths to ImageFiles, and pictures in memory to ImageArray"
+        )
+
+
+def names_of(images: Images) -> list[str]:
+    """Name of each image, `(N,)`; `ValueError` where `images` are none, see `check_is_images`."""
+    check_is_images(images)
+    return [images.name(index) for index in range(len(images))]
 
 
 def printable(name: str | Path) -> str:

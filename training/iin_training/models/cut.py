@@ -13,7 +13,7 @@ from iin_training.models.parts import check_part, try_part
 
 __all__ = ["cut"]
 
-REMEDY = "give E and G as two modules of your own instead"
+REMEDY = "give encoder and head as two modules of your own instead"
 
 
 @torch.library.custom_op("iin_training::cut_here", mutates_args=())

@@ -98,6 +98,8 @@ class FrozenModel(nn.Module):
                 f"value_range: expected two finite values, black below full intensity, got {value_range}; "
                 "for example (0.0, 1.0)"
             )
+        if head_gives not in ("logits", "probabilities"):
+            raise ValueError(f"head_gives: expected 'logits' or 'probabilities', got {head_gives!r}")
         for role, part in (("encoder", encoder), ("decoder", decoder), ("head", head)):
             if role == "encoder" or part is not None:
                 check_part(role, part)

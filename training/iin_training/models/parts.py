@@ -70,8 +70,9 @@ def try_part(role: str, network: nn.Module, items: Tensor) -> Any:
 def check_output(role: str, output: object, wanted: tuple[int, ...] | None) -> None:
     """Refuse an output for two items that is not float32, has no row for each, or has not the shape `wanted`."""
     if not isinstance(output, Tensor):
+        remedy = "the latents alone, or (mean, log_variance)" if role == "encoder" else "the tensor alone"
         raise ValueError(
-            f"{role}: expected a tensor, got {type(output).__name__}; wrap it in a module that returns the tensor alone"
+            f"{role}: expected a tensor, got {type(output).__name__}; wrap it in a module that returns {remedy}"
         )
     if output.dtype != torch.float32:
         remedy = "convert it with .float()" if output.is_floating_point() else "of codes give what they stand for"

@@ -1,8 +1,6 @@
 """Pairs of images with the same value of an attribute."""
 
-import os
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,21 +8,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from iin_training.data.digests import digest_of, images_digest
-from iin_training.data.images import ImageFiles, Images, printable
+from iin_training.data.images import ImageFiles, Images, names_of, printable
 from iin_training.pairs.attribute_tables import Attributes
 from iin_training.pairs.base import Shares, split_evenly
 from iin_training.pairs.image_pairs import Chosen, ImagePairs
 from iin_training.pairs.labels import Classes
+from iin_training.pairs.user_files import spelling_difference
 
 __all__ = ["SameAttribute"]
-
-SPELLINGS: Mapping[str, Callable[[str], str]] = {
-    "backslashes for /": lambda name: name.replace("\\", "/"),
-    "the Unicode form of a letter (NFC or NFD)": lambda name: unicodedata.normalize("NFC", name),
-    "capital letters": str.casefold,
-    "their endings": lambda name: os.path.splitext(name)[0],
-}
-"""Ways to spell the name of one file differently, each with a function that makes these spellings equal."""
 
 
 class SameAttribute(ImagePairs):
@@ -58,6 +49,11 @@ class SameAttribute(ImagePairs):
                 one says.
 
         """
+        if not isinstance(attributes, Attributes):
+            raise ValueError(
+                f"attributes: expected a table as read_attributes gives it, got {type(attributes).__name__}; "
+                "for a file write read_attributes(path)"
+            )
         if isinstance(concepts, str):
             raise ValueError(f"concepts: expected a list of columns, got the string {concepts!r}; write [{concepts!r}]")
         names = tuple(attributes.columns) if concepts is None else tuple(concepts)
@@ -105,18 +101,19 @@ def _check_apart(codes: Mapping[str, NDArray[np.int64]]) -> None:
 def _joined(images: Images, attributes: Attributes, console: Console) -> NDArray[np.int64]:
     """The row of each image, `(N,)`, -1 where there is none; `ValueError` where that is so for all."""
     row_of = {file: row for row, file in enumerate(attributes.files)}
-    rows = np.array([row_of.get(images.name(index), -1) for index in range(len(images))], np.int64)
-    without = [images.name(int(index)) for index in np.flatnonzero(rows < 0)]
+    names = names_of(images)
+    rows = np.array([row_of.get(name, -1) for name in names], np.int64)
+    without = [name for name in names if name not in row_of]
     named = set(rows.tolist())
     known = images.left_out if isinstance(images, ImageFiles) else frozenset[str]()  # told of when they were read
     over = [file for row, file in enumerate(attributes.files) if row not in named and file not in known]
-    difference = _difference(without, over)
+    difference = spelling_difference(without, over)
     if len(without) == len(rows):
         remedy = "the first column names the pictures; give ImageFiles the folder that its names are relative to"
         if difference:
             remedy = f"they differ in {difference} alone, so write those of the table as the images are named"
         raise ValueError(
-            f"attributes: expected files named as the images are, such as {printable(images.name(0))}, got names "
+            f"attributes: expected files named as the images are, such as {printable(names[0])}, got names "
             f"such as {attributes.files[0]}; {remedy}"
         )
     told = []
@@ -133,11 +130,3 @@ def _joined(images: Images, attributes: Attributes, console: Console) -> NDArray
     for line in told:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return rows
-
-
-def _difference(names: Sequence[str], files: Sequence[str]) -> str:
-    """The only difference, of `SPELLINGS`, between some `names` of images and `files` of a table; empty if none."""
-    for what, unified in SPELLINGS.items():
-        if {unified(name) for name in names} & {unified(file) for file in files}:
-            return what
-    return ""

@@ -1,5 +1,6 @@
 """Pairs of images and the set of factors that they share: the batch, the contract of a source, and what sources use."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -20,9 +21,11 @@ __all__ = [
     "check_concept",
     "check_count",
     "check_factors",
+    "check_spelling",
     "draw_numbers",
     "drawable",
     "fingerprint",
+    "is_source",
     "join_batches",
     "over",
     "split_evenly",
@@ -93,6 +96,11 @@ class PairSource(Protocol):
         ...
 
 
+def is_source(thing: object) -> bool:
+    """Whether `thing` has what a `PairSource` must have."""
+    return hasattr(thing, "concepts") and hasattr(thing, "draw")
+
+
 @dataclass(frozen=True)
 class Shares:
     """The set of factors that a pair shares: the named ones, or everything but the named ones."""
@@ -126,12 +134,25 @@ class Shares:
 
 def check_concept(name: str, field: str = "concept") -> str:
     """`name`, where it can name a factor; else `ValueError` for `field`."""
-    if not name or name != name.strip() or name.lower() == RESIDUAL or name.startswith("!") or ";" in name:
+    fits = isinstance(name, str) and name and name == name.strip()
+    if not fits or name.lower() == RESIDUAL or name.startswith("!") or ";" in name:
         raise ValueError(
-            f"{field}: expected a name without ; or ! in front or blanks around, other than {RESIDUAL} "
+            f"{field}: expected a name without blanks around it, ! in front or ; in it, other than {RESIDUAL} "
             f"(which stands for everything that has no name), got {name!r}"
         )
     return name
+
+
+def check_spelling(concepts: Sequence[str], field: str) -> None:
+    """Refuse concepts that differ by letter case or punctuation only, as a slip makes them; `field` is for messages."""
+    seen: dict[str, str] = {}
+    for name in concepts:
+        other = seen.setdefault(re.sub(r"[\W_]", "", name.casefold()) or name, name)
+        if other != name:
+            raise ValueError(
+                f"{field}: expected one spelling of a concept, got {other!r} and {name!r}; "
+                "rename one, to the same name or to one that differs more"
+            )
 
 
 def check_factors(names: Collection[str], factors: Sequence[str]) -> None:

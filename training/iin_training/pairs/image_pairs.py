@@ -9,7 +9,7 @@ import torch
 from iin_bundle.factors import RESIDUAL
 from torch import Tensor
 
-from iin_training.data.images import Images
+from iin_training.data.images import Images, check_is_images
 from iin_training.pairs.base import PairBatch, Shares, check_count, check_factors, join_batches
 
 __all__ = ["Chosen", "ImagePairs", "load_pairs"]
@@ -33,6 +33,7 @@ class ImagePairs(ABC):
 
     def __init__(self, images: Images, concepts: tuple[str, ...], members: Tensor) -> None:
         """Draw from `images`; `members`, `(n,)`, are the numbers of those that pairs can be of."""
+        check_is_images(images)
         self.concepts = concepts
         self._images, self._members = images, members
 

@@ -1,6 +1,7 @@
 """Pairs from labels: same class, same but for one concept, nothing in common."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,11 +121,14 @@ class _Grouped(ImagePairs):
         if any(isinstance(label, list) for label in listed):
             raise ValueError(f"{field}: expected one number or string an image, (N,), got an array of more dimensions")
         numbers: dict[Any, int] = {}
-        # A NaN differs from itself.
-        codes = [-1 if label is None or label != label else numbers.setdefault(label, len(numbers)) for label in listed]
+        codes = [-1 if _is_missing(label) else numbers.setdefault(label, len(numbers)) for label in listed]
         of_images, values = np.array(codes, np.int64), list(numbers)
-        self._shares = Shares(frozenset({concept}), everything_but)
+        if twice := [text for text, times in Counter(map(str, values)).items() if times > 1]:
+            raise ValueError(
+                f"{field}: expected numbers or texts, not both, got {twice[0]} as either; convert all of them with str"
+            )
         self._classes = Classes(concept, of_images, values, kind=kind, balanced=balanced, drop_single=drop_single)
+        self._shares = Shares(frozenset({concept}), everything_but)
         super().__init__(images, (concept,), self._classes.members)
 
     def _choose(self, count: int, generator: torch.Generator) -> list[Chosen]:
@@ -134,6 +138,14 @@ class _Grouped(ImagePairs):
         """Hexadecimal sha256 over images, groups of equal labels, concept and settings; not over names of labels."""
         name = "Variants" if self._shares.everything_but else "SameLabel"
         return digest_of(name, self.concepts, images_digest(self._images), self._classes.digest())
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether a label is None, or NaN or NaT, which differ from themselves, or the NA of pandas."""
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # NA is neither equal to itself nor different
+        return True
 
 
 class SameLabel(_Grouped):
@@ -155,7 +167,7 @@ class SameLabel(_Grouped):
 
         Args:
             images: N images.
-            labels: label of each, `(N,)` numbers or strings; None or NaN leaves the image out.
+            labels: label of each, `(N,)` numbers or strings; None, NaN or NA leaves the image out.
             concept: name of what images with the same label share.
             balanced: draw every class as often as any other, however rare it is; False: as often as its images are.
             drop_single: leave out classes of one single image instead of refusing them.
@@ -188,7 +200,7 @@ class Variants(_Grouped):
 
         Args:
             images: N images.
-            groups: what each is a variant of, `(N,)` numbers or strings; None or NaN leaves the image out.
+            groups: what each is a variant of, `(N,)` numbers or strings; None, NaN or NA leaves the image out.
             concept: name of what the images of a group differ in.
             drop_single: leave out groups of one single image instead of refusing them.
 

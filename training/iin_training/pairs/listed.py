@@ -1,6 +1,7 @@
 """Pairs that the user lists in a file: CSV, or JSON lines."""
 
 import contextlib
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -14,10 +15,10 @@ import torch
 from iin_bundle.factors import RESIDUAL
 
 from iin_training.data.digests import digest_of, images_digest
-from iin_training.data.images import ImageFiles, Images
-from iin_training.pairs.base import MIN_PAIRS, Shares, check_concept, split_evenly
+from iin_training.data.images import ImageFiles, Images, names_of, printable
+from iin_training.pairs.base import MIN_PAIRS, Shares, check_concept, check_spelling, split_evenly
 from iin_training.pairs.image_pairs import Chosen, ImagePairs
-from iin_training.pairs.user_files import Faults, csv_rows, opened, other_separator, whole_rows
+from iin_training.pairs.user_files import Faults, csv_rows, opened, other_separator, spelling_difference, whole_rows
 
 __all__ = ["ListedPair", "ListedPairs", "read_pair_list"]
 
@@ -45,21 +46,30 @@ class ListedPairs(ImagePairs):
             ValueError: with file and line of every mistake; where a set of shared factors has too few pairs.
 
         """
-        numbers = {images.name(index): index for index in range(len(images))}
+        numbers = {name: index for index, name in enumerate(names_of(images))}
         left_out = images.left_out if isinstance(images, ImageFiles) else frozenset[str]()
         faults = Faults(path)
         by_set: dict[Shares, list[tuple[int, int, float]]] = {}
         lines: dict[Shares, int] = {}
+        unknown: dict[int, list[str]] = {}
         for pair in read_pair_list(path, faults):
             rows = by_set.setdefault(pair.shares, [])
             lines.setdefault(pair.shares, pair.line)
             named = (pair.image_a, pair.image_b)
-            if unknown := [name for name in named if name not in numbers and name not in left_out]:
-                told = f"expected names of images, such as {next(iter(numbers))}, got {' and '.join(unknown)}"
-                faults.add(pair.line, told)
+            if missing := [name for name in named if name not in numbers and name not in left_out]:
+                unknown[pair.line] = missing
             elif not left_out.intersection(named):
                 similarity = math.nan if pair.similarity is None else pair.similarity
                 rows.append((numbers[pair.image_a], numbers[pair.image_b], similarity))
+        remedy = ""
+        if difference := spelling_difference(numbers, itertools.chain.from_iterable(unknown.values())):
+            remedy = f"; they differ in {difference} alone, so write those of the list as the images are named"
+        elif isinstance(images, ImageFiles) and not any(by_set.values()):  # a few unknown names are slips
+            remedy = "; give ImageFiles the folder that the names of the list are relative to"
+        for line, missing in unknown.items():
+            told = f"expected names of images, such as {printable(images.name(0))}, got {' and '.join(missing)}"
+            faults.add(line, told + remedy)
+            remedy = ""  # is said once
         faults.raise_any()
         if not by_set:
             raise ValueError(f"{path}: expected a list of pairs, got none")
@@ -75,6 +85,7 @@ class ListedPairs(ImagePairs):
         self._similarity = [torch.tensor([row[2] for row in by_set[shares]]) for shares in self._sets]
         self._similarity_told = not all(values.isnan().all() for values in self._similarity)
         concepts = tuple(dict.fromkeys(name for shares in by_set for name in sorted(shares.concepts)))
+        check_spelling(concepts, str(path))
         super().__init__(images, concepts, torch.cat(self._numbers).unique())
 
     def _choose(self, count: int, generator: torch.Generator) -> list[Chosen]:
@@ -213,5 +224,5 @@ def _similarity(given: Any) -> float | None:
         return None
     # In 32 bits a number may round to 1, which leaves a variance of 0.
     if isinstance(given, bool) or not isinstance(given, int | float) or not (0 <= given < 1 and np.float32(given) < 1):
-        raise ValueError(f"similarity: expected a number in [0, 1), got {given!r}")
+        raise ValueError(f"similarity: expected a number in [0, 1), got {given!r}; give at most 0.999, or leave it out")
     return float(given)

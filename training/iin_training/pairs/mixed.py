@@ -1,7 +1,6 @@
 """Several sources of pairs in every batch."""
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Self
@@ -15,9 +14,11 @@ from iin_training.pairs.base import (
     PairBatch,
     PairSource,
     check_count,
+    check_spelling,
     draw_numbers,
     drawable,
     fingerprint,
+    is_source,
     join_batches,
     over,
 )
@@ -39,16 +40,25 @@ class Mixed:
                 may speak of one concept: by the same name they mean the same.
 
         Raises:
-            ValueError: where a weight is impossible, or two concepts differ by letter case or punctuation only.
+            ValueError: where a source has no weight or an impossible one, or two concepts differ by letter case or
+                punctuation only.
 
         """
-        weighted = list(sources.items() if isinstance(sources, Mapping) else sources)
-        weights = [float(weight) for _, weight in weighted]
+        try:
+            pairs = sources.items() if isinstance(sources, Mapping) else sources
+            weighted = [(source, float(weight)) for source, weight in pairs]
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"sources: expected each with its weight, as in Mixed([(first, 2.0), (second, 1.0)]), got: {error}"
+            ) from error
+        if others := [type(source).__name__ for source, _ in weighted if not is_source(source)]:
+            raise ValueError(f"sources: expected sources of pairs, such as Unrelated(images), got {', '.join(others)}")
+        weights = [weight for _, weight in weighted]
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights) > 0:
             raise ValueError(f"sources: expected finite weights of at least 0, not all 0, got {weights or 'none'}")
         self._sources = [(source, weight / sum(weights)) for source, weight in weighted if weight > 0]
         self.concepts = tuple(dict.fromkeys(name for source, _ in self._sources for name in source.concepts))
-        _check_spelling(self.concepts)
+        check_spelling(self.concepts, "sources")
 
     @property
     def sources(self) -> tuple[PairSource, ...]:
@@ -96,14 +106,3 @@ def _round_shares(count: int, shares: Sequence[float]) -> list[int]:
     for part in largest[: count - sum(numbers)]:
         numbers[part] += 1
     return numbers
-
-
-def _check_spelling(concepts: Sequence[str]) -> None:
-    seen: dict[str, str] = {}
-    for name in concepts:
-        other = seen.setdefault(re.sub(r"[\W_]", "", name.casefold()) or name, name)
-        if other != name:
-            raise ValueError(
-                f"sources: expected one spelling of a concept, got {other!r} and {name!r}; "
-                "rename one, to the same name or to one that differs more"
-            )

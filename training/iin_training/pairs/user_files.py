@@ -1,14 +1,23 @@
 """Reading a user's text files: UTF-8, CSV cells, and mistakes collected so that one message lists them all."""
 
 import csv
-from collections.abc import Iterable, Iterator
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-__all__ = ["Faults", "csv_rows", "opened", "other_separator", "whole_rows"]
+__all__ = ["Faults", "csv_rows", "opened", "other_separator", "spelling_difference", "whole_rows"]
 
 TOLD = 10  # mistakes that a message spells out
+SPELLINGS: Mapping[str, Callable[[str], str]] = {
+    "backslashes for /": lambda name: name.replace("\\", "/"),
+    "the Unicode form of a letter (NFC or NFD)": lambda name: unicodedata.normalize("NFC", name),
+    "capital letters": str.casefold,
+    "their endings": lambda name: os.path.splitext(name)[0],
+}
+"""Ways to spell the name of one file differently, each with a function that makes these spellings equal."""
 
 
 class Faults:
@@ -83,3 +92,12 @@ def whole_rows(rows: Iterable[tuple[int, list[str]]], width: int, faults: Faults
 def other_separator(header: str) -> str:
     """The remedy for a header with semicolons or tabs between its names; empty where it has neither."""
     return "; save it with commas between columns" if ";" in header or "\t" in header else ""
+
+
+def spelling_difference(names: Iterable[str], files: Iterable[str]) -> str:
+    """The one of `SPELLINGS` that alone keeps some `names` of images from being in `files`; empty if there is none."""
+    names, files = list(names), list(files)
+    for what, unified in SPELLINGS.items():
+        if {unified(name) for name in names} & {unified(file) for file in files}:
+            return what
+    return ""

@@ -56,7 +56,7 @@ class DigitsPlan:
         run.console.print(told_of_data(digits.name, digits.images, digits.held_out_images))
         data = ColouredDigits(digits.images, digits.labels, size=size, augmentation=recipe.data.augmentation)
         held_out = ColouredDigits(digits.held_out_images, digits.held_out_labels, size=size, augmentation=STILL)
-        # What cannot be, and what cannot be had from elsewhere, is told before anything is trained.
+        # Settings that cannot work and downloads that fail are told of before anything is trained.
         pairs = DigitPairs(data, asdict(recipe.pairs))
         with naming_held_out(len(held_out)):
             held_out_pairs = DigitPairs(held_out, {"digit": 1.0, "colour": 1.0})

@@ -1,4 +1,4 @@
-"""What is held out: how much, whether T has seen it after all, and which setting decides that there is too little."""
+"""Messages about held-out pictures: how many there are, copies among training pictures, too few for pairs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ def told_of_data(name: str, images: NDArray[np.uint8], held_out: NDArray[np.uint
     """How many pictures, `(N, H, W)` or `(N, H, W, 3)`, a data set has; how many held-out ones are in training too."""
     seen = set(ImageArray(images).contents)
     copies = sum(content in seen for content in ImageArray(held_out).contents)
-    told = f"; {copies} of these are in training too, what is measured of them is flattered" if copies else ""
+    told = f"; {copies} of these are in training too: figures measured on them are too good" if copies else ""
     return f"data: {name}, {len(images)} for training, {len(held_out)} held out{told}"
 
 

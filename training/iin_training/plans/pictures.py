@@ -77,7 +77,7 @@ class PicturesPlan:
         def draw(count: int, generator: torch.Generator) -> Tensor:
             return data.load(torch.randint(len(data), (count,), generator=generator), generator)
 
-        # What cannot be, and what cannot be had from elsewhere, is told before anything is trained.
+        # Settings that cannot work and downloads that fail are told of before anything is trained.
         pairs = self._pairs(data, pictures.labels)
         with naming_held_out(len(held_out)):
             held_out_pairs = self._pairs(held_out, pictures.held_out_labels)

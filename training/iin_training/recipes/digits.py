@@ -37,11 +37,14 @@ def digits() -> Recipe:
         autoencoder=Autoencoder(
             latent_size=32,
             width=32,
-            noise_scale=0.16,
+            noise_scale=0.12,
             optimiser=Optimiser(steps=2600, batch_size=32, learning_rate=2e-3),
         ),
         pairs=PairMix(digit=1.5, colour=1.0),
-        transform=small_transform(Optimiser(steps=2000, batch_size=64, learning_rate=1.5e-3)),
+        transform=replace(
+            small_transform(Optimiser(steps=2000, batch_size=64, learning_rate=1.5e-3)),
+            similarity=0.995,  # two digits drawn in one colour have exactly that colour in common
+        ),
         bundle=Bundle(name="digits"),
     )
 

@@ -95,7 +95,9 @@ def gaussianise(
         "pairs": fingerprint(pairs),
         "transform": digest_of(*transform.state_dict().values()),
     }
-    for step in run.steps(GAUSSIANISATION, within, optimiser, schedule, settings):
+    # Another learning rate would be another T's.
+    remedy = "--transform.gaussianise 0 goes on without these blocks; T is kept"
+    for step in run.steps(GAUSSIANISATION, within, optimiser, schedule, settings, remedy):
         chosen = torch.randint(len(factors), (schedule.batch_size,), generator=run.generator(GAUSSIANISATION, step))
         (batch,) = share(factors[chosen])
         with torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):

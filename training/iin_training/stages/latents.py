@@ -29,12 +29,12 @@ USUAL = 3 * 64 * 64  # numbers in a picture that is not large
 
 
 def at_once(count: int, image_shape: tuple[int, ...]) -> int:
-    """`count` pictures, or as many of `image_shape`, (C, H, W), as take the memory of `count` of 64x64 in colour."""
+    """At most `count`: the pictures of `image_shape`, (C, H, W), in the memory of `count` of 64x64 in colour."""
     return max(1, min(count, count * USUAL // math.prod(image_shape)))
 
 
 def in_parts(count: int, most: int) -> list[int]:
-    """`count` in like numbers of at most `most`: a small rest would hold no pair of a rare kind, or too many."""
+    """Split `count` into nearly equal parts of at most `most`: a small rest could lack pairs of a rare kind."""
     number = math.ceil(count / most)
     return [count // number + (part < count % number) for part in range(number)]
 
@@ -45,7 +45,7 @@ class PairLatents:
     Where the source can be moved to other images (`pairs.base.over`) and its images are still (`Images.still`), every
     image goes through the encoder once, and the result is kept in the run's directory under digests of model and
     images: 4 bytes a number in memory and on the disk, D numbers an image, 2 D where the encoder samples. Draws are the
-    same either way, up to what the encoder's arithmetic makes of another size of batch.
+    same either way, except for the encoder's rounding in batches of another size.
     """
 
     def __init__(self, model: FrozenModel, pairs: PairSource, run: Run, *, draws: int) -> None:
