@@ -14,7 +14,7 @@ __all__ = ["Metrics"]
 
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 ITEMS = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]
-GAUGE_SECONDS = 0.5  # from a change to its record
+GAUGE_SECONDS = 0.5  # between two records of the gauges
 MOST_LIKELIHOODS = 16  # of a call: a record of Ray's takes 5 us
 QUANTILES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]
 
@@ -45,8 +45,6 @@ class Metrics(Recorder):
         self._batch = Histogram("iin_stage_batch_items", "Items in a batch.", ITEMS, ("stage",))
         self._under_way = Gauge("iin_items_under_way", "Items of all calls under way in the replica.")
         self._waiting = Gauge("iin_stage_waiting_items", "Items that wait for a stage as a batch ends.", ("stage",))
-        self._items, self._items_waiting, self._due = 0, dict[str, int](), False
-        """Values of the gauges, and whether a record of them is due."""
         self._quantile = Histogram(
             "iin_log_likelihood_quantile",
             "Share of held-out images that are less likely than an interpreted item; uniform without drift.",
@@ -54,10 +52,21 @@ class Metrics(Recorder):
         )
         self._refused = Gauge("iin_bundle_refused", "1 where an older bundle is served: the new one was refused.")
         self._unreadable = Counter("iin_image_failures", "Encoded images that were refused.")
+        self._items, self._items_waiting, self._is_refused = 0, dict[str, int](), False
+        """Values of the gauges."""
+
+    async def keep_gauges(self) -> None:
+        """Record the gauges again and again, without end: Ray drops one that is not set within two of its reports."""
+        while True:
+            self._under_way.set(self._items, {})
+            for stage, items in self._items_waiting.items():
+                self._waiting.set(items, {"stage": stage})
+            self._refused.set(float(self._is_refused), {})
+            await asyncio.sleep(GAUGE_SECONDS)
 
     def bundle_refused(self, refused: bool) -> None:
         """Whether the replica serves an older bundle than the one that it was last given."""
-        self._refused.set(float(refused), {})
+        self._is_refused = refused
 
     def call(self, rpc: str, code: str, seconds: float) -> None:
         self._calls.inc(tags={"rpc": rpc, "code": code})
@@ -73,26 +82,11 @@ class Metrics(Recorder):
         self.doubtful = True
 
     def under_way(self, items: int) -> None:
-        """Called in the event loop."""
         self._items = items
-        self._tell_soon()
 
     def waiting(self, stage: str, change: int) -> None:
         """Called in the event loop."""
         self._items_waiting[stage] = self._items_waiting.get(stage, 0) + change
-        self._tell_soon()
-
-    def _tell_soon(self) -> None:
-        # Gauges change twice a call and are read every few seconds; each record costs 5 us.
-        if not self._due:
-            self._due = True
-            asyncio.get_running_loop().call_later(GAUGE_SECONDS, self._tell)
-
-    def _tell(self) -> None:
-        self._due = False
-        self._under_way.set(self._items, {})
-        for stage, items in self._items_waiting.items():
-            self._waiting.set(items, {"stage": stage})
 
     def likelihoods(self, quantiles: NDArray) -> None:  # type: ignore[type-arg]
         """Of a large call, evenly spaced items are recorded."""

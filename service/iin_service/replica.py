@@ -90,6 +90,7 @@ class Replica:
         # Shared by all bundles: the bounds of a replica hold for calls on the bundle before, too.
         self._health = Health()
         self._metrics = Metrics()
+        self._gauges: asyncio.Task[None] | None = None
         self._answering = Answering(self._metrics)
         self._compute = Compute(Limits(), self._metrics, threads=threads)
         self._listed: set[str] = set()
@@ -114,6 +115,8 @@ class Replica:
             BundleError: if the first bundle cannot be served; ValueError if `user_config` itself is wrong.
 
         """
+        if self._gauges is None:
+            self._gauges = asyncio.create_task(self._metrics.keep_gauges())
         async with self._loading:
             if user_config == self._loaded:  # Ray also calls when only the replica's rank has changed
                 self._metrics.bundle_refused(False)

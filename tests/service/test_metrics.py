@@ -1,4 +1,4 @@
-"""Gauges are set now and then and never left at an old value, likelihoods are picked evenly, documents list it all."""
+"""Gauges are set again and again, likelihoods are picked evenly, documents list it all."""
 
 import asyncio
 import re
@@ -22,44 +22,36 @@ class Kept:
     observe = set
 
 
-def test_changes_within_the_time_are_recorded_once_and_later_ones_again(monkeypatch):
+def test_gauges_are_recorded_again_and_again(monkeypatch):
+    """Ray drops a gauge that is not set again; items that wait are told by stage, as the sum of its queues."""
     monkeypatch.setattr(metrics, "Gauge", Kept)
     monkeypatch.setattr(metrics, "GAUGE_SECONDS", 0.0)  # over once the event loop goes on
 
     async def changes():
         recorder = metrics.Metrics()
-        gauge = recorder._under_way
+        under_way, waiting, refused = recorder._under_way, recorder._waiting, recorder._refused
+        keeping = asyncio.create_task(recorder.keep_gauges())
+        await asyncio.sleep(0.01)
+        assert len(refused.values) > 2
+        assert set(under_way.values) == set(refused.values) == {0}
         recorder.under_way(3)
         recorder.under_way(5)
-        assert gauge.values == []
-        await asyncio.sleep(0.01)
-        assert gauge.values == [5]
-        await asyncio.sleep(0.01)
-        assert gauge.values == [5]
-        recorder.under_way(4)
-        recorder.under_way(0)
-        await asyncio.sleep(0.01)
-        assert gauge.values == [5, 0]
-
-    asyncio.run(changes())
-
-
-def test_items_that_wait_are_told_by_stage_as_the_sum_of_its_queues(monkeypatch):
-    monkeypatch.setattr(metrics, "Gauge", Kept)
-    monkeypatch.setattr(metrics, "GAUGE_SECONDS", 0.0)
-
-    async def changes():
-        recorder = metrics.Metrics()
+        recorder.bundle_refused(True)
         recorder.waiting("transform", 3)  # behind the encoder, and by itself
         recorder.waiting("transform", 4)
         recorder.waiting("inverse", 1)
         await asyncio.sleep(0.01)
+        assert set(under_way.values) == {0, 5}
+        assert refused.values[-2:] == [1, 1]
+        assert (waiting.tags[-2:], waiting.values[-2:]) == ([{"stage": "transform"}, {"stage": "inverse"}], [7, 1])
+        recorder.under_way(0)
+        recorder.bundle_refused(False)
         recorder.waiting("transform", -7)
         await asyncio.sleep(0.01)
-        gauge = recorder._waiting
-        return [(one["stage"], value) for one, value in zip(gauge.tags, gauge.values, strict=True)]
+        assert (under_way.values[-1], refused.values[-1], waiting.values[-2:]) == (0, 0, [0, 1])
+        keeping.cancel()
 
-    assert asyncio.run(changes()) == [("transform", 7), ("inverse", 1), ("transform", 0), ("inverse", 1)]
+    asyncio.run(changes())
 
 
 @pytest.mark.parametrize("count", [0, 1, 16, 17, 100, 255, 256])

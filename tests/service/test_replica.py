@@ -33,6 +33,9 @@ class Noting(Recorder):
 
     refused, doubtful = None, False
 
+    async def keep_gauges(self):
+        """Nothing is kept."""
+
     def bundle_refused(self, refused):
         self.refused = refused
 
