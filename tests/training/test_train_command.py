@@ -202,6 +202,16 @@ def test_the_module_runs_as_a_program():
     assert "expected one of" in result.stderr
 
 
+def test_help_ends_quietly_where_its_reader_has_seen_enough():
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, "-m", "iin_training", "--help"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
 STOP = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
 
 

@@ -68,17 +68,14 @@ def usage() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
     given = sys.argv[1:] if arguments is None else arguments
-    if not given or given[0] in ("-h", "--help"):
-        print(usage())
+    if {"-h", "--help"} & set(given[:2]) or not given:
+        _console().print(usage(), highlight=False)  # ends quietly where a pager or head has seen enough
         return 0
     if given[0] not in COMMANDS or len(given) < 2:
         print(usage(), file=sys.stderr)
         if given[0] not in COMMANDS:
             _fail(f"COMMAND: expected one of {', '.join(COMMANDS)}, got {given[0]!r}")
         return 2
-    if given[1] in ("-h", "--help"):
-        print(usage())
-        return 0
     if given[0] == "report":
         return _report(given[1:])
     try:
