@@ -59,10 +59,10 @@ def cmnist() -> Recipe:
         autoencoder=Autoencoder(
             latent_size=64,
             width=32,
-            noise_scale=0.16,
+            noise_scale=0.12,
             optimiser=Optimiser(steps=6000, batch_size=48, learning_rate=2e-3),
         ),
-        transform=small_transform(Optimiser(steps=5000, batch_size=64, learning_rate=1.5e-3)),
+        transform=replace(digits().transform, optimiser=Optimiser(steps=5000, batch_size=64, learning_rate=1.5e-3)),
         bundle=Bundle(name="cmnist"),
     )
 
