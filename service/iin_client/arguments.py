@@ -123,7 +123,7 @@ def _add_gallery(command: argparse.ArgumentParser) -> None:
 def _add_connection(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("connection").add_argument
     address = os.environ.get("IIN_ADDRESS") or _DEFAULT_ADDRESS
-    text = f"address of the service (default: IIN_ADDRESS or {_DEFAULT_ADDRESS})"
+    text = f"address of the service; with TLS the port is 443 if left out (default: IIN_ADDRESS or {_DEFAULT_ADDRESS})"
     add("--address", default=address, metavar="HOST:PORT", help=text)
     add("--timeout", type=float, default=30.0, metavar="SECONDS", help="deadline of a call (default 30)")
     add("--application", metavar="NAME", help="which model, where several are served")

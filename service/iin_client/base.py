@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import grpc
 from iin_api.v1.interpretation_pb2_grpc import InterpretationServiceStub
 
-from iin_client.channel import Tls, open_channel
+from iin_client.channel import HOST_AND_PORT, Tls, open_channel
 from iin_client.errors import call_error
 
 __all__ = ["NOT_READY", "PAUSE_S", "REFUSED_BY_GATEWAY", "Application", "BaseClient"]
@@ -42,10 +42,10 @@ class BaseClient:
         tls: Tls | None = None,
         token: str | None = None,
     ) -> None:
-        if ":" not in address or address.startswith(("http://", "https://")):
+        if not _is_address(address, encrypted=tls is not None):
             raise ValueError(
                 f"address: expected host:port, or a gRPC target such as dns:///iin.svc:9000, got {address!r}; "
-                "name the port, and leave http:// and https:// out"
+                "name a port from 1 to 65535 (with TLS it is 443 if left out), and leave http:// and https:// out"
             )
         if not 0 < timeout <= _LONGEST_S:
             raise ValueError(
@@ -97,6 +97,13 @@ class BaseClient:
         except grpc.RpcError as error:
             seconds = self._timeout if timeout is None else timeout
             raise call_error(error, address=self._address, timeout=seconds) from error
+
+
+def _is_address(address: str, *, encrypted: bool) -> bool:
+    """Whether gRPC can call `address`: it takes a missing port for 443, and one out of range for another."""
+    if found := HOST_AND_PORT.fullmatch(address):
+        return 1 <= int(found["port"]) <= 65535 if found["port"] else encrypted
+    return address != "" and not address.startswith(("http://", "https://"))
 
 
 def _is_header_text(text: str) -> bool:

@@ -1,15 +1,19 @@
 """The gRPC channel: TLS, message sizes, retries and load balancing."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-__all__ = ["CHANNEL_OPTIONS", "MAX_MESSAGE_BYTES", "Tls", "channel_options", "open_channel"]
+__all__ = ["CHANNEL_OPTIONS", "HOST_AND_PORT", "MAX_MESSAGE_BYTES", "Tls", "channel_options", "open_channel"]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+HOST_AND_PORT = re.compile(r"(?:dns:(?://[^/]*/)?)?(?P<host>[^:/,]+|\[[^]]*\])(?::(?P<port>-?[0-9]*))?")
+"""An address that names one host; the port may be missing or empty. gRPC knows other kinds of targets."""
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")  # hosts that https_proxy and http_proxy do not hold for
 
@@ -81,7 +85,7 @@ def open_channel(module: Any, address: str, tls: Tls | None) -> Any:
 def channel_options(address: str, tls: Tls | None) -> list[tuple[str, int | str]]:
     """Options of a channel to `address`."""
     options = [*CHANNEL_OPTIONS]
-    if address.rpartition(":")[0] in _THIS_MACHINE:  # as gRPC for Go does
+    if (found := HOST_AND_PORT.fullmatch(address)) and found["host"] in _THIS_MACHINE:  # as gRPC for Go does
         options.append(("grpc.enable_http_proxy", 0))
     scheme, _, listed = address.partition(":")
     if tls is None and scheme in ("ipv4", "ipv6") and "," in listed:

@@ -28,7 +28,7 @@ class Client(BaseClient):
     it or fails, ValueError for what cannot be sent and OSError for unreadable files.
 
     Args:
-        address: `host:port`, or a gRPC target such as `dns:///iin.svc:9000`.
+        address: `host:port`, or a gRPC target such as `dns:///iin.svc:9000`; with `tls` the port may be left out: 443.
         timeout: deadline of a call in seconds; streams of requests have none.
         application: the model to use where several are served, or models with the share of the calls that each
             gets, such as `{"digits": 0.95, "digits-canary": 0.05}`.

@@ -197,7 +197,7 @@ class Engine:
     ) -> Iterator[Callable[[], Awaitable[T]]]:
         """A function for each `size` of `count` indices: it draws them, runs the graphs and returns what is written.
 
-        The first has `trace`; the others wait for room in a full replica.
+        The first has `trace`; the others are patient.
         """
 
         async def part(indices: range, trace: Trace) -> T:

@@ -142,7 +142,7 @@ class Graphs:
 
         """
         stage = self._stages[row]
-        outputs, passes = await stage(items)
+        outputs, passes = await stage(items, patient=trace.patient)
         trace.passes += passes
         if not all(one.finite for one in passes):  # somebody's in the batch
             for role, own in zip(stage.graphs, outputs, strict=True):

@@ -97,7 +97,7 @@ class Trace:
     """Bytes of these files."""
     passes: list[Pass] = field(default_factory=list)
     patient: bool = False
-    """Whether the call waits for room in a full replica; else it is refused."""
+    """Whether the call waits for room in a full replica, where others are refused, and lets others pass in queues."""
 
 
 @dataclass(frozen=True)

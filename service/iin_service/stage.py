@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -46,6 +46,7 @@ class _Waiting:
     items: Array
     submitted: float
     done: asyncio.Future[tuple[list[Outputs], list[Pass]]]
+    patient: bool
     following: "_Waiting | None" = None
     """The next part of the same call; its waiting is timed from the end of this one."""
 
@@ -57,8 +58,9 @@ class Stage:
     to the event loop in between costs as much as a small graph.
 
     All stages of a replica share one compute slot. A batch is put together when the slot is free, so a lone caller
-    never waits for company, and many callers are served in the largest batches that fit. Calls that were cancelled or
-    are past their deadline leave the queue before they cost anything.
+    never waits for company, and many callers are served in the largest batches that fit. Items go in order of arrival,
+    but every second batch takes those of patient calls last: a single call does not wait for all streams, and no stream
+    waits for ever. Calls that were cancelled or are past their deadline leave the queue before they cost anything.
     """
 
     def __init__(
@@ -77,7 +79,10 @@ class Stage:
         self._executor = executor
         self._recorder = recorder or Recorder()
         self._name = next(iter(self.graphs))
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: list[_Waiting] = []
+        """In order of arrival."""
+        self._patient_last = False
+        """Whether the batch before took patient calls last."""
         self._told = 0
         """Items that waited when the recorder was last told."""
         self._drain: asyncio.Task[None] | None = None
@@ -87,12 +92,15 @@ class Stage:
         """Items that wait now."""
         return sum(len(part.items) for part in self._waiting if not part.done.done())
 
-    async def __call__(self, items: Array) -> tuple[list[Outputs], list[Pass]]:
-        """Each graph's outputs for `items`, `(n, ...)` with n >= 1, in order, and the passes that made them."""
+    async def __call__(self, items: Array, *, patient: bool = False) -> tuple[list[Outputs], list[Pass]]:
+        """Each graph's outputs for `items`, `(n, ...)` with n >= 1, in order, and the passes that made them.
+
+        Other calls may overtake a `patient` one.
+        """
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
         parts = [
-            _Waiting(items[start : start + self.max_batch_size], now, loop.create_future())
+            _Waiting(items[start : start + self.max_batch_size], now, loop.create_future(), patient)
             for start in range(0, len(items), self.max_batch_size)
         ]
         for part, following in pairwise(parts):
@@ -115,14 +123,19 @@ class Stage:
         return await copied(size, partial(_joined, parted)), [one for _, passes in finished for one in passes]
 
     def _take(self) -> list[_Waiting]:
-        """The next batch: in order of arrival, up to the limit."""
+        """The next batch, up to the limit."""
+        self._patient_last = not self._patient_last
+        taken: set[_Waiting] = set()
         batch: list[_Waiting] = []
         size = 0
-        while self._waiting and size + len(self._waiting[0].items) <= self.max_batch_size:
-            part = self._waiting.popleft()
+        for part in sorted(self._waiting, key=attrgetter("patient")) if self._patient_last else self._waiting:
+            if size + len(part.items) > self.max_batch_size:
+                break
+            taken.add(part)
             if not part.done.done():  # else its caller left in this turn of the event loop
                 size += len(part.items)
                 batch.append(part)
+        self._waiting = [part for part in self._waiting if part not in taken]
         return batch
 
     async def _work(self) -> None:

@@ -36,10 +36,28 @@ def test_a_name_that_no_header_can_hold_is_refused(application):
         metadata(application)
 
 
-@pytest.mark.parametrize("address", ["", "localhost", "http://localhost:9000", "https://iin"])
-def test_what_is_no_address_of_grpc_is_refused(address):
-    with pytest.raises(ValueError, match=r"address: expected host:port, or a gRPC target .*; name the port,"):
+@pytest.mark.parametrize("tls", [None, Tls()], ids=["plain", "TLS"])
+@pytest.mark.parametrize(
+    "address",
+    ["", "http://localhost:9000", "https://iin", "iin:0", "iin:-5", "iin:65536", "[::1]:99999", "dns:///iin:99999"],
+)
+def test_what_is_no_address_of_grpc_is_refused(address, tls):
+    with pytest.raises(ValueError, match=r"address: expected host:port, or a gRPC target .*; name a port from 1 to"):
+        Client(address, tls=tls)
+
+
+@pytest.mark.parametrize("address", ["iin", "iin:", "[::1]", "dns:///iin", "dns:iin"])
+def test_a_port_may_be_missing_with_tls_alone(address):
+    Client(address, tls=Tls()).close()
+    with pytest.raises(ValueError, match=r"; name a port from 1 to 65535 \(with TLS it is 443 if left out\)"):
         Client(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["iin:1", "iin:65535", "[::1]:1", "dns://8.8.8.8/iin:1", "ipv4:10.0.0.1:1,10.0.0.2:1", "unix:/a/b"]
+)
+def test_any_other_target_is_left_to_grpc(address):
+    Client(address).close()
 
 
 def test_a_token_travels_encrypted_only():

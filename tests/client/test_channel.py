@@ -27,6 +27,14 @@ def test_of_a_list_of_addresses_the_first_is_the_host_that_is_called(address, ho
     assert dict(channel_options(address, None))["grpc.default_authority"] == host
 
 
+@pytest.mark.parametrize(
+    ("address", "is_here"),
+    [("[::1]:9000", True), ("dns:///localhost:9000", True), ("localhost", True), ("iin:9000", False)],
+)
+def test_however_this_machine_is_named_it_is_not_behind_the_proxy(address, is_here):
+    assert ("grpc.enable_http_proxy" in dict(channel_options(address, Tls()))) == is_here
+
+
 def test_every_method_is_tried_again_after_the_pauses_that_the_docs_tell():
     (method,) = json.loads(dict(CHANNEL_OPTIONS)["grpc.service_config"])["methodConfig"]
     (service,) = pb.DESCRIPTOR.services_by_name.values()

@@ -14,6 +14,7 @@ from iin_service.graphs import Compute
 from iin_service.items import Given, Held, Limits, Trace, Wanted
 from iin_service.recording import Recorder
 from iin_service.sessions import Sessions
+from iin_service.stage import Stage
 from iin_service.walks import LinearWalk
 
 
@@ -68,6 +69,19 @@ def sample(engine, count, fixed=(), temperature=1.0, seed=7, truncation=None, tr
         return [await make() for make in parts]
 
     return asyncio.run(collect())
+
+
+def test_a_stream_lets_other_calls_pass_after_its_first_part(engine, monkeypatch):
+    seen = []
+
+    async def noting(stage, items, *, patient):
+        seen.append(patient)
+        return await queued(stage, items, patient=patient)
+
+    queued = Stage.__call__
+    monkeypatch.setattr(Stage, "__call__", noting)
+    sample(engine, 15, size=5)
+    assert seen == [False, True, True]
 
 
 def test_the_log_likelihood_is_the_priors_density_and_the_volume(engine, bundle, images):

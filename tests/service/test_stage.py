@@ -88,6 +88,21 @@ def test_a_batch_stays_within_its_limit_and_in_order():
     asyncio.run(scenario())
 
 
+def test_every_second_batch_takes_streams_last_and_none_waits_for_ever():
+    async def scenario():
+        doubler = Doubler()
+        stage = make_stage(doubler, max_batch_size=4)
+        first, _ = await queued_behind_the_gate(stage, doubler)
+        streams = [asyncio.create_task(stage(rows(n, n, n), patient=True)) for n in (1, 2)]
+        calls = [asyncio.create_task(stage(rows(n, n))) for n in (3, 4, 5, 6, 7, 8)]
+        await asyncio.sleep(0)
+        doubler.gate.set()
+        await asyncio.gather(first, *streams, *calls)
+        assert doubler.batches == [[0], [1, 1, 1], [3, 3, 4, 4], [2, 2, 2], [5, 5, 6, 6], [7, 7, 8, 8]]
+
+    asyncio.run(scenario())
+
+
 def test_calls_that_arrive_over_a_few_turns_of_the_loop_form_one_batch():
     async def scenario():
         doubler = Doubler()

@@ -31,14 +31,13 @@ class InterpretationServiceStub:
     Where several models are served, each is an application of its own: metadata `application` names the one to call.
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for the field at
-    fault; its message states the field, what was expected and what was given. NOT_FOUND: `application` names no model, or
-    is missing where several are served (clients in Go report UNKNOWN instead, since HAProxy's answer has no content-type).
-    RESOURCE_EXHAUSTED: overload (retry later, or elsewhere), or a message above Limits.max_message_bytes (send less).
-    FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with an id that its
-    log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The transport has
-    errors of its own: UNKNOWN, and INTERNAL without an id.
-    Behind Serve's own proxy in Python, used in place of HAProxy, refused streams carry no violations, and `application` is
-    ignored where one model is served.
+    fault; its message states the field, what was expected and what was given. NOT_FOUND: `application` names no model,
+    or is missing where several are served (clients in Go report UNKNOWN instead, since HAProxy's answer has no
+    content-type). RESOURCE_EXHAUSTED: overload (retry later, or elsewhere), or a message above Limits.max_message_bytes
+    (send less). FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with
+    an id that its log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The
+    transport has errors of its own: UNKNOWN, and INTERNAL without an id. Behind Serve's own proxy in Python, used in
+    place of HAProxy, refused streams carry no violations, and `application` is ignored where one model is served.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -103,14 +102,13 @@ class InterpretationServiceServicer:
     Where several models are served, each is an application of its own: metadata `application` names the one to call.
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for the field at
-    fault; its message states the field, what was expected and what was given. NOT_FOUND: `application` names no model, or
-    is missing where several are served (clients in Go report UNKNOWN instead, since HAProxy's answer has no content-type).
-    RESOURCE_EXHAUSTED: overload (retry later, or elsewhere), or a message above Limits.max_message_bytes (send less).
-    FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with an id that its
-    log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The transport has
-    errors of its own: UNKNOWN, and INTERNAL without an id.
-    Behind Serve's own proxy in Python, used in place of HAProxy, refused streams carry no violations, and `application` is
-    ignored where one model is served.
+    fault; its message states the field, what was expected and what was given. NOT_FOUND: `application` names no model,
+    or is missing where several are served (clients in Go report UNKNOWN instead, since HAProxy's answer has no
+    content-type). RESOURCE_EXHAUSTED: overload (retry later, or elsewhere), or a message above Limits.max_message_bytes
+    (send less). FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with
+    an id that its log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The
+    transport has errors of its own: UNKNOWN, and INTERNAL without an id. Behind Serve's own proxy in Python, used in
+    place of HAProxy, refused streams carry no violations, and `application` is ignored where one model is served.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -131,8 +129,8 @@ class InterpretationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Sample(self, request, context):
-        """Draws factors from the prior and decodes them; the images arrive in order, several to a message. A replica has places
-        for a number of streams of any kind, and answers RESOURCE_EXHAUSTED where all are taken. A stream ends with
+        """Draws factors from the prior and decodes them; the images arrive in order, several to a message. A replica has
+        places for a number of streams of any kind, and answers RESOURCE_EXHAUSTED where all are taken. A stream ends with
         DEADLINE_EXCEEDED if its caller takes no answer for 5 minutes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -140,13 +138,13 @@ class InterpretationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def InterpretStream(self, request_iterator, context):
-        """Interpret for bulk work: each message gets one answer, in order. An error of one message is its answer, and does not
-        end the stream. At most Limits.stream_window messages are worked on at once; the others wait unread. Always read
-        answers while you send, and send at most stream_window messages ahead of them: behind HAProxy 2.8 a stream whose
-        answers are not read for a moment, or that gets more messages ahead, may stop for ever. After a broken connection go
-        on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED if for 5 minutes its caller
-        sends nothing while no answer is due, or takes no answer; and with INVALID_ARGUMENT at bytes that are not a message
-        of this RPC, once the messages before are answered.
+        """Interpret for bulk work: each message gets one answer, in order. An error of one message is its answer, and does
+        not end the stream. At most Limits.stream_window messages are worked on at once; the others wait unread. Always
+        read answers while you send, and send at most stream_window messages ahead of them: behind HAProxy 2.8 a stream
+        whose answers are not read for a moment, or that gets more messages ahead, may stop for ever or be cut. After a
+        broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED if for 5
+        minutes its caller sends nothing while no answer is due, or takes no answer; and with INVALID_ARGUMENT at bytes
+        that are not a message of this RPC, once the messages before are answered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -251,14 +249,13 @@ class InterpretationService:
     Where several models are served, each is an application of its own: metadata `application` names the one to call.
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for the field at
-    fault; its message states the field, what was expected and what was given. NOT_FOUND: `application` names no model, or
-    is missing where several are served (clients in Go report UNKNOWN instead, since HAProxy's answer has no content-type).
-    RESOURCE_EXHAUSTED: overload (retry later, or elsewhere), or a message above Limits.max_message_bytes (send less).
-    FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with an id that its
-    log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The transport has
-    errors of its own: UNKNOWN, and INTERNAL without an id.
-    Behind Serve's own proxy in Python, used in place of HAProxy, refused streams carry no violations, and `application` is
-    ignored where one model is served.
+    fault; its message states the field, what was expected and what was given. NOT_FOUND: `application` names no model,
+    or is missing where several are served (clients in Go report UNKNOWN instead, since HAProxy's answer has no
+    content-type). RESOURCE_EXHAUSTED: overload (retry later, or elsewhere), or a message above Limits.max_message_bytes
+    (send less). FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with
+    an id that its log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The
+    transport has errors of its own: UNKNOWN, and INTERNAL without an id. Behind Serve's own proxy in Python, used in
+    place of HAProxy, refused streams carry no violations, and `application` is ignored where one model is served.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).

@@ -32,14 +32,13 @@ class InterpretationServiceStub:
     Where several models are served, each is an application of its own: metadata `application` names the one to call.
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for the field at
-    fault; its message states the field, what was expected and what was given. NOT_FOUND: `application` names no model, or
-    is missing where several are served (clients in Go report UNKNOWN instead, since HAProxy's answer has no content-type).
-    RESOURCE_EXHAUSTED: overload (retry later, or elsewhere), or a message above Limits.max_message_bytes (send less).
-    FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with an id that its
-    log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The transport has
-    errors of its own: UNKNOWN, and INTERNAL without an id.
-    Behind Serve's own proxy in Python, used in place of HAProxy, refused streams carry no violations, and `application` is
-    ignored where one model is served.
+    fault; its message states the field, what was expected and what was given. NOT_FOUND: `application` names no model,
+    or is missing where several are served (clients in Go report UNKNOWN instead, since HAProxy's answer has no
+    content-type). RESOURCE_EXHAUSTED: overload (retry later, or elsewhere), or a message above Limits.max_message_bytes
+    (send less). FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with
+    an id that its log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The
+    transport has errors of its own: UNKNOWN, and INTERNAL without an id. Behind Serve's own proxy in Python, used in
+    place of HAProxy, refused streams carry no violations, and `application` is ignored where one model is served.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -54,18 +53,18 @@ class InterpretationServiceStub:
     Edit: _grpc.UnaryUnaryMultiCallable[_interpretation_pb2.EditRequest, _interpretation_pb2.EditResponse]
     """Changes factors of the targets and decodes the result."""
     Sample: _grpc.UnaryStreamMultiCallable[_interpretation_pb2.SampleRequest, _interpretation_pb2.SampleResponse]
-    """Draws factors from the prior and decodes them; the images arrive in order, several to a message. A replica has places
-    for a number of streams of any kind, and answers RESOURCE_EXHAUSTED where all are taken. A stream ends with
+    """Draws factors from the prior and decodes them; the images arrive in order, several to a message. A replica has
+    places for a number of streams of any kind, and answers RESOURCE_EXHAUSTED where all are taken. A stream ends with
     DEADLINE_EXCEEDED if its caller takes no answer for 5 minutes.
     """
     InterpretStream: _grpc.StreamStreamMultiCallable[_interpretation_pb2.InterpretStreamRequest, _interpretation_pb2.InterpretStreamResponse]
-    """Interpret for bulk work: each message gets one answer, in order. An error of one message is its answer, and does not
-    end the stream. At most Limits.stream_window messages are worked on at once; the others wait unread. Always read
-    answers while you send, and send at most stream_window messages ahead of them: behind HAProxy 2.8 a stream whose
-    answers are not read for a moment, or that gets more messages ahead, may stop for ever. After a broken connection go
-    on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED if for 5 minutes its caller
-    sends nothing while no answer is due, or takes no answer; and with INVALID_ARGUMENT at bytes that are not a message
-    of this RPC, once the messages before are answered.
+    """Interpret for bulk work: each message gets one answer, in order. An error of one message is its answer, and does
+    not end the stream. At most Limits.stream_window messages are worked on at once; the others wait unread. Always
+    read answers while you send, and send at most stream_window messages ahead of them: behind HAProxy 2.8 a stream
+    whose answers are not read for a moment, or that gets more messages ahead, may stop for ever or be cut. After a
+    broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED if for 5
+    minutes its caller sends nothing while no answer is due, or takes no answer; and with INVALID_ARGUMENT at bytes
+    that are not a message of this RPC, once the messages before are answered.
     """
     EditStream: _grpc.StreamStreamMultiCallable[_interpretation_pb2.EditStreamRequest, _interpretation_pb2.EditStreamResponse]
     """Edit for bulk work, as InterpretStream."""
@@ -89,14 +88,13 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
     Where several models are served, each is an application of its own: metadata `application` names the one to call.
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for the field at
-    fault; its message states the field, what was expected and what was given. NOT_FOUND: `application` names no model, or
-    is missing where several are served (clients in Go report UNKNOWN instead, since HAProxy's answer has no content-type).
-    RESOURCE_EXHAUSTED: overload (retry later, or elsewhere), or a message above Limits.max_message_bytes (send less).
-    FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with an id that its
-    log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The transport has
-    errors of its own: UNKNOWN, and INTERNAL without an id.
-    Behind Serve's own proxy in Python, used in place of HAProxy, refused streams carry no violations, and `application` is
-    ignored where one model is served.
+    fault; its message states the field, what was expected and what was given. NOT_FOUND: `application` names no model,
+    or is missing where several are served (clients in Go report UNKNOWN instead, since HAProxy's answer has no
+    content-type). RESOURCE_EXHAUSTED: overload (retry later, or elsewhere), or a message above Limits.max_message_bytes
+    (send less). FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with
+    an id that its log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The
+    transport has errors of its own: UNKNOWN, and INTERNAL without an id. Behind Serve's own proxy in Python, used in
+    place of HAProxy, refused streams carry no violations, and `application` is ignored where one model is served.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -108,18 +106,18 @@ class InterpretationServiceAsyncStub(InterpretationServiceStub):
     Edit: _aio.UnaryUnaryMultiCallable[_interpretation_pb2.EditRequest, _interpretation_pb2.EditResponse]  # type: ignore[assignment]
     """Changes factors of the targets and decodes the result."""
     Sample: _aio.UnaryStreamMultiCallable[_interpretation_pb2.SampleRequest, _interpretation_pb2.SampleResponse]  # type: ignore[assignment]
-    """Draws factors from the prior and decodes them; the images arrive in order, several to a message. A replica has places
-    for a number of streams of any kind, and answers RESOURCE_EXHAUSTED where all are taken. A stream ends with
+    """Draws factors from the prior and decodes them; the images arrive in order, several to a message. A replica has
+    places for a number of streams of any kind, and answers RESOURCE_EXHAUSTED where all are taken. A stream ends with
     DEADLINE_EXCEEDED if its caller takes no answer for 5 minutes.
     """
     InterpretStream: _aio.StreamStreamMultiCallable[_interpretation_pb2.InterpretStreamRequest, _interpretation_pb2.InterpretStreamResponse]  # type: ignore[assignment]
-    """Interpret for bulk work: each message gets one answer, in order. An error of one message is its answer, and does not
-    end the stream. At most Limits.stream_window messages are worked on at once; the others wait unread. Always read
-    answers while you send, and send at most stream_window messages ahead of them: behind HAProxy 2.8 a stream whose
-    answers are not read for a moment, or that gets more messages ahead, may stop for ever. After a broken connection go
-    on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED if for 5 minutes its caller
-    sends nothing while no answer is due, or takes no answer; and with INVALID_ARGUMENT at bytes that are not a message
-    of this RPC, once the messages before are answered.
+    """Interpret for bulk work: each message gets one answer, in order. An error of one message is its answer, and does
+    not end the stream. At most Limits.stream_window messages are worked on at once; the others wait unread. Always
+    read answers while you send, and send at most stream_window messages ahead of them: behind HAProxy 2.8 a stream
+    whose answers are not read for a moment, or that gets more messages ahead, may stop for ever or be cut. After a
+    broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED if for 5
+    minutes its caller sends nothing while no answer is due, or takes no answer; and with INVALID_ARGUMENT at bytes
+    that are not a message of this RPC, once the messages before are answered.
     """
     EditStream: _aio.StreamStreamMultiCallable[_interpretation_pb2.EditStreamRequest, _interpretation_pb2.EditStreamResponse]  # type: ignore[assignment]
     """Edit for bulk work, as InterpretStream."""
@@ -142,14 +140,13 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
     Where several models are served, each is an application of its own: metadata `application` names the one to call.
 
     Errors are google.rpc statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with a violation for the field at
-    fault; its message states the field, what was expected and what was given. NOT_FOUND: `application` names no model, or
-    is missing where several are served (clients in Go report UNKNOWN instead, since HAProxy's answer has no content-type).
-    RESOURCE_EXHAUSTED: overload (retry later, or elsewhere), or a message above Limits.max_message_bytes (send less).
-    FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with an id that its
-    log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The transport has
-    errors of its own: UNKNOWN, and INTERNAL without an id.
-    Behind Serve's own proxy in Python, used in place of HAProxy, refused streams carry no violations, and `application` is
-    ignored where one model is served.
+    fault; its message states the field, what was expected and what was given. NOT_FOUND: `application` names no model,
+    or is missing where several are served (clients in Go report UNKNOWN instead, since HAProxy's answer has no
+    content-type). RESOURCE_EXHAUSTED: overload (retry later, or elsewhere), or a message above Limits.max_message_bytes
+    (send less). FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with
+    an id that its log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The
+    transport has errors of its own: UNKNOWN, and INTERNAL without an id. Behind Serve's own proxy in Python, used in
+    place of HAProxy, refused streams carry no violations, and `application` is ignored where one model is served.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -177,8 +174,8 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _interpretation_pb2.SampleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_interpretation_pb2.SampleResponse], _abc.AsyncIterator[_interpretation_pb2.SampleResponse]]:
-        """Draws factors from the prior and decodes them; the images arrive in order, several to a message. A replica has places
-        for a number of streams of any kind, and answers RESOURCE_EXHAUSTED where all are taken. A stream ends with
+        """Draws factors from the prior and decodes them; the images arrive in order, several to a message. A replica has
+        places for a number of streams of any kind, and answers RESOURCE_EXHAUSTED where all are taken. A stream ends with
         DEADLINE_EXCEEDED if its caller takes no answer for 5 minutes.
         """
 
@@ -188,13 +185,13 @@ class InterpretationServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_interpretation_pb2.InterpretStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_interpretation_pb2.InterpretStreamResponse], _abc.AsyncIterator[_interpretation_pb2.InterpretStreamResponse]]:
-        """Interpret for bulk work: each message gets one answer, in order. An error of one message is its answer, and does not
-        end the stream. At most Limits.stream_window messages are worked on at once; the others wait unread. Always read
-        answers while you send, and send at most stream_window messages ahead of them: behind HAProxy 2.8 a stream whose
-        answers are not read for a moment, or that gets more messages ahead, may stop for ever. After a broken connection go
-        on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED if for 5 minutes its caller
-        sends nothing while no answer is due, or takes no answer; and with INVALID_ARGUMENT at bytes that are not a message
-        of this RPC, once the messages before are answered.
+        """Interpret for bulk work: each message gets one answer, in order. An error of one message is its answer, and does
+        not end the stream. At most Limits.stream_window messages are worked on at once; the others wait unread. Always
+        read answers while you send, and send at most stream_window messages ahead of them: behind HAProxy 2.8 a stream
+        whose answers are not read for a moment, or that gets more messages ahead, may stop for ever or be cut. After a
+        broken connection go on with the message after the last answered one. A stream ends with DEADLINE_EXCEEDED if for 5
+        minutes its caller sends nothing while no answer is due, or takes no answer; and with INVALID_ARGUMENT at bytes
+        that are not a message of this RPC, once the messages before are answered.
         """
 
     @_abc_1.abstractmethod
