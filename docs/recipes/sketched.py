@@ -107,7 +107,8 @@ def swapped_tint(model, transform, layout):
             value=float((judge(images).argmax(dim=1) == labels).double().mean()),
             ceiling=float((judge(networks.images(factors[own])).argmax(dim=1) == labels).double().mean()),
             floor=0.1,
-            meaning="the same: an independent classifier sees the digit that was there; ceiling: plain reconstruction",
+            meaning="share of these pictures in which an independent classifier sees the digit that was there; "
+            "ceiling: of plain reconstructions; floor: chance",
         )
     return figures
 

@@ -328,6 +328,8 @@ class Fixed(nn.Module):
     [
         ({"image_shape": (2, 8, 8)}, r"image_shape: expected \(C, H, W\) with C = 1 .* got \(2, 8, 8\); for other"),
         ({"image_shape": (8, 8)}, r"image_shape: .* got \(8, 8\)"),
+        ({"image_shape": 28}, r"image_shape: expected \(C, H, W\) .* got 28; for other"),
+        ({"value_range": 1.0}, r"value_range: expected two finite values, black below .* got 1\.0"),
         ({"image_shape": (3, 8, 8)}, r"encoder: expected a network that takes .* \[2, 3, 8, 8\], got: .*image_shape"),
         ({"value_range": (1.0, 1.0)}, r"value_range: expected two finite values, black below .* got \(1\.0, 1\.0\)"),
         ({"encoder": lambda x: x}, "encoder: expected a torch module or an OnnxModule, got function; .*wrap a func"),

@@ -164,6 +164,8 @@ def test_unrelated_pairs_are_independent_and_share_nothing():
 
 BAD = {
     "too few labels": ({"labels": [0, 1]}, "labels: expected one for each of the 12 images, got 2.*kept"),
+    "None for labels": ({"labels": None}, "labels: expected a list or an array .* got NoneType"),
+    "labels by name": ({"labels": {"0": 0}}, "labels: expected a list or an array with one for each image.* got dict"),
     "two dimensions": ({"labels": np.zeros((12, 2), int)}, "labels: expected one number or string an image"),
     "numbers and texts": ({"labels": [0, 1, "1"] * 4}, "^labels: expected numbers or texts, not both, got 1 as either"),
     "single": (

@@ -93,6 +93,10 @@ class Refused:
         transform = self.guide.my_recipe().transform
         self.run(transform=replace(transform, size_estimator="paper"))
 
+    def a_loss_that_explodes(self):
+        transform = self.guide.my_recipe().transform
+        self.run(transform=replace(transform, optimiser=replace(transform.optimiser, learning_rate=1e9)))
+
     def other_settings(self):
         recipe, directory = self.guide.my_recipe(), self.folder / "build/mine"
         run = Run(directory, seed=recipe.seed, checkpoint_every=1, console=Console(quiet=True))
@@ -130,5 +134,5 @@ PROVOKED = dict(
 
 @pytest.mark.parametrize("said", PROVOKED)
 def test_what_is_refused_is_refused_in_these_words(guide, folder, finished, tmp_path, said):
-    with pytest.raises((ValueError, RuntimeError), match=re.escape(said)):
+    with pytest.raises((ValueError, RuntimeError, FloatingPointError), match=re.escape(said)):
         getattr(Refused(guide, folder, tmp_path), PROVOKED[said])()

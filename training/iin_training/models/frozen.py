@@ -88,12 +88,12 @@ class FrozenModel(nn.Module):
 
         """
         super().__init__()
-        if len(image_shape) != 3 or image_shape[0] not in (1, 3) or min(image_shape) < 1:
+        if np.shape(image_shape) != (3,) or image_shape[0] not in (1, 3) or min(image_shape) < 1:
             raise ValueError(
-                f"image_shape: expected (C, H, W) with C = 1 (grey) or 3 (colour), got {tuple(image_shape)}; "
+                f"image_shape: expected (C, H, W) with C = 1 (grey) or 3 (colour), got {image_shape}; "
                 "for other images put a module before the encoder that makes its input from such ones"
             )
-        if not (len(value_range) == 2 and -math.inf < value_range[0] < value_range[1] < math.inf):
+        if not (np.shape(value_range) == (2,) and -math.inf < value_range[0] < value_range[1] < math.inf):
             raise ValueError(
                 f"value_range: expected two finite values, black below full intensity, got {value_range}; "
                 "for example (0.0, 1.0)"

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,11 @@ class _Grouped(ImagePairs):
         drop_single: bool,
     ) -> None:
         """Group by label, see `SameLabel`; messages call the labels `field`, and one of them `kind`."""
+        if isinstance(labels, str | Mapping) or not isinstance(labels, Iterable):
+            raise ValueError(
+                f"{field}: expected a list or an array with one for each image, in the order of the images, got "
+                f"{type(labels).__name__}"
+            )
         listed: list[Any] = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
         listed = [label.tolist() if isinstance(label, np.ndarray | Tensor) else label for label in listed]
         if len(listed) != len(images):
