@@ -96,7 +96,7 @@ def cluster() -> Iterator[RayCluster]:
         text=True,
         env=os.environ
         | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_SLOW_STARTUP_WARNING_S": "2"}
-        | {"RAY_metrics_report_interval_ms": "1000"},  # the least; 10 s otherwise
+        | {"RAY_metrics_report_interval_ms": "5000"},  # 10 s otherwise
     )
     try:
         _, address, port = next(line.split() for line in process.stdout if line.startswith("cluster: "))
