@@ -33,15 +33,14 @@ RAYS = {
 }
 
 
-def promtool(folder, rules):
-    """`promtool test rules`, on the rules as Prometheus reads them."""
+def promtool(folder, rules, *arguments):
+    """`promtool`, by default `test rules`, on the rules as Prometheus reads them."""
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not installed (CONTRIBUTING.md)")
     (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
     shutil.copy(MONITORING / "test.yaml", folder)
-    return subprocess.run(
-        ["promtool", "test", "rules", "test.yaml"], cwd=folder, capture_output=True, text=True, check=False, timeout=60
-    )
+    command = ["promtool", *(arguments or ("test", "rules", "test.yaml"))]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_alerts(tmp_path):
@@ -109,6 +108,17 @@ def test_every_series_is_exported():
     read = set(re.findall(r"\b(?:ray_(?!io_cluster)|kube_)\w+", "\n".join(expressions)))
     assert read <= RAYS.union(*OURS.values())
     assert [name for name, series in OURS.items() if not read & series] == [], "exported, and looked at by nobody"
+
+
+@pytest.mark.parametrize("mistake", ["", "by ("], ids=["as it is", "a bracket lost"])
+def test_what_panels_ask_is_promql(tmp_path, mistake):
+    asked = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    expressions = [one.replace("$__rate_interval", "1m") for one in asked]  # as Grafana does
+    if mistake:
+        expressions[0] = expressions[0].replace(mistake, "", 1)
+    rules = [{"record": f"iin:{number}", "expr": expression} for number, expression in enumerate(expressions)]
+    done = promtool(tmp_path, {"groups": [{"name": "panels", "rules": rules}]}, "check", "rules", "rules.yaml")
+    assert (done.returncode != 0) == bool(mistake), done.stdout + done.stderr
 
 
 def test_the_dashboard_is_whole():
