@@ -219,6 +219,26 @@ def pods_have_the_volumes_that_they_mount(objects):
             yield f"{container(group)['name']}: expected a volume at /tmp, as Ray can write nowhere else"
 
 
+def what_is_made_for_pods_is_named_by_one(objects):
+    """A claim or settings renamed on one side only; of a generated name, kustomize adds its hash where it knows how."""
+    named = set(itertools.chain.from_iterable(_names(template["spec"]) for _, template in templates(objects)))
+    for kind in ("ConfigMap", "PersistentVolumeClaim"):
+        for one in (one["metadata"] for one in of_kind(objects, kind)):
+            if "grafana_dashboard" not in one.get("labels", {}) and (kind, one["name"]) not in named:
+                yield f"{kind} {one['name']}: expected a pod that names it"
+
+
+def _names(value):
+    """Kind and name of each claim and of all settings that a pod has."""
+    for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+        if key == "claimName":
+            yield "PersistentVolumeClaim", one
+        elif key in ("configMap", "configMapKeyRef", "configMapRef"):
+            yield "ConfigMap", one["name"]
+        elif isinstance(one, dict | list):
+            yield from _names(one)
+
+
 PULLED = ("Always", "IfNotPresent", "Never")
 WORDS = {
     "effect": ("", "NoSchedule", "PreferNoSchedule", "NoExecute"),
@@ -289,6 +309,7 @@ RULES = [
     workers_are_spread,
     pods_have_no_rights,
     pods_have_the_volumes_that_they_mount,
+    what_is_made_for_pods_is_named_by_one,
     words_are_those_of_kubernetes,
     the_head_finds_its_memory,
     *serving.RULES,

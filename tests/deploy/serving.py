@@ -83,6 +83,9 @@ def head_and_workers_have_the_measured_settings(objects):
     """Those of the service but for SETTINGS. Ray takes no notice of a variable that it does not know."""
     given = settings(objects)
     expected = serve_settings(haproxy=given.get("RAY_SERVE_ENABLE_HA_PROXY") != "0") | SETTINGS
+    for name, value in given.items():
+        if value != value.strip():  # the carriage return of a file that was saved elsewhere
+            yield f"iin-settings: expected {name} without white space around it, got {value!r}"
     for name, value in expected.items():
         if given.get(name) != value:
             yield f"iin-settings: expected {name}={value}, got {given.get(name)}"
@@ -185,6 +188,12 @@ def the_bundle_is_mounted(objects):
         yield f"workers: expected one volume that holds {path}, got {mounts}"
     elif mounts[0].get("readOnly") is not True:
         yield f"workers: expected {path} to be read only"
+    elif "emptyDir" in volumes[mounts[0]["name"]] and not any(
+        mount["name"] == mounts[0]["name"] and mount["mountPath"] == mounts[0]["mountPath"]
+        for one in pod(workers(objects)).get("initContainers", ())
+        for mount in one.get("volumeMounts", ())
+    ):
+        yield f"workers: expected an init container with the same {mounts[0]}, to fill it"
     for volume in volumes.values():
         if "image" in volume and not re.search("@sha256:[0-9a-f]{64}$", volume["image"]["reference"]):
             yield f"{volume['name']}: expected an image by digest, got {volume['image']['reference']}"

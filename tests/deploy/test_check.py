@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from .check import core_problem, main, problems
-from .manifests import DEPLOY, OVERLAYS, VARIANTS, deployment, ray_service, render, rendered
+from .manifests import DEPLOY, OVERLAYS, VARIANTS, container, deployment, ray_service, render, rendered, workers
 from .rules import rights
 
 
@@ -169,6 +169,25 @@ def test_what_is_wrong_is_told(copied, path, old, new, message, capsys):
     assert re.search(message, capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(
+    ("component", "path", "old", "name"),
+    [
+        (
+            "bundle-init",
+            "base/references.yaml",
+            r"^ +- kind: RayService\n.+initContainers/.+\n",
+            "ConfigMap iin-bundle-",
+        ),
+        ("bundle-pvc", "components/bundle-pvc/kustomization.yaml", "(?<=claimName: )iin-", "Claim iin-bundles"),
+    ],
+)
+def test_names_that_differ_on_two_sides_are_told(copied, component, path, old, name, capsys):
+    edit(copied, OWN, "bundle-image-volume", component)
+    edit(copied, path, old, "")
+    assert main([str(copied / "deploy/overlays/own")]) == 1
+    assert re.search(f"{name}.*: expected a pod that names it", capsys.readouterr().out)
+
+
 def test_values_that_are_still_the_examples_are_listed(copied, capsys):
     own, digest = str(copied / "deploy/overlays/own"), "@sha256:" + 64 * "0"
     assert main([own]) == 0
@@ -220,4 +239,8 @@ def test_the_pod_that_bundles_are_copied_through_is_as_locked_as_the_others():
     (volume,) = writer["spec"]["volumes"]
     claim = yaml.safe_load((DEPLOY / "components/bundle-pvc/claim.yaml").read_text())
     assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    (mount,) = writer["spec"]["containers"][0]["volumeMounts"]
+    assert mount["name"] == volume["name"]
+    read = [one["mountPath"] for one in container(workers(render("dev")))["volumeMounts"] if one["name"] == "bundle"]
+    assert [mount["mountPath"]] == read, "what is copied to a path is read there"
     assert writer["spec"]["activeDeadlineSeconds"]

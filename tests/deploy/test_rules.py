@@ -1,5 +1,14 @@
 """Each rule finds its planted mistakes, whatever values an operator chose; test_check.py has that all overlays hold."""
 
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
 import pytest
 import yaml
 
@@ -8,9 +17,11 @@ from .manifests import (
     cluster,
     container,
     deployment,
+    groups,
     head,
     named,
     of_kind,
+    only,
     pod,
     quantity,
     ray_service,
@@ -172,6 +183,7 @@ MISTAKES = {
         setting(RAY_SERVE_ENABLE_HA_PROXY="false"),
         setting(RAY_SERVE_HAPROXY_NB_THREADS="2"),
         setting(RAY_SERVE_THROUGHPUT_OPTIMIZED="1"),
+        setting(RAY_USAGE_STATS_ENABLED="0\r"),
         lambda o: container(head(o)).pop("envFrom"),
         lambda o: container(workers(o)).update(env=[{"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "0"}]),
     ],
@@ -275,6 +287,11 @@ MISTAKES = {
         lambda o: cluster(o)["autoscalerOptions"].update(volumeMounts=[{"name": "temp", "mountPath": "/tmp"}]),
         lambda o: container(workers(o))["volumeMounts"].pop(0),
     ],
+    rules.what_is_made_for_pods_is_named_by_one: [
+        lambda o: [container(one).pop("envFrom") for one in groups(o)],
+        lambda o: o.append({"kind": "PersistentVolumeClaim", "metadata": {"name": "bundles"}}),
+        lambda o: o.append({"kind": "ConfigMap", "metadata": {"name": "iin-bundle-source-0123456789"}}),
+    ],
     rules.words_are_those_of_kubernetes: [
         lambda o: container(head(o)).update(imagePullPolicy="IfNotPresnt"),
         lambda o: pod(workers(o))["topologySpreadConstraints"][0].update(whenUnsatisfiable="Schedule"),
@@ -329,6 +346,12 @@ RIGHT = {
     serving.no_pod_holds_all_replicas: [lambda o: (large_pods(o), serve(max_replicas_per_node=2)(o))],
     rules.pods_have_the_volumes_that_they_mount: [lambda o: pod(workers(o)).update(initContainers=[{"name": "a"}])],
     policies.only_known_peers: [lambda o: pod(workers(o)).update(initContainers=[{"name": "a"}])],
+    rules.what_is_made_for_pods_is_named_by_one: [
+        lambda o: (
+            o.append({"kind": "ConfigMap", "metadata": {"name": "authorities"}}),
+            pod(workers(o))["volumes"].append({"name": "authorities", "configMap": {"name": "authorities"}}),
+        )
+    ],
     rules.the_head_finds_its_memory: [
         valkey_behind_others,
         redis("redis://iin-valkey.iin:6379"),
@@ -399,6 +422,61 @@ def test_workers_are_let_out_to_where_their_bundle_is(url):
     source["data"]["BUNDLE_URL"] = url
     (found,) = policies.only_known_peers(objects)
     assert url in found
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda one: one["volumeMounts"][0].update(mountPath="/bundle"),
+        lambda one: one["volumeMounts"][0].update(name="temporary"),
+        lambda one: one.pop("volumeMounts"),
+    ],
+)
+def test_an_empty_volume_is_filled_where_replicas_read(plant):
+    objects = render("init")
+    assert list(serving.the_bundle_is_mounted(objects)) == []
+    plant(only("init container", pod(workers(objects))["initContainers"]))
+    assert list(serving.the_bundle_is_mounted(objects))
+
+
+@pytest.fixture
+def fetch(tmp_path):
+    """The init container's own script with a folder and a server of the test's."""
+    (tmp_path / "served").mkdir()
+    (tmp_path / "bundles").mkdir()
+    with tarfile.open(tmp_path / "served/model.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("manifest.json"))
+    command = only("init container", pod(workers(render("init")))["initContainers"])["command"]
+    command = [one.replace("/bundles/", f"{tmp_path}/bundles/") for one in command]
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+
+        def run(path, digest):
+            source = {"BUNDLE_URL": f"http://127.0.0.1:{server.server_port}/{path}", "BUNDLE_SHA256": digest}
+            environment = os.environ | source | {"no_proxy": "127.0.0.1"}
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+        yield run
+        server.shutdown()
+
+
+@pytest.mark.skipif(shutil.which("wget") is None, reason="wget is not installed, which the image has")
+def test_a_pod_starts_with_the_bundle_whose_digest_is_given_and_no_other(fetch, tmp_path):
+    right = hashlib.sha256((tmp_path / "served/model.tar").read_bytes()).hexdigest()
+    for path, digest, said in (
+        ("model.tar", 64 * "0", "computed checksum did NOT match"),
+        ("model.tar", "", "no properly formatted"),
+        ("other.tar", right, ""),
+    ):
+        done = fetch(path, digest)
+        assert done.returncode != 0
+        assert said in done.stderr
+        assert not (tmp_path / "bundles/model").exists()
+    for _ in range(2):  # the kubelet may run it again
+        done = fetch("model.tar", right)
+        assert done.returncode == 0, done.stderr
+        assert [path.name for path in (tmp_path / "bundles").rglob("*")] == ["model", "manifest.json"]
 
 
 def images(head_image, workers_image):
