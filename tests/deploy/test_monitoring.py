@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import grpc
 import pytest
 import yaml
 from iin_api.inference import grpc_service_pb2
@@ -85,6 +86,41 @@ def test_a_wrong_alert_is_found(tmp_path, alert, old, new):
     done = promtool(tmp_path, rules)
     assert done.returncode != 0
     assert f"alertname: {alert}," in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("alert", "field", "value"),
+    [
+        *((rule["alert"], "for", None) for rule in ALERTS),
+        *(
+            (rule["alert"], "expr", re.sub(r"\[(5m|1h)\]", "[1d]", rule["expr"]))
+            for rule in ALERTS
+            if "[" in rule["expr"]
+        ),
+    ],
+    ids=lambda value: value if value in {rule["alert"] for rule in ALERTS} else "",
+)
+def test_an_alert_too_early_or_without_end_is_found(tmp_path, alert, field, value):
+    rules = copy.deepcopy(RULES)
+    (wrong,) = [rule for group in rules["groups"] for rule in group["rules"] if rule["alert"] == alert]
+    assert wrong[field] != value
+    wrong[field] = value
+    done = promtool(tmp_path, rules)
+    assert done.returncode != 0
+    assert f"alertname: {alert}," in done.stdout + done.stderr
+
+
+CALLERS_FAULTS = {
+    *("OK", "CANCELLED", "DEADLINE_EXCEEDED", "INVALID_ARGUMENT", "OUT_OF_RANGE", "FAILED_PRECONDITION", "NOT_FOUND"),
+    *("ALREADY_EXISTS", "ABORTED", "PERMISSION_DENIED", "UNAUTHENTICATED"),
+    "RESOURCE_EXHAUSTED",  # which has its own alert
+}
+
+
+def test_every_status_that_is_the_services_fault_is_told():
+    (alert,) = [rule for rule in ALERTS if rule["alert"] == "IinErrorRatio"]
+    counted = [set(codes.split("|")) for codes in re.findall('code=~"(.+?)"', alert["expr"])]
+    assert counted == 2 * [{code.name for code in grpc.StatusCode} - CALLERS_FAULTS]
 
 
 def test_slow_calls_of_every_kind_but_streams_are_told():
