@@ -231,6 +231,7 @@ class Engine:
         trace: Trace,
     ) -> list[Response]:
         """How the classes of what was `classified` respond to drawing each of `factors` anew; see `Analysis`."""
+        trace = replace(trace, patient=True)  # it keeps the same list of passes
         analysis = Analysis(self.layout, factors, items, before, draws=draws, seed=seed, temperature=temperature)
         size = self.compute.limits.max_batch_size
         for first in range(0, analysis.total, size):

@@ -13,6 +13,7 @@ from iin_service.errors import InvalidInput, Overloaded
 from iin_service.graphs import Compute
 from iin_service.items import Given, Limits, Trace, Wanted
 from iin_service.recording import Recorder
+from iin_service.stage import Stage
 from iin_service.walks import LinearWalk
 
 LAYOUT = FactorLayout.from_sizes({"residual": 3, "digit": 2})
@@ -149,6 +150,28 @@ def test_an_analysis_that_has_begun_waits_for_room_and_is_not_refused(engine, co
         assert [one.factor for one in found] == list(LAYOUT.names)
 
     asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_an_analysis_lets_other_calls_pass_once_it_draws(engine, monkeypatch):
+    seen, queued = [], Stage.__call__
+
+    async def noting(stage, items, *, patient):
+        seen.append(patient)
+        return await queued(stage, items, patient=patient)
+
+    monkeypatch.setattr(Stage, "__call__", noting)
+
+    async def run():
+        trace = Trace()
+        items, before = await engine.classified([given("factors", 1)], trace)
+        begun = len(seen)
+        how = {"draws": 4, "seed": 7, "temperature": 1.0, "trace": trace}
+        await engine.respond(items, before, LAYOUT.names, **how)
+        assert not any(seen[:begun])
+        assert all(seen[begun:])
+        assert len(trace.passes) == len(seen) > begun > 0
+
+    asyncio.run(run())
 
 
 def test_an_analysis_keeps_sums_over_its_draws_and_not_the_draws(engine):
