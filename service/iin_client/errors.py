@@ -1,9 +1,11 @@
 """How a failed call is reported."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 __all__ = ["CallError", "Violation", "call_error"]
@@ -86,8 +88,9 @@ def call_error(error: Any, *, address: str, timeout: float) -> CallError:
 def _violations(error: Any) -> tuple[Violation, ...]:
     status = dict(error.trailing_metadata() or ()).get(_DETAILS_KEY, b"")
     found = []
-    for detail in status_pb2.Status.FromString(status).details:
-        bad_request = error_details_pb2.BadRequest()
-        if detail.Unpack(bad_request):
-            found += [Violation(v.field, v.description) for v in bad_request.field_violations]
+    with suppress(DecodeError):  # of a gateway that writes something else there
+        for detail in status_pb2.Status.FromString(status).details:
+            bad_request = error_details_pb2.BadRequest()
+            if detail.Unpack(bad_request):
+                found += [Violation(v.field, v.description) for v in bad_request.field_violations]
     return tuple(found)

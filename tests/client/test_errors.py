@@ -9,6 +9,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
 from iin_client.errors import CallError, Violation, call_error
 
+BROKEN = any_pb2.Any(type_url="type.googleapis.com/google.rpc.BadRequest", value=b"\xff")
+
 
 def failure(code, details, *packed):
     status = status_pb2.Status(code=code.value[0], message=details)
@@ -86,6 +88,13 @@ def test_details_of_other_kinds_are_passed_over():
     nested = any_pb2.Any(type_url="type.googleapis.com/unknown.Type", value=b"\x01")
     error = convert(failure(grpc.StatusCode.INVALID_ARGUMENT, "no", other, nested))
     assert error.violations == ()
+
+
+@pytest.mark.parametrize("status", [b"\xff", status_pb2.Status(details=[BROKEN]).SerializeToString()])
+def test_details_that_are_none_hide_no_error(status):
+    trailing = Metadata(("grpc-status-details-bin", status))
+    error = convert(AioRpcError(grpc.StatusCode.PERMISSION_DENIED, Metadata(), trailing, "bad key"))
+    assert (str(error), error.violations) == ("bad key (PERMISSION_DENIED)", ())
 
 
 def test_an_error_passes_from_one_process_to_another():
