@@ -102,7 +102,8 @@ class BaseClient:
 def _is_address(address: str, *, encrypted: bool) -> bool:
     """Whether gRPC can call `address`: it takes a missing port for 443, and one out of range for another."""
     if found := HOST_AND_PORT.fullmatch(address):
-        return 1 <= int(found["port"]) <= 65535 if found["port"] else encrypted
+        port = found["port"]
+        return port.isdecimal() and 1 <= int(port) <= 65535 if port else encrypted
     return address != "" and not address.startswith(("http://", "https://"))
 
 

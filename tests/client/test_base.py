@@ -39,7 +39,17 @@ def test_a_name_that_no_header_can_hold_is_refused(application):
 @pytest.mark.parametrize("tls", [None, Tls()], ids=["plain", "TLS"])
 @pytest.mark.parametrize(
     "address",
-    ["", "http://localhost:9000", "https://iin", "iin:0", "iin:-5", "iin:65536", "[::1]:99999", "dns:///iin:99999"],
+    [
+        "",
+        "http://localhost:9000",
+        "https://iin",
+        "iin:0",
+        "iin:-5",
+        "iin:-",
+        "iin:65536",
+        "[::1]:99999",
+        "dns:///iin:99999",
+    ],
 )
 def test_what_is_no_address_of_grpc_is_refused(address, tls):
     with pytest.raises(ValueError, match=r"address: expected host:port, or a gRPC target .*; name a port from 1 to"):
