@@ -135,7 +135,7 @@ class AsyncClient(BaseClient):
 
     async def list_models(self) -> tuple[ServedModel, ...]:
         """See `Client.list_models`."""
-        options = self._options()
+        options, end = self._options(), time.monotonic() + self._timeout
         with self._errors():
             try:
                 return result_messages.served_models(await self._stub.ListModels(pb.ListModelsRequest(), **options))
@@ -143,13 +143,15 @@ class AsyncClient(BaseClient):
                 if error.code() is not grpc.StatusCode.NOT_FOUND or self._applications:
                     raise
                 try:
-                    names = result_messages.application_names(await self._list_applications(b"", **options))
+                    remaining = self._remaining(options, end)
+                    names = result_messages.application_names(await self._list_applications(b"", **remaining))
                 except grpc.RpcError as refused:
                     raise error if refused.code() in REFUSED_BY_GATEWAY else refused from None
             if not names:
                 return ()
             options["metadata"] += (("application", names[0]),)
-            return result_messages.served_models(await self._stub.ListModels(pb.ListModelsRequest(), **options))
+            remaining = self._remaining(options, end)
+            return result_messages.served_models(await self._stub.ListModels(pb.ListModelsRequest(), **remaining))
 
     async def get_model(self) -> Model:
         """See `Client.get_model`."""

@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -78,6 +79,10 @@ class BaseClient:
     def _options(self) -> dict[str, Any]:
         """Deadline and metadata of one call."""
         return {"timeout": self._timeout, "metadata": self._metadata()}
+
+    def _remaining(self, options: dict[str, Any], end: float) -> dict[str, Any]:
+        """`options` of a further call, which must end when the first would have: at `end` of the monotonic clock."""
+        return {**options, "timeout": max(end - time.monotonic(), 0.0)}
 
     def _attempt(self, remaining: float) -> dict[str, Any]:
         """Options of one attempt to reach the service, `remaining` seconds before the last must end."""

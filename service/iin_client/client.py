@@ -175,7 +175,7 @@ class Client(BaseClient):
 
     def list_models(self) -> tuple[ServedModel, ...]:
         """Lists the models that are served side by side, none where nothing is deployed."""
-        options = self._options()
+        options, end = self._options(), time.monotonic() + self._timeout
         with self._errors():
             try:
                 return result_messages.served_models(self._stub.ListModels(pb.ListModelsRequest(), **options))
@@ -184,13 +184,15 @@ class Client(BaseClient):
                     raise
                 # Any of the models lists them all. Ray tells their names, unless a gateway refuses calls to it.
                 try:
-                    names = result_messages.application_names(self._list_applications(b"", **options))
+                    remaining = self._remaining(options, end)
+                    names = result_messages.application_names(self._list_applications(b"", **remaining))
                 except grpc.RpcError as refused:
                     raise error if refused.code() in REFUSED_BY_GATEWAY else refused from None
             if not names:
                 return ()
             options["metadata"] += (("application", names[0]),)
-            return result_messages.served_models(self._stub.ListModels(pb.ListModelsRequest(), **options))
+            remaining = self._remaining(options, end)
+            return result_messages.served_models(self._stub.ListModels(pb.ListModelsRequest(), **remaining))
 
     def get_model(self) -> Model:
         """Describes the model and the service's limits."""

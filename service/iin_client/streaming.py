@@ -36,11 +36,15 @@ class Sending:
         """`room`, for threads or for asyncio, has `AHEAD` places; each answer that is taken releases one."""
         self.room, self.ended = room, False
         self.error: BaseException | None = None
+        self.task: asyncio.Task[Any] | None = None
+        """That reads the items, for asyncio."""
 
     def end(self) -> None:
-        """Ends the sending, also where it waits for room."""
+        """Ends the sending, also where it waits for room, or with asyncio for an item."""
         self.ended = True
         self.room.release()
+        if self.task is not None:  # gRPC leaves it when the service ends the call: it would take one item more
+            self.task.cancel()
 
     def check(self) -> None:
         """Raises the error of the caller's items, if there was one; gRPC would hide it behind a status."""
@@ -69,6 +73,7 @@ async def messages_async(
 ) -> AsyncIterator[Message]:
     """The same for asyncio."""
     assert isinstance(sending.room, asyncio.Semaphore)
+    sending.task = asyncio.current_task()
     try:
         async for item in items:
             await sending.room.acquire()

@@ -5,6 +5,7 @@ import itertools
 import re
 import signal
 import threading
+import time
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
@@ -275,8 +276,10 @@ class Several(InterpretationServiceServicer):
         self.names = names
         self.metadata = []
         self.refusals = []
+        self.seconds = 0.0
 
     def ListModels(self, request, context):
+        time.sleep(self.seconds)
         self.metadata.append(dict(context.invocation_metadata()))
         if self.metadata[-1].get("application") not in self.names:
             context.abort(grpc.StatusCode.NOT_FOUND, "Application metadata not set.")
@@ -285,6 +288,7 @@ class Several(InterpretationServiceServicer):
     def ListApplications(self, request, context):
         if self.refusals:
             context.abort(self.refusals.pop(0), "bad key")
+        time.sleep(self.seconds)
         self.metadata.append(dict(context.invocation_metadata()))
         return FieldMask(paths=self.names).SerializeToString()
 
@@ -340,6 +344,14 @@ def test_a_list_of_models_outlasts_a_moment_in_which_ray_does_not_answer(ask):
     service.refusals = [grpc.StatusCode.UNAVAILABLE] * 3
     with serving(service, service.ray()) as address:
         assert [one.application for one in ask(address, "list_models")] == ["one", "other"]
+
+
+@both
+def test_a_list_of_models_that_takes_several_calls_has_one_deadline(ask):
+    service = Several("one", "other")
+    service.seconds = 0.4
+    with serving(service, service.ray()) as address, pytest.raises(CallError, match=r"no whole answer .* within 1 s"):
+        ask(address, "list_models", timeout=1.0)
 
 
 def test_samples_arrive_in_order(service, address):
@@ -611,6 +623,28 @@ def test_an_async_stream_leaves_no_task_however_it_ends(end, service, address):
                 taking.result()
             readers = [task for task in asyncio.all_tasks() if task.get_name() == "iin stream reader"]
             assert not readers or not (await asyncio.wait(readers, timeout=20))[1]
+
+    asyncio.run(call())
+
+
+def test_an_async_stream_that_the_service_ends_takes_no_item_more(address):
+    async def call():
+        queue = asyncio.Queue()
+
+        async def items():
+            while True:
+                yield await queue.get(), b"picture"
+
+        for item_id in "0123":  # at the fourth the service breaks off
+            queue.put_nowait(item_id)
+        async with AsyncClient(address) as client:
+            with pytest.raises(CallError):
+                [answer async for answer in client.interpret_stream(items())]
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            assert not others or not (await asyncio.wait(others, timeout=20))[1]
+            queue.put_nowait("4")
+            await asyncio.sleep(0)
+            assert queue.qsize() == 1
 
     asyncio.run(call())
 
