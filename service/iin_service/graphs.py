@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -37,10 +37,13 @@ class Codec:
         """So many `threads`, whose names begin with `name`."""
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._free = asyncio.Semaphore(threads)
+        self._turn = asyncio.Lock()
+        """Held by the patient call that waits for a thread: a call that is not waits behind that one alone."""
 
-    async def __call__(self, work: Callable[[], T]) -> T:
+    async def __call__(self, work: Callable[[], T], *, patient: bool) -> T:
         """`work()` in a thread. It waits here for a free one: an executor would keep the work of calls that left."""
-        await self._free.acquire()
+        async with self._turn if patient else nullcontext():
+            await self._free.acquire()
         job = asyncio.get_running_loop().run_in_executor(self._executor, work)
         job.add_done_callback(self._leave)
         return await asyncio.shield(job)

@@ -87,10 +87,10 @@ class InputReader:
         open_it = partial(self._opened, data, field, resize=resize, trace=trace)
         decode = partial(decode_picture, spec=self.manifest.image, resize=resize, field=field)
         if trace.file_bytes > BYTES_DECODED_AT_ONCE:
-            return await self._in_thread(lambda: decode(open_it()))
+            return await self._in_thread(lambda: decode(open_it()), patient=trace.patient)
         picture, spec = open_it(), self.manifest.image
         if max(trace.pixels, trace.pictures * spec.height * spec.width) > PIXELS_DECODED_AT_ONCE:
-            return await self._in_thread(partial(decode, picture))
+            return await self._in_thread(partial(decode, picture), patient=trace.patient)
         return decode(picture)
 
     def _opened(self, data: bytes, field: str, *, resize: bool, trace: Trace) -> Image.Image:

@@ -109,7 +109,8 @@ async def _images(images: Array, spec: ImageSpec, image_format: int, trace: Trac
     def encode() -> list[bytes]:
         return [encode_picture(image, spec, name) for image in images]
 
-    files = encode() if images.size <= VALUES_ENCODED_AT_ONCE else await in_thread(encode)
+    few = images.size <= VALUES_ENCODED_AT_ONCE
+    files = encode() if few else await in_thread(encode, patient=trace.patient)
     trace.codec_seconds += time.perf_counter() - started
     return pb.Images(encoded=files)
 

@@ -91,6 +91,28 @@ def test_a_call_that_ends_does_not_wake_all_that_wait(compute):
         loop.close()
 
 
+def test_a_picture_of_a_call_waits_for_one_of_the_streams_alone_and_those_go_in_order():
+    gate, codec, done = threading.Event(), Codec("alone", 1), []
+
+    def work(name):
+        return asyncio.create_task(codec(lambda: done.append(name), patient=name.startswith("stream")))
+
+    async def run():
+        first = asyncio.create_task(codec(lambda: gate.wait(10), patient=True))
+        await turns()
+        left, *streams = [work(f"stream {index}") for index in range(4)]
+        await turns()
+        left.cancel()
+        await turns()
+        calls = [work("call 1"), work("call 2")]
+        await turns()
+        gate.set()
+        await asyncio.gather(first, *streams, *calls)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert done == ["stream 1", "call 1", "call 2", "stream 2", "stream 3"]
+
+
 def test_a_picture_at_fault_of_a_call_that_was_given_up_is_not_logged():
     gate, codec, logged = threading.Event(), Codec("alone", 1), []
 
@@ -100,12 +122,12 @@ def test_a_picture_at_fault_of_a_call_that_was_given_up_is_not_logged():
 
     async def run():
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: logged.append(context))
-        call = asyncio.create_task(codec(read))
+        call = asyncio.create_task(codec(read, patient=False))
         await turns()
         call.cancel()
         await asyncio.wait([call])
         gate.set()
-        await codec(lambda: None)  # once the thread is free
+        await codec(lambda: None, patient=False)  # once the thread is free
 
     asyncio.run(run())
     gc.collect()
