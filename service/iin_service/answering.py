@@ -119,11 +119,12 @@ class Answering:
         Messages wait for room in a full replica. `most_of(request)` bounds the bytes of its answer. A caller that is
         given up keeps its place among the streams until the call ends, and no answers.
         """
+        turn = asyncio.Lock()
 
         async def answer(read: tuple[Any, int]) -> tuple[Any, int]:
             """From a message and its bytes to the answer and its bytes. Counting these takes as long as sending."""
             message, size = read
-            trace = Trace(patient=True)  # starts now, before it waits for room
+            trace = Trace(patient=True, turn=turn)  # starts now, before it waits for room
             most = min(most_of(message.request), responses.MAX_MESSAGE_BYTES) + len(message.item_id.encode())
 
             async def answered() -> tuple[Any, int]:

@@ -74,12 +74,14 @@ class Compute:
         """Held by the patient call that waits for room: no other overtakes it, and items that leave wake it alone."""
 
     @asynccontextmanager
-    async def admitted(self, items: int, *, patient: bool) -> AsyncIterator[None]:
+    async def admitted(self, items: int, *, patient: bool, turn: asyncio.Lock | None = None) -> AsyncIterator[None]:
         """Count a call's items as under way in the replica; a lone call is always admitted.
 
         Enter it before the first item is read and leave it when the answer is built: so it bounds the memory, and every
         queue, since an item waits for one stage at a time. A `patient` call waits for room, first come, first served,
-        and leaves half of the room to the others; it must not hold items admitted before.
+        and leaves half of the room to the others; it must not hold items admitted before. Of those that share a `turn`,
+        the messages of a stream, one waits among the calls, and the others behind it: 64 of them would fill the room
+        before another call's next part.
 
         Raises:
             Overloaded: if there is no room for a call that is not patient.
@@ -87,7 +89,7 @@ class Compute:
         """
         most = self.limits.max_queued_items
         if patient:
-            async with self._turn:
+            async with turn or nullcontext(), self._turn:
                 while self._items and self._items + items > most // 2:
                     self._left.clear()
                     await self._left.wait()

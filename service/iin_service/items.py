@@ -1,5 +1,6 @@
 """What passes between requests, engine and responses: items, results, limits; no transport."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -98,6 +99,8 @@ class Trace:
     passes: list[Pass] = field(default_factory=list)
     patient: bool = False
     """Whether the call waits for room in a full replica, where others are refused, and lets others pass in queues."""
+    turn: asyncio.Lock | None = None
+    """Held by the message of a stream that waits for room."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ class InterpretationRpcs:
 
     async def _interpreted(self, request: pb.InterpretRequest, trace: Trace) -> pb.InterpretResponse:
         responses.check_bytes(self._most_interpreted(request), "inputs")
-        async with self._admitted(self._read.items.most_items(request.inputs), patient=trace.patient):
+        items = self._read.items.most_items(request.inputs)
+        async with self._admitted(items, patient=trace.patient, turn=trace.turn):
             given = await self._read.items.inputs(request.inputs, "inputs", resize=request.resize, trace=trace)
             return responses.interpretation(await self._engine.interpret(given, trace), trace)
 
@@ -60,7 +61,7 @@ class InterpretationRpcs:
     async def _edited(self, request: pb.EditRequest, trace: Trace) -> pb.EditResponse:
         read, resize = self._read, request.resize
         wanted = self._wanted(request, read.items.most_items(request.targets), "targets")
-        async with self._admitted(read.most_items(request), patient=trace.patient):
+        async with self._admitted(read.most_items(request), patient=trace.patient, turn=trace.turn):
             targets = await read.items.inputs(request.targets, "targets", resize=resize, trace=trace)
             count = sum(len(one.items) for one in targets)
             edits = await read.edits(request.edits, count, resize=resize, trace=trace)

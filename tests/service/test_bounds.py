@@ -390,6 +390,41 @@ def test_a_walk_from_a_large_picture_has_room_beside_streams_that_fill_theirs(bu
     assert asyncio.run(run()) == 99
 
 
+@pytest.mark.parametrize("kind", ["interpret", "edit"])
+def test_a_stream_with_many_messages_waits_for_room_in_turn_with_others(kind, rpcs, monkeypatch):
+    order, read = [], rpcs._read.items.inputs
+
+    async def noting(inputs, *arguments, **options):
+        order.append(inputs[0].factors.shape[0])
+        return await read(inputs, *arguments, **options)
+
+    monkeypatch.setattr(rpcs._read.items, "inputs", noting)
+
+    async def take(count, items):
+        async def messages():
+            for _ in range(count):
+                edit = raw_edit_of(rpcs, items)
+                if kind == "edit":
+                    yield pb.EditStreamRequest(request=edit)
+                else:
+                    yield pb.InterpretStreamRequest(request=pb.InterpretRequest(inputs=edit.targets))
+
+        stream = rpcs.edit_stream if kind == "edit" else rpcs.interpret_stream
+        assert [one.HasField("error") async for one in stream(messages(), Context())] == [False] * count
+
+    async def run():
+        async with rpcs._engine.compute.admitted(8, patient=False):
+            many = asyncio.create_task(take(4, 4))
+            await asyncio.sleep(0.05)
+            few = asyncio.create_task(take(1, 3))
+            await asyncio.sleep(0.05)
+            assert order == []
+        await asyncio.gather(many, few)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert order == [4, 3, 4, 4, 4]  # of 8 items streams may have half
+
+
 def test_an_idle_stream_holds_neither_its_last_request_nor_its_answer(bundle):
     class Held:
         """A message that a weak reference can be had of."""
