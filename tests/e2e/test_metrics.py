@@ -90,14 +90,29 @@ def test_gauges_stay_where_nobody_calls(scraped, cluster):
         assert value(text, name) == 0
 
 
-def selectors():
-    """Every series of the service and of Ray that an alert or a panel reads, with its matchers."""
+def expressions():
+    """What alerts and panels ask."""
     rules = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]["groups"]
     panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
-    expressions = [rule["expr"] for group in rules for rule in group["rules"]]
-    expressions += [target["expr"] for panel in panels for target in panel["targets"]]
-    found = re.findall(r"\b(ray_(?!io_cluster)\w+)(?:\{([^}]*)\})?", "\n".join(expressions))
+    asked = [rule["expr"] for group in rules for rule in group["rules"]]
+    return asked + [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+SERIES = r"\b(ray_(?!io_cluster)\w+)"
+
+
+def selectors():
+    """Every series of the service and of Ray that an alert or a panel reads, with its matchers."""
+    found = re.findall(SERIES + r"(?:\{([^}]*)\})?", "\n".join(expressions()))
     return sorted({(name, matcher) for name, matchers in found for matcher in (matchers or "").split(",")})
+
+
+def grouped():
+    """Series and labels by which an expression groups; those of Kubernetes are not exported here."""
+    for asked in expressions():
+        labels = set(re.findall(r"\w+", " ".join(re.findall(r"\bby \((.*?)\)", asked))))
+        for name in set(re.findall(SERIES, asked)):
+            yield from ((name, label) for label in labels - {"namespace", "ray_io_cluster"})
 
 
 @pytest.mark.parametrize(("name", "matcher"), selectors())
@@ -109,3 +124,8 @@ def test_what_alerts_and_dashboard_read_is_there(scraped, name, matcher):
     value(scraped, name, **labels)  # asserts that there is one
     if label not in (None, "namespace"):
         assert re.search(rf'^{name}\{{.*\b{label}="', scraped, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "label"), sorted(set(grouped())))
+def test_what_alerts_and_dashboard_group_by_is_there(scraped, name, label):
+    assert re.search(rf'^{name}\{{.*\b{label}="', scraped, re.MULTILINE)
