@@ -59,7 +59,7 @@ def value(text, name, **labels):
         match = re.match(r"(\w+)\{(.*)\} (\S+)$", line)
         if match and match[1] == name and all(f'{key}="{one}"' in match[2] for key, one in labels.items()):
             found.append(float(match[3]))
-    assert found, f"{name} {labels} is not exported"
+    assert found, f"{name} {labels} is not exported, but {re.findall(rf'^{name}{{.*', text, re.MULTILINE)}"
     return sum(found)
 
 
