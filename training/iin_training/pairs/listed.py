@@ -52,12 +52,7 @@ class ListedPairs(ImagePairs):
         by_set: dict[Shares, list[tuple[int, int, float]]] = {}
         lines: dict[Shares, int] = {}
         unknown: dict[int, list[str]] = {}
-        said: dict[tuple[str, ...], list[ListedPair]] = {}
         for pair in read_pair_list(path, faults):
-            others = said.setdefault(tuple(sorted((pair.image_a, pair.image_b))), [])
-            if contradiction := next(filter(None, (_contradiction(pair, other) for other in others)), None):
-                faults.add(pair.line, contradiction)
-            others.append(pair)
             rows = by_set.setdefault(pair.shares, [])
             lines.setdefault(pair.shares, pair.line)
             named = (pair.image_a, pair.image_b)
@@ -117,7 +112,7 @@ def _meant(shares: Shares, listed: Iterable[Shares]) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ListedPair:
     """One pair of a list."""
 
@@ -131,18 +126,6 @@ class ListedPair:
     """What they share."""
     similarity: float | None
     """Correlation of what they share in [0, 1); None where the list does not say."""
-
-
-def _contradiction(pair: ListedPair, other: ListedPair) -> str | None:
-    """What is wrong with a pair of the same two images as an earlier one; it may be listed again, or share more."""
-    for one, another in ((pair, other), (other, pair)):
-        if one.shares.everything_but and (both := [name for name in one.shares.names if name in another.shares]):
-            name, earlier = min(both), f"{other.shares} in line {other.line}"
-            return f"shared: expected {name} or !{name} for the same images, got {pair.shares}, and {earlier}"
-    similarities = {pair.similarity, other.similarity} - {None}
-    if pair.shares == other.shares and len(similarities) > 1:
-        return f"similarity: expected {other.similarity}, as in line {other.line}, got {pair.similarity}"
-    return None
 
 
 def read_pair_list(path: str | Path, faults: Faults) -> Iterator[ListedPair]:
