@@ -296,6 +296,25 @@ def test_small_images_are_encoded_on_a_processor_32_at_a_time_and_decoded_togeth
     assert (encoder.sizes, shown.sizes) == ([32, 32, 6], [70])
 
 
+class InPlace(nn.Sequential):
+    """Overwrites what it is given, as a normalisation or a first ReLU in place does."""
+
+    def forward(self, items):
+        return super().forward(items.sub_(0.5))
+
+
+def test_parts_that_change_their_input_in_place_leave_that_of_the_caller():
+    plain = [deterministic(), decoder(), head()]
+    model = frozen(InPlace(plain[0]), decoder=InPlace(plain[1]), head=InPlace(plain[2]))
+    images, latents = torch.rand(3, *SHAPE), torch.randn(3, 2, 4, 4)
+    before = images.clone(), latents.clone()
+    found = model.encode(images), model.decode(latents), model.classify(latents)
+    assert torch.equal(images, before[0])
+    assert torch.equal(latents, before[1])
+    expected = plain[0](images - 0.5), plain[1](latents - 0.5), plain[2](latents - 0.5).softmax(dim=1)
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_model_without_decoder_says_so():
     model = frozen()
     assert (model.has_decoder, model.head) == (False, None)

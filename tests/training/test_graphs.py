@@ -28,6 +28,13 @@ class OfFixedBatch(nn.Module):
         return torch.sigmoid(latents).reshape(len(latents), *SHAPE)
 
 
+class InPlace(nn.Flatten):
+    """Overwrites what it is given, as a normalisation or a first ReLU in place does."""
+
+    def forward(self, items):
+        return super().forward(items.sub_(0.5))
+
+
 class OtherInGraph(nn.Module):
     """Computes something else in its graph than in torch."""
 
@@ -46,6 +53,7 @@ def test_a_model_that_exports_passes_and_is_left_as_it_was(tmp_path):
     before = FrozenModel(nn.Flatten(), image_shape=SHAPE, value_range=(0.0, 1.0), head=head).digest()
     assert checked(tmp_path, nn.Flatten(), head=head).digest() == before
     checked(tmp_path, nn.Flatten(), decoder=nn.Unflatten(1, SHAPE), head=head)
+    checked(tmp_path, InPlace(), head=nn.Sequential(nn.Hardtanh(inplace=True), head))
     assert not [*tmp_path.iterdir()]
 
 

@@ -27,6 +27,14 @@ def render(values, generator):
     return images
 
 
+def render_in_place(values, generator):
+    """The same, by a function that changes the values that it is given."""
+    images = render(values, generator)
+    for value in values.values():
+        value.mul_(0.5)
+    return images
+
+
 def three_factors(**changed):
     return GenerativeFactors(render, dict.fromkeys(CHANNELS, uniform) | changed)
 
@@ -44,6 +52,9 @@ def value_pairs(pairs):
 SOURCES = {
     "one at a time": lambda: three_factors(),
     "digit": lambda: Sharing(three_factors(), ["digit"]),
+    "digit, rendered in place": lambda: Sharing(
+        GenerativeFactors(render_in_place, dict.fromkeys(CHANNELS, uniform)), ["digit"]
+    ),
     "two": lambda: Sharing(three_factors(), ["tilt", "digit"]),
     "digit and residual": lambda: Sharing(three_factors(), ["digit", "residual"]),
     "nothing": lambda: Sharing(three_factors(), []),

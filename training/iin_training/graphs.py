@@ -173,7 +173,7 @@ def open_runner(path: Path) -> Callable[[Array], tuple[Array, ...]]:
 @torch.no_grad()
 def outputs_of(network: Network, inputs: Tensor) -> tuple[Tensor, ...]:
     """What a network gives, as a tuple however many it gives."""
-    outputs = network(inputs)
+    outputs = network(inputs.clone())  # which a stranger's may change in place
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 

@@ -220,7 +220,8 @@ class FrozenModel(nn.Module):
             )
         # Whole sets are encoded too, and a stranger's `view` needs the plain order in memory.
         most = min(AT_ONCE, self.at_once) if images.device.type == "cpu" else self.at_once
-        parts = [self.encoder(part) for part in images.contiguous().split(most)]
+        # Copies, since a first ReLU(inplace=True) would change the caller's images.
+        parts = [self.encoder(part.clone()) for part in images.contiguous().split(most)]
         stacked = [torch.stack(part, dim=1) if self.samples else part.unsqueeze(1) for part in parts]
         return stacked[0] if len(stacked) == 1 else torch.cat(stacked)
 
@@ -239,7 +240,7 @@ class FrozenModel(nn.Module):
         return self._in_parts(self.head, latents)
 
     def _in_parts(self, network: nn.Module, latents: Tensor) -> Tensor:
-        parts: list[Tensor] = [network(part) for part in latents.split(self.at_once)]
+        parts: list[Tensor] = [network(part.clone()) for part in latents.split(self.at_once)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def networks(self) -> dict[str, nn.Module]:

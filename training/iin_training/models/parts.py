@@ -53,7 +53,7 @@ def check_part(role: str, part: object) -> None:
 def try_part(role: str, network: nn.Module, items: Tensor) -> Any:
     """The output of a part, or of a classifier to cut, for a batch; `ValueError` with a remedy where it fails."""
     try:
-        return network(items)
+        return network(items.clone())  # which it may change in place
     except Exception as error:  # a user's forward may raise anything
         weights = (value.dtype for value in (*network.parameters(), *network.buffers()) if value.is_floating_point())
         other = next((dtype for dtype in weights if dtype != items.dtype), None)

@@ -94,7 +94,8 @@ class GenerativeFactors:
         return values
 
     def _images(self, values: Mapping[str, Tensor], count: int, generator: torch.Generator) -> Tensor:
-        images = self._render(values, generator)
+        # Copies: what both sides share would differ after a render that changes it in place.
+        images = self._render({name: value.clone() for name, value in values.items()}, generator)
         if images.dtype != torch.float32 or images.ndim != 4 or len(images) != count:
             raise ValueError(
                 f"render: expected float32 images of ({count}, C, H, W), got {images.dtype} of {tuple(images.shape)}"
