@@ -378,6 +378,11 @@ class Fixed(nn.Module):
             {"head": nn.Flatten(), "head_gives": "probs"},
             "head_gives: expected 'logits' or 'probabilities', got 'probs'",
         ),
+        (
+            {"head": nn.Sequential(nn.Flatten(), nn.Linear(32, 5), nn.Softmax(dim=1))},
+            r"head: expected logits, got numbers that sum to 1 .* softmax do; give head_gives='probabilities'",
+        ),
+        ({"head": Fixed([torch.rand(2, 3)])}, "head: expected a tensor, got list; wrap it .* returns the tensor alone"),
         ({"head": Fixed(torch.rand(2, 3, 4)), "head_gives": "probabilities"}, r"head: .*\[2, classes\] .* \[2, 3, 4\]"),
     ],
 )

@@ -110,14 +110,14 @@ class FrozenModel(nn.Module):
             self.head = head.with_softmax() if isinstance(head, OnnxModule) else _Probabilities(head)
         self.eval().requires_grad_(False)
         before = self._unsaved()
-        self._try()
+        self._try(head, head_gives)
         after = self._unsaved()
         # What a forward changes (a cache, a counter) is no property of the model, so it is left out of the digest.
         self._passing = frozenset(name for name in before | after if before.get(name) != after.get(name))
 
     @torch.no_grad()
-    def _try(self) -> None:
-        """Find the latents' shape and refuse parts that do not fit together."""
+    def _try(self, head: nn.Module | None, head_gives: str) -> None:
+        """Find the latents' shape and refuse parts that do not fit together; `head` is as it was given."""
         grey = sum(self.value_range) / 2
         images = torch.full((2, *self.image_shape), grey, device=self.device)
         given = try_part("encoder", self.encoder, images)
@@ -145,17 +145,23 @@ class FrozenModel(nn.Module):
             )
         if self.decoder is not None:
             check_output("decoder", try_part("decoder", self.decoder, latents), self.image_shape)
-        if self.head is not None:
-            check_output("head", probabilities := try_part("head", self.head, latents), None)
-            if probabilities.ndim != 2:
+        if head is not None:
+            check_output("head", told := try_part("head", head, latents), None)
+            if told.ndim != 2:
                 raise ValueError(
-                    f"head: expected shape [2, classes] for 2 latents, got {list(probabilities.shape)}; "
+                    f"head: expected shape [2, classes] for 2 latents, got {list(told.shape)}; "
                     "wrap it in a module that gives one number for every class"
                 )
-            if probabilities.shape[1] < 2:  # of a single logit, softmax makes 1 whatever it is
+            if told.shape[1] < 2:  # of a single logit, softmax makes 1 whatever it is
                 raise ValueError(
-                    f"head: expected at least 2 classes, got {probabilities.shape[1]}; for a yes or no, wrap it in a "
+                    f"head: expected at least 2 classes, got {told.shape[1]}; for a yes or no, wrap it in a "
                     "module that gives two logits, [0, x], or two probabilities, [1 - p, p]"
+                )
+            # Of two different latents, since logits of one may sum to 1 by chance.
+            if head_gives == "logits" and _is_softmax(told) and _is_softmax(head(latents + 1)):
+                raise ValueError(
+                    "head: expected logits, got numbers that sum to 1 for each item, as those behind a softmax do; "
+                    "give head_gives='probabilities', or leave the softmax out"
                 )
 
     @property
@@ -283,6 +289,11 @@ class FrozenModel(nn.Module):
             if path and not torchs and not isinstance(module, OnnxModule):
                 found |= {f"{path}.{name}": value for name, value in vars(module).items() if name not in TORCHS_OWN}
         return {name: hashlib.sha256(_as_bytes(value)).hexdigest() for name, value in found.items()}
+
+
+def _is_softmax(given: Tensor) -> bool:
+    """Whether every row of `given`, `(N, classes)`, is one of probabilities."""
+    return float(given.min()) >= 0 and bool(((given.sum(dim=1) - 1).abs() < 1e-3).all())
 
 
 def _code(network: nn.Module) -> str:
