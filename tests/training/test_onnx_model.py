@@ -86,21 +86,23 @@ def test_names_inside_that_are_those_of_the_bundle_do_not_collide(tmp_path):
 
 
 def test_a_graph_with_a_branch_that_uses_outer_values_is_copied_whole(tmp_path):
-    def branch(name, kind):
+    def branch(name, kind, *used):
         out = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, None)
-        return helper.make_graph([helper.make_node(kind, ["x"], [f"{name}_out"])], name, [], [out])
+        return helper.make_graph([helper.make_node(kind, ["x", *used], [f"{name}_out"])], name, [], [out])
 
     nodes = [
         helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
         helper.make_node("Greater", ["total", "zero"], ["positive"]),
-        helper.make_node("If", ["positive"], ["y"], then_branch=branch("a", "Relu"), else_branch=branch("b", "Neg")),
+        helper.make_node(
+            "If", ["positive"], ["y"], then_branch=branch("a", "Relu"), else_branch=branch("b", "Mul", "weight")
+        ),
     ]
-    zero = numpy_helper.from_array(np.float32(0), "zero")
-    module = OnnxModule(made(nodes, [("x", ["n", 4])], [("y", ["n", 4])], [zero]))
+    weights = [numpy_helper.from_array(np.float32(value), name) for name, value in (("zero", 0), ("weight", -2))]
+    module = OnnxModule(made(nodes, [("x", ["n", 4])], [("y", ["n", 4])], weights))
     module.write(tmp_path / "copy.onnx", input_name="latent", example=torch.ones(2, 4), output_name="image")
     again = OnnxModule(tmp_path / "copy.onnx")
     for rows in (torch.tensor([[3.0, -1, 0, 0]]), torch.tensor([[-3.0, 1, 0, 0]])):
-        assert torch.equal(again(rows), rows.relu() if rows.sum() > 0 else -rows)
+        assert torch.equal(again(rows), rows.relu() if rows.sum() > 0 else -2 * rows)
 
 
 def test_axes_other_than_the_batch_become_fixed_in_the_copy(tmp_path):
@@ -293,9 +295,10 @@ def test_the_reason_why_a_file_is_too_new_is_told():
 def test_files_that_are_no_graphs_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"none\.onnx: expected an ONNX file, found none; check the path"):
         OnnxModule(tmp_path / "none.onnx")
-    (tmp_path / "text.onnx").write_bytes(b"\xff\xfe these are not the weights")
-    with pytest.raises(ValueError, match=r"text\.onnx: expected a whole ONNX file"):
-        OnnxModule(tmp_path / "text.onnx")
+    for content in (b"\xff\xfe these are not the weights", b""):
+        (tmp_path / "text.onnx").write_bytes(content)
+        with pytest.raises(ValueError, match=r"text\.onnx: expected a whole ONNX file"):
+            OnnxModule(tmp_path / "text.onnx")
 
 
 def test_images_of_another_size_than_the_graphs_are_refused(network, tmp_path):

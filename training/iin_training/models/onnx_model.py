@@ -5,7 +5,6 @@ from functools import cached_property
 from pathlib import Path
 
 import onnx
-import onnx.compose
 import onnxruntime
 import torch
 from onnx import TensorProto, helper
@@ -116,7 +115,9 @@ def _load(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise ValueError(f"{path}: expected an ONNX file, found none; check the path")
     try:
-        return onnx.load(path)
+        if not (model := onnx.load(path)).graph.node:
+            raise ValueError("no graph in it")
+        return model
     except Exception as error:  # protobuf's DecodeError, onnx's ValidationError, OSError
         raise ValueError(
             f"{path}: expected a whole ONNX file, and beside it every file of external data that it names, "
@@ -168,9 +169,11 @@ def _check_tensor(value: onnx.ValueInfoProto, name: str) -> None:
 
 def _renamed(model: onnx.ModelProto, input_name: str, output_name: str) -> onnx.ModelProto:
     """A copy whose input and output have these names; every other name gets a prefix, so that none collides."""
-    model = onnx.compose.add_prefix(model, "frozen/")
-    graph = model.graph
-    (given,) = _inputs(model)
+    renamed = onnx.ModelProto()
+    renamed.CopyFrom(model)
+    graph = renamed.graph
+    _prefix(graph)
+    (given,) = _inputs(renamed)
     (found,) = graph.output
     first = helper.make_node("Identity", [input_name], [given.name])
     last = helper.make_node("Identity", [found.name], [output_name])
@@ -178,7 +181,24 @@ def _renamed(model: onnx.ModelProto, input_name: str, output_name: str) -> onnx.
     nodes = [first, *graph.node, last]
     del graph.node[:]
     graph.node.extend(nodes)
-    return model
+    return renamed
+
+
+def _prefix(graph: onnx.GraphProto) -> None:
+    """Put `frozen/` before every name in a graph; also where a branch or the body of a loop uses a value around it.
+
+    Those `onnx.compose.add_prefix` passes over.
+    """
+    named = [*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)]
+    for value in (*named, *graph.input, *graph.output, *graph.value_info):
+        value.name = f"frozen/{value.name}"
+    del graph.quantization_annotation[:]  # speaks of names, and onnxruntime does without
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [name and f"frozen/{name}" for name in names]  # one that is left out is empty
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _prefix(inner)
 
 
 def _line(error: Exception) -> str:
