@@ -105,6 +105,18 @@ def test_a_graph_with_a_branch_that_uses_outer_values_is_copied_whole(tmp_path):
         assert torch.equal(again(rows), rows.relu() if rows.sum() > 0 else -2 * rows)
 
 
+def test_what_onnxruntime_takes_though_no_checker_would_is_copied(tmp_path):
+    nodes = [
+        helper.make_node("Neg", ["positive"], ["y"]),
+        helper.make_node("Relu", ["x"], ["positive"]),
+    ]  # out of order
+    model = made(nodes, [("x", ["n", 4])], [("y", ["n", 4])])
+    model.graph.name = ""
+    OnnxModule(model).write(tmp_path / "copy.onnx", input_name="image", example=torch.ones(2, 4), output_name="latent")
+    rows = torch.randn(3, 4)
+    assert torch.equal(OnnxModule(tmp_path / "copy.onnx")(rows), -rows.relu())
+
+
 def test_axes_other_than_the_batch_become_fixed_in_the_copy(tmp_path):
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     module = OnnxModule(made(nodes, [("x", ["n", 3, "high", "wide"])], [("y", [None, None, "high", "wide"])]))
