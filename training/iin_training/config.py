@@ -3,9 +3,10 @@
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 
@@ -40,6 +41,38 @@ def _refuse(section: str, config: object, limits: Mapping[str, tuple[bool, str]]
             raise ValueError(f"{section}.{name}: expected {expected}, got {operator.attrgetter(name)(config)}")
 
 
+def _check_kinds(section: str, config: Any) -> None:
+    """Refuse a setting of another type than its field's: some go unnoticed, others fail once T is trained."""
+    for setting in fields(config):
+        value = getattr(config, setting.name)
+        if not _fits(value, setting.type):
+            raise ValueError(f"{section}{setting.name}: expected {_told(setting.type)}, got {value!r}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type that settings have; of every other type it is."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is tuple:
+        return isinstance(value, tuple | list) and len(value) == len(inner) and all(map(_fits, value, inner))
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(key, inner[0]) and _fits(value[key], inner[1]) for key in value)
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return not (kind in (str, Path, NoneType) or is_dataclass(kind)) or isinstance(value, kind)
+
+
+def _told(kind: Any) -> str:
+    """A type in a message."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    named = {int: "a whole number", float: "a number", str: "text"}.get(kind)
+    return named or (kind.__name__ if isinstance(kind, type) else str(kind))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Which digits, and how they are drawn."""
@@ -56,6 +89,7 @@ class Data:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        _check_kinds("data.", self)
         size = self.image_size  # the first stage would refuse another only once the judge is trained
         _refuse("data", self, {"image_size": (size >= 8 and not size & (size - 1), "a power of two of at least 8")})
 
@@ -74,6 +108,7 @@ class PictureData:
 
     def __post_init__(self) -> None:
         """Refuse a number that would mean nothing, and a missing one."""
+        _check_kinds("data.", self)
         own = self.source in ("mnist", "fashion")
         if (self.held_out is None) != own:
             expected = "None, since it has held-out pictures of its own" if own else "a number to set aside"
@@ -98,6 +133,7 @@ class Optimiser:
     """Largest norm of the gradient, an adversary's left out; 0 leaves it as it is."""
 
     def __post_init__(self) -> None:
+        _check_kinds("optimiser.", self)
         limits = {
             "steps": (self.steps >= 1, AT_LEAST_1),
             "batch_size": (self.batch_size >= 1, AT_LEAST_1),
@@ -149,6 +185,7 @@ class Autoencoder:
     optimiser: Optimiser
 
     def __post_init__(self) -> None:
+        _check_kinds("autoencoder.", self)
         limits = {
             "latent_size": (self.latent_size >= 2, LEAST_LATENT),
             "width": (self.width >= 1, AT_LEAST_1),
@@ -207,6 +244,7 @@ class Transform:
     optimiser: Optimiser
 
     def __post_init__(self) -> None:
+        _check_kinds("transform.", self)
         similarity = float(np.float32(self.similarity))  # which may round to 1, and leave a variance of 0
         limits = {
             "similarity": (0 <= similarity < 1, "a correlation in [0, 1), below 1 in float32 too, such as 0.999"),
@@ -228,6 +266,7 @@ class Judge:
     optimiser: Optimiser
 
     def __post_init__(self) -> None:
+        _check_kinds("judge.", self)
         _refuse("judge", self, {"width": (self.width >= 1, AT_LEAST_1)})
 
 
@@ -242,6 +281,7 @@ class HiddenClassifier:
     optimiser: Optimiser
 
     def __post_init__(self) -> None:
+        _check_kinds("classifier.", self)
         limits = {
             "latent_size": (self.latent_size >= 2, LEAST_LATENT),
             "width": (self.width >= 1, AT_LEAST_1),
@@ -274,6 +314,7 @@ class AnyRun:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
+        _check_kinds("", self)
         if self.seed < 0:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
         if self.checkpoint_every < 1:

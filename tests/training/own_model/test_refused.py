@@ -36,6 +36,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own depen
     [
         ({"checkpoint_every": 0}, r"checkpoint_every: expected at least 1 step, got 0"),
         ({"seed": -1}, r"seed: expected at least 0, got -1"),
+        ({"seed": 1.5}, r"seed: expected a whole number, got 1\.5"),
+        ({"version": 2}, r"version: expected text, got 2"),
+        ({"precision": "float16"}, r"precision: expected one of float32, int8, got 'float16'"),
+        ({"transform": None}, r"transform: expected Transform, got None"),
         ({"name": ""}, r"name: expected letters"),
         ({"name": "../elsewhere"}, r"name: expected letters"),
         ({"name": ".."}, r"name: expected letters"),
