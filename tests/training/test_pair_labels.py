@@ -167,6 +167,10 @@ BAD = {
     "None for labels": ({"labels": None}, "labels: expected a list or an array .* got NoneType"),
     "labels by name": ({"labels": {"0": 0}}, "labels: expected a list or an array with one for each image.* got dict"),
     "two dimensions": ({"labels": np.zeros((12, 2), int)}, "labels: expected one number or string an image"),
+    "dicts": (
+        {"labels": [{"digit": 0}] * 12},
+        r"labels: expected one number or string .* got \{'digit': 0\} among them",
+    ),
     "numbers and texts": ({"labels": [0, 1, "1"] * 4}, "^labels: expected numbers or texts, not both, got 1 as either"),
     "single": (
         {"labels": [0] * 6 + [1] * 5 + ["x"]},

@@ -180,6 +180,7 @@ BAD = {
     "itself": ("csv", ROW + "2,./2,digit,\n", ":2: image_a, image_b: expected two different files, got 2 twice"),
     "shares nothing": ("csv", ROW + "1,2,,\n", ":2: shared: expected names of factors, got ''"),
     "gap": ("csv", ROW + "1,2,digit;;colour,\n", ":2: shared: expected a name"),
+    "a comma": ("csv", ROW + '1,2,"digit,colour",\n', ":2: shared: expected ; between names, and none with a comma"),
     "half negated": ("csv", ROW + "1,2,digit;!colour,\n", ":2: shared: expected ! before every name or before none"),
     "similarity 1": (
         "csv",

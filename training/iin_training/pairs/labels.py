@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,8 +123,9 @@ class _Grouped(ImagePairs):
                 f"{field}: expected one for each of the {len(images)} images, got {len(listed)}; "
                 f"where broken files were left out, ImageFiles.kept says which {field} remain"
             )
-        if any(isinstance(label, list) for label in listed):
-            raise ValueError(f"{field}: expected one number or string an image, (N,), got an array of more dimensions")
+        if others := [label for label in listed if not isinstance(label, Hashable)]:
+            given = "an array of more dimensions" if isinstance(others[0], list) else f"{others[0]!r} among them"
+            raise ValueError(f"{field}: expected one number or string an image, (N,), got {given}")
         numbers: dict[Any, int] = {}
         codes = [-1 if _is_missing(label) else numbers.setdefault(label, len(numbers)) for label in listed]
         of_images, values = np.array(codes, np.int64), list(numbers)

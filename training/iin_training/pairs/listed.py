@@ -208,6 +208,8 @@ def _shares(given: Any) -> Shares:
     names = given.split(";") if isinstance(given, str) else given
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not "".join(names).strip():
         raise ValueError(f"shared: expected names of factors, got {given!r}; leave out pairs that share nothing")
+    if isinstance(given, str) and "," in given:
+        raise ValueError(f"shared: expected ; between names, and none with a comma in it, got {given!r}")
     names = [name.strip() for name in names]
     negated = {name.startswith("!") for name in names}
     if len(negated) > 1:
