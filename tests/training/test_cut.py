@@ -167,7 +167,21 @@ def test_the_whole_classifier_is_no_module_inside_it(classifier):
 def test_a_residual_connection_across_the_cut_is_named(classifier):
     words = refusal(classifier, "features.0.norm")
     assert "besides it a value of 'features.0.skip' does" in words
-    assert "cut at the end of the block around it ('features.0')" in words
+    assert "; cut at 'features.0', or give" in words
+
+
+def test_the_module_named_to_cut_at_instead_is_one_that_everything_passes_through():
+    def around(self, images):  # no module ends where the connection does
+        images = self.conv(images)
+        return self.last(self.pool(images + self.act(images)).flatten(1))
+
+    inner = Wrong(around)
+    inner.pool = nn.AdaptiveAvgPool2d(1)
+    for model, path in ((inner, ""), (nn.Sequential(nn.Identity(), inner), "1.")):
+        assert f"; cut at '{path}pool', or give" in refusal(model, f"{path}act")
+        cut(model, f"{path}pool", image_shape=SHAPE)
+    nowhere = Wrong(lambda self, images: means(self.act(images) + images))
+    assert "(a residual connection crosses the cut); give encoder and head" in refusal(nowhere, "act")
 
 
 def test_an_image_that_is_used_again_after_the_cut_is_named():

@@ -164,13 +164,26 @@ def _second_part(traced: fx.GraphModule, image: fx.Node, mark: fx.Node, logits: 
     needed = _before([logits], [mark, *known])
     if image in needed:
         crossing = _crossing([node for node in needed if node not in known], mark)
-        around = f" ('{path.rpartition('.')[0]}')" if "." in path else ""
+        further = _further(traced, image, mark, logits)
+        remedy = f"cut at '{further}', or " if further else ""
         raise ValueError(
             f"path: expected everything that reaches the logits to pass through '{path}', but besides it "
             f"{', '.join(crossing)} {'does' if len(crossing) == 1 else 'do'} (a residual connection crosses the cut); "
-            f"cut at the end of the block around it{around}, or {REMEDY}"
+            f"{remedy}{REMEDY}"
         )
     return _part(traced, needed, logits, mark, "latent", known)
+
+
+def _further(traced: fx.GraphModule, image: fx.Node, mark: fx.Node, logits: fx.Node) -> str | None:
+    """The first module after the mark whose output everything passes through; None where there is none."""
+    sizes = [node for node in traced.graph.nodes if node.target is torch.ops.aten.sym_size.int]
+    for node in (node for node in traced.graph.nodes if mark in _before([node], [])):
+        if node in (mark, logits) or node.op == "output" or image in _before([logits], [node, *sizes]):
+            continue
+        for path in reversed(_modules(node)):
+            if not any(path in _modules(user) for user in node.users):
+                return path
+    return None
 
 
 def _before(ends: Iterable[fx.Node], stops: Iterable[fx.Node]) -> dict[fx.Node, None]:
@@ -207,8 +220,14 @@ def _origin(node: fx.Node) -> str:
         return "the image itself"
     if not isinstance(node.meta["val"], Tensor):
         return "a size taken from the image"
-    paths = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values() if not path.startswith("_empty")]
-    return f"a value of '{paths[-1]}'" if paths and paths[-1] else "a value of the classifier's own forward"
+    paths = _modules(node)
+    return f"a value of '{paths[-1]}'" if paths else "a value of the classifier's own forward"
+
+
+def _modules(node: fx.Node) -> list[str]:
+    """Paths of the modules that a value is computed in, the outermost first; none for the classifier's own forward."""
+    stack = (path for path, _ in (node.meta.get("nn_module_stack") or {}).values())
+    return [path for path in stack if path and not path.startswith("_empty")]
 
 
 def _part(
