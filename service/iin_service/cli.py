@@ -80,7 +80,8 @@ def parser() -> argparse.ArgumentParser:
         choices=("haproxy", "python"),
         default="haproxy",
         help="Serve's ingress: HAProxy straight to the replicas, or Serve's own proxy in Python, which is slower, "
-        "tells no fields of refused streams and does not look at the name of an only model (default: haproxy)",
+        "tells no fields of refused streams, does not look at the name of an only model and may compute a stream to "
+        "its end after its caller left (default: haproxy)",
     )
     return parser
 

@@ -37,7 +37,8 @@ class InterpretationServiceStub:
     (send less). FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with
     an id that its log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The
     transport has errors of its own: UNKNOWN, and INTERNAL without an id. Behind Serve's own proxy in Python, used in
-    place of HAProxy, refused streams carry no violations, and `application` is ignored where one model is served.
+    place of HAProxy, refused streams carry no violations, `application` is ignored where one model is served, and a
+    stream may be computed to its end after its caller left.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -108,7 +109,8 @@ class InterpretationServiceServicer:
     (send less). FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with
     an id that its log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The
     transport has errors of its own: UNKNOWN, and INTERNAL without an id. Behind Serve's own proxy in Python, used in
-    place of HAProxy, refused streams carry no violations, and `application` is ignored where one model is served.
+    place of HAProxy, refused streams carry no violations, `application` is ignored where one model is served, and a
+    stream may be computed to its end after its caller left.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
@@ -255,7 +257,8 @@ class InterpretationService:
     (send less). FAILED_PRECONDITION: the model lacks a graph that the call needs. INTERNAL: a fault of the service, with
     an id that its log has too. UNKNOWN: the bytes sent are not a message of the RPC, or hold text that is not UTF-8. The
     transport has errors of its own: UNKNOWN, and INTERNAL without an id. Behind Serve's own proxy in Python, used in
-    place of HAProxy, refused streams carry no violations, and `application` is ignored where one model is served.
+    place of HAProxy, refused streams carry no violations, `application` is ignored where one model is served, and a
+    stream may be computed to its end after its caller left.
 
     Symbols in comments: N items, D dimensions of a latent and of a factor vector, C, H, W channels,
     height and width of the model's images (see GetModel).
